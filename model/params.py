@@ -1,0 +1,217 @@
+"""The parameters of one experiment: what `params.json` may say, and what it must not.
+
+A file holds only what differs from the defaults, which are those of plain batch-all training on MNIST. Every
+problem of a file is told in one line, before anything is written.
+
+Editors that know JSON Schema check and complete `params.json` while it is typed: put
+`"$schema": "../params.schema.json"` into it. `python -m model.params` prints that schema.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model.errors import UserError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+# Keys that older files carry and that nothing reads, with the reason that the log gives for each.
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "num_labels": "the classes are counted in the data",
+    "train_size": "training shuffles over all training images",
+    "eval_size": "evaluation sees every test image",
+    "num_parallel_calls": "the images lie in memory, no input pipeline has to be filled",
+}
+
+
+class Params(BaseModel):
+    """The validated, frozen parameters of one experiment."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        title="Parameters of one experiment",
+    )
+
+    # Data
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")] = Field(
+        "mnist",
+        description="mnist, fashion_mnist, kmnist, emnist/<split>, digits, the name of a folder in data/, "
+        "or any image-classification set of TensorFlow Datasets",
+    )
+    image_size: PositiveInt | None = Field(
+        28, description="Images are resized to this many pixels a side; null keeps the size of the data"
+    )
+    augmentation: Literal["off", "affine"] = Field(
+        "off", description="affine: a small random rotation, zoom, shear and shift of each training image"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        230, description="Decides the initial weights, the order of the images and the augmentation"
+    )
+
+    # Batches
+    batch_size: Annotated[int, Field(ge=3)] = Field(64, description="Images of a training batch")
+    num_classes_per_batch: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="P of P x K batches: different classes in each batch; null draws images uniformly"
+    )
+    num_images_per_class: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="K of P x K batches: images of each of these classes; batch_size must be P x K"
+    )
+
+    # Network
+    num_channels: PositiveInt = Field(32, description="Channels of the first block; the second has twice as many")
+    use_batch_norm: bool = Field(False, description="Batch normalization between convolution and ReLU")
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="Momentum of the moving averages of batch normalization"
+    )
+    embedding_size: PositiveInt = Field(64, description="Dimension of the embeddings")
+    normalize_embeddings: bool = Field(False, description="Scale every embedding to length 1")
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
+        "float32",
+        description="Arithmetic of the convolutions; auto takes mixed_bfloat16 where the hardware is built for it",
+    )
+
+    # Loss
+    triplet_strategy: Literal["batch_all", "batch_hard"] = Field(
+        "batch_all", description="Which triplets of a batch the loss is made of"
+    )
+    margin: Annotated[float, Field(ge=0)] = Field(
+        0.5, description="How much farther than the positive the negative has to be, in units of the distance"
+    )
+    squared: bool = Field(False, description="Squared euclidean distances instead of euclidean ones")
+
+    # Optimization (Adam)
+    num_epochs: PositiveInt = Field(20, description="Passes over the training images")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of Adam, at its highest")
+    learning_rate_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: linear warm-up over warmup_steps, then down to 0 along a cosine"
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the warm-up of the cosine schedule")
+
+    # What the run keeps, and when
+    save_summary_steps: PositiveInt = Field(50, description="Steps between two points of the training curves")
+    save_checkpoints_steps: PositiveInt = Field(1000, description="Steps between two checkpoints")
+    keep_checkpoint_max: PositiveInt = Field(5, description="Newest checkpoints that are kept")
+    evaluate_every_epochs: PositiveInt = Field(1, description="Epochs between two evaluations during training")
+    early_stopping_patience: PositiveInt | None = Field(
+        None, description="Stop after this many evaluations in a row without a new best; null trains to the end"
+    )
+    early_stopping_metric: Literal["knn_accuracy", "recall_at_1"] = Field(
+        "knn_accuracy", description="The metric whose best value is remembered and watched by early stopping"
+    )
+
+    # Accepted, without effect: see WITHOUT_EFFECT
+    num_labels: PositiveInt = Field(10, description="No effect: the classes are counted in the data")
+    train_size: PositiveInt = Field(50000, description="No effect: all training images are used and shuffled")
+    eval_size: PositiveInt = Field(10000, description="No effect: every test image is evaluated")
+    num_parallel_calls: PositiveInt = Field(4, description="No effect: there is no input pipeline to fill")
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        classes, images = self.num_classes_per_batch, self.num_images_per_class
+        if (classes is None) != (images is None):
+            given, missing = ("num_images_per_class", "num_classes_per_batch")[:: 1 if classes is None else -1]
+            raise ValueError(f"'{given}' is set without '{missing}': set both for P x K batches, or neither")
+        if classes and images and classes * images != self.batch_size:
+            raise ValueError(
+                f"'batch_size' must be num_classes_per_batch x num_images_per_class = "
+                f"{classes} x {images} = {classes * images}, received {self.batch_size}"
+            )
+        if self.warmup_steps and self.learning_rate_schedule != "cosine":
+            raise ValueError(
+                f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "
+                f'with "{self.learning_rate_schedule}"'
+            )
+        return self
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> "Params":
+        """Reads and checks a `params.json`.
+
+        Args:
+            path: The file. Keys that it does not name have their defaults.
+
+        Returns:
+            The parameters.
+
+        Raises:
+            UserError: The file cannot be read, is not a JSON object, or has a key that is unknown, of the wrong
+                type, out of range, or impossible together with another. The line names the file and the key.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicates)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: no such file; an experiment is a folder with a params.json (an empty object {{}} "
+                "takes every default)"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read as a text file: {error}") from None
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            ) from None
+        except (ValueError, RecursionError) as error:  # a duplicate key, a number too long or a nest too deep
+            raise UserError(f"{path}: {error}") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a JSON object {{...}}, received {_show(content)}")
+        content.pop("$schema", None)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+
+    def to_json(self) -> str:
+        """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def without_effect(self) -> list[str]:
+        """Returns one line for every key that the file set although nothing reads it."""
+        return [
+            f"'{key}' has no effect: {reason}" for key, reason in WITHOUT_EFFECT.items() if key in self.model_fields_set
+        ]
+
+
+def json_schema() -> str:
+    """Returns the JSON Schema of `params.json` as JSON text."""
+    schema = Params.model_json_schema()
+    schema["properties"]["$schema"] = {"type": "string", "description": "This schema, for editors"}
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"'{key}' is there twice; keep one")
+        content[key] = value
+    return content
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, Params.model_fields, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "see experiments/params.schema.json for the known ones"
+        return f"unknown key '{key}'; {hint}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    expected = problem["msg"].removeprefix("Input should ").removeprefix("String should ")
+    return f"'{key}' must {expected}, received {_show(problem['input'])}"
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

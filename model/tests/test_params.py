@@ -1,0 +1,148 @@
+"""`params.json`: what is accepted, what is refused, and that a refusal is one line that helps."""
+
+import json
+import re
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from model import triplet_loss
+from model.errors import UserError
+from model.params import WITHOUT_EFFECT, Params, json_schema
+
+ROOT = Path(__file__).parents[2]
+
+# The keys of the files that people have from TensorFlow 1 times, with the values of its batch-all experiment.
+ANCESTOR = {
+    "learning_rate": 1e-3, "batch_size": 64, "num_epochs": 20, "num_channels": 32, "use_batch_norm": False,
+    "bn_momentum": 0.9, "margin": 0.5, "embedding_size": 64, "triplet_strategy": "batch_all", "squared": False,
+    "image_size": 28, "num_labels": 10, "train_size": 50000, "eval_size": 10000, "num_parallel_calls": 4,
+    "save_summary_steps": 50,
+}  # fmt: skip
+
+
+def read(tmp_path, text):
+    path = tmp_path / "params.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Params.from_json(path)
+
+
+def refusal(tmp_path, text):
+    """Returns the message, which must be one line that starts with the path of the file."""
+    with pytest.raises(UserError) as raised:
+        read(tmp_path, text)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'params.json'}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{tmp_path / 'params.json'}: ")
+
+
+def test_an_empty_file_has_the_defaults_of_the_ancestors_batch_all(tmp_path):
+    params = read(tmp_path, "{}")
+    assert {key: getattr(params, key) for key in ANCESTOR} == ANCESTOR
+    assert (params.seed, params.keep_checkpoint_max, params.dataset) == (230, 5, "mnist")
+
+
+def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told(tmp_path):
+    params = read(tmp_path, json.dumps(ANCESTOR))
+    assert params == read(tmp_path, "{}")
+    told = " ".join(params.without_effect())
+    assert all(f"'{key}'" in told for key in ("num_labels", "train_size", "eval_size", "num_parallel_calls"))
+    assert read(tmp_path, "{}").without_effect() == []
+    assert set(WITHOUT_EFFECT) <= set(ANCESTOR)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"marign": 1}', r"unknown key 'marign'; did you mean 'margin'\?"),
+        ('{"qqqq": 1}', r"unknown key 'qqqq'; see experiments/params.schema.json"),
+        ('{"batch_size": "64"}', r"'batch_size' must be a valid integer, received \"64\""),
+        ('{"batch_size": 64.5}', r"'batch_size' must be a valid integer, received 64.5"),
+        ('{"batch_size": true}', r"'batch_size' must be a valid integer, received true"),
+        ('{"batch_size": null}', r"'batch_size' must be a valid integer, received null"),
+        ('{"batch_size": 2}', r"'batch_size' must be greater than or equal to 3, received 2"),
+        ('{"margin": NaN}', r"'margin' must be a finite number, received NaN"),
+        ('{"margin": -1e-9}', r"'margin' must be greater than or equal to 0, received -1e-09"),
+        ('{"num_epochs": NaN}', r"'num_epochs' must be a valid integer, received NaN"),
+        ('{"learning_rate": 1e999}', r"'learning_rate' must be a finite number, received Infinity"),
+        ('{"learning_rate": 0}', r"'learning_rate' must be greater than 0, received 0"),
+        ('{"squared": 1}', r"'squared' must be a valid boolean, received 1"),
+        ('{"image_size": 0}', r"'image_size' must be greater than or equal to 1, received 0"),
+        ('{"bn_momentum": 1}', r"'bn_momentum' must be less than 1, received 1"),
+        ('{"seed": 4294967296}', r"'seed' must be less than 4294967296"),
+        ('{"triplet_strategy": "batch_al"}', r"'triplet_strategy' must be 'batch_all' or 'batch_hard'"),
+        ('{"precision": "float16"}', r"'precision' must be 'float32', 'mixed_bfloat16' or 'auto'"),
+        ('{"dataset": "../secrets"}', r"'dataset' must match pattern"),
+        ('{"num_classes_per_batch": 8}', r"'num_classes_per_batch' is set without 'num_images_per_class'"),
+        ('{"num_images_per_class": 8}', r"'num_images_per_class' is set without 'num_classes_per_batch'"),
+        (
+            '{"num_classes_per_batch": 10, "num_images_per_class": 16}',
+            r"'batch_size' must be .* = 10 x 16 = 160, received 64",
+        ),
+        ('{"warmup_steps": 10}', r"'warmup_steps' needs learning_rate_schedule \"cosine\""),
+        ('{"margin": 1, "margin": 2}', r"'margin' is there twice"),
+        ("", r"not valid JSON: .* line 1, column 1"),
+        ('{"margin": 0.5,}', r"not valid JSON: .* line 1"),
+        ("[1, 2]", r"expected a JSON object \{\.\.\.\}, received \[1, 2\]"),
+        ("[" * 100_000, r"recursion"),
+        ('{"seed": ' + "9" * 5000 + "}", r"digits"),
+        (b"\xff\xfe{}", r"cannot be read as a text file"),
+        ('{"dataset": "' + "x" * 500 + '!"}', r"\.\.\.$"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_key_and_what_was_expected(tmp_path, text, expected):
+    assert re.search(expected, refusal(tmp_path, text), re.IGNORECASE)
+
+
+def test_several_problems_stand_in_one_line(tmp_path):
+    message = refusal(tmp_path, '{"marign": 1, "batch_size": 0}')
+    assert "'marign'" in message and "'batch_size'" in message
+
+
+def test_a_missing_file_and_a_folder_in_its_place(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere/params.json: no such file"):
+        Params.from_json(tmp_path / "nowhere" / "params.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        Params.from_json(tmp_path)
+
+
+def test_p_x_k_that_fills_the_batch_is_accepted(tmp_path):
+    text = '{"num_classes_per_batch": 10, "num_images_per_class": 16, "batch_size": 160, "image_size": null}'
+    params = read(tmp_path, text)
+    assert (params.num_classes_per_batch, params.num_images_per_class, params.image_size) == (10, 16, None)
+
+
+def test_params_are_frozen():
+    with pytest.raises(pydantic.ValidationError):
+        Params().margin = 1.0
+
+
+def test_the_resolved_file_reads_back_as_equal(tmp_path):
+    params = Params(margin=0.1 + 0.2, image_size=None, seed=2**32 - 1)
+    assert read(tmp_path, params.to_json()) == params
+    assert set(json.loads(params.to_json())) == set(Params.model_fields)
+
+
+def test_an_editor_may_name_the_schema(tmp_path):
+    assert read(tmp_path, '{"$schema": "../params.schema.json"}') == Params()
+
+
+def test_the_committed_schema_is_current():
+    """If this fails: make schema."""
+    assert (ROOT / "experiments" / "params.schema.json").read_text() == json_schema()
+
+
+def test_every_committed_experiment_is_valid_and_holds_only_what_differs():
+    paths = sorted((ROOT / "experiments").glob("*/params.json"))
+    assert {"base_model", "batch_all", "batch_hard", "digits"} <= {path.parent.name for path in paths}
+    defaults = Params()
+    for path in paths:
+        params = Params.from_json(path)
+        assert all(getattr(params, key) != getattr(defaults, key) for key in params.model_fields_set), path
+
+
+def test_the_strategies_that_params_accept_are_those_that_there_are():
+    strategies = Params.model_json_schema()["properties"]["triplet_strategy"]["enum"]
+    assert set(strategies) == set(triplet_loss.STRATEGIES)
