@@ -1,0 +1,83 @@
+"""How good embeddings are: NumPy in, plain numbers out.
+
+A query is right at rank 1 when its nearest neighbour has its label. Distances are euclidean. Ties go to the
+neighbour that comes first.
+"""
+
+import numpy as np
+
+# Distances are computed for this many pairs at a time (32 MiB of float32), whatever the size of the gallery.
+_PAIRS_AT_A_TIME = 2**23
+
+
+def knn_accuracy(
+    queries: np.ndarray, query_labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray
+) -> float:
+    """Computes the accuracy of the 1-nearest-neighbour classifier.
+
+    Args:
+        queries: Array of shape (Q, D), for example the embeddings of the test images.
+        query_labels: Integer array of shape (Q,).
+        gallery: Array of shape (G, D), for example the embeddings of the training images; G >= 1.
+        gallery_labels: Integer array of shape (G,).
+
+    Returns:
+        The fraction of the queries whose nearest gallery image has their label, in [0, 1]; NaN without queries.
+    """
+    if not len(queries):
+        return float("nan")
+    nearest = nearest_neighbors(queries, gallery)
+    return float(np.mean(gallery_labels[nearest] == query_labels))
+
+
+def recall_at_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Computes the fraction of the images whose nearest other image has their label.
+
+    Args:
+        embeddings: Array of shape (N, D).
+        labels: Integer array of shape (N,).
+
+    Returns:
+        A number in [0, 1]. An image that is the only one of its class cannot be answered rightly and is left out
+        as a query; NaN when no query is left.
+
+    References:
+        Oh Song, Xiang, Jegelka, Savarese: Deep Metric Learning via Lifted Structured Feature Embedding, 2016.
+    """
+    _, class_of, class_sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    queries = np.flatnonzero(class_sizes[class_of] > 1)
+    if not len(queries):
+        return float("nan")
+    nearest = nearest_neighbors(embeddings[queries], embeddings, ignore=queries)
+    return float(np.mean(labels[nearest] == labels[queries]))
+
+
+def nearest_neighbors(queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
+    """Finds the nearest gallery row of each query.
+
+    Args:
+        queries: Array of shape (Q, D).
+        gallery: Array of shape (G, D).
+        ignore: Integer array of shape (Q,): for each query the one gallery row that is not a neighbour, because
+            it is the query itself.
+
+    Returns:
+        int64 array of shape (Q,), indices into the gallery; the first one of those equally near.
+    """
+    # Distances do not change when both move together, and small numbers have less to lose by rounding.
+    center = gallery.mean(axis=0, dtype=np.float64)
+    queries = (queries - center).astype(np.float32)
+    gallery = (gallery - center).astype(np.float32)
+    square_norm = np.einsum("gd,gd->g", gallery, gallery)  # (G,)
+    nearest = np.empty(len(queries), np.int64)
+    rows = max(1, _PAIRS_AT_A_TIME // len(gallery))
+    for start in range(0, len(queries), rows):
+        chunk = slice(start, start + rows)
+        # ||q - g||^2 without ||q||^2, which is the same for the whole row
+        distances = queries[chunk] @ gallery.T  # (rows, G)
+        distances *= -2
+        distances += square_norm
+        if ignore is not None:
+            distances[np.arange(len(distances)), ignore[chunk]] = np.inf
+        nearest[chunk] = distances.argmin(axis=1)
+    return nearest

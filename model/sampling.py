@@ -1,0 +1,109 @@
+"""Which images make up batch number `step`: a pure function of (seed, step, labels).
+
+There is no iterator and so nothing to save: a run that starts again at a step sees the batches that it would have
+seen, and every worker can tell what every other one sees. All draws are integers (Philox counters and a stable
+sort), whose values are fixed for good, unlike those of a library's shuffle.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+# step (0, 1, 2, ... without end) -> int32 indices of shape (batch_size,)
+BatchPolicy = Callable[[int], np.ndarray]
+
+
+def permutation(seed: int, *stream: int, size: int) -> np.ndarray:
+    """Returns the permutation of 0 ... size - 1 that belongs to (seed, stream).
+
+    Args:
+        seed: From 0 to 2^64 - 1.
+        *stream: Up to three integers from 0 to 2^64 - 1 that number this permutation among those of the seed.
+        size: How many numbers to permute.
+
+    Returns:
+        int32 array of shape (size,).
+    """
+    counter = np.zeros(4, np.uint64)
+    counter[1 : 1 + len(stream)] = stream  # Philox counts its own draws in counter[0]
+    keys = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
+    return np.argsort(keys, kind="stable").astype(np.int32)
+
+
+def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
+    """Returns batches that go through all images in a new random order each epoch.
+
+    The epochs follow each other without a gap: a batch may hold the end of one and the start of the next, so that
+    every batch is full and every image comes exactly once an epoch.
+
+    Args:
+        labels: Integer array of shape (N,).
+        seed: From 0 to 2^64 - 1.
+        batch_size: Images in a batch, from 1 to N.
+
+    Returns:
+        A function from the step to int32 indices of shape (batch_size,).
+    """
+    num_images = len(labels)
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return permutation(seed, epoch, size=num_images)
+
+    def batch(step: int) -> np.ndarray:
+        epoch, start = divmod(step * batch_size, num_images)
+        indices = order(epoch)[start : start + batch_size]
+        missing = batch_size - len(indices)
+        return np.concatenate([indices, order(epoch + 1)[:missing]]) if missing else indices
+
+    return batch
+
+
+def class_balanced_batches(
+    labels: np.ndarray, seed: int, num_classes_per_batch: int, num_images_per_class: int
+) -> BatchPolicy:
+    """Returns P x K batches: P different classes, K different images of each.
+
+    The classes are dealt in rounds: each round shuffles them and cuts the order into batches of P, so that no class
+    comes twice before every other one had its turn (the C mod P left over sit out one round, other ones each time).
+    Within a class its images are dealt in the same way, K at a time.
+
+    Args:
+        labels: Integer array of shape (N,).
+        seed: From 0 to 2^64 - 1.
+        num_classes_per_batch: P, from 1 to the number of classes.
+        num_images_per_class: K, at least 1. A class with fewer images repeats them within the batch.
+
+    Returns:
+        A function from the step to int32 indices of shape (P * K,), class by class.
+
+    References:
+        Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, section 2.
+    """
+    images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
+    batches_per_round = len(images_of) // num_classes_per_batch
+    classes_stream, images_stream = 0, 1
+
+    @functools.lru_cache(maxsize=2)
+    def order_of_classes(round_: int) -> np.ndarray:
+        return permutation(seed, round_, classes_stream, size=len(images_of))
+
+    @functools.lru_cache(maxsize=len(images_of))
+    def order_of_images(label: int, deal: int) -> np.ndarray:
+        images = images_of[label]
+        images = images[permutation(seed, deal, images_stream, label, size=len(images))]
+        return np.resize(images, max(len(images), num_images_per_class))  # repeats a class that is too small
+
+    def batch(step: int) -> np.ndarray:
+        round_, position = divmod(step, batches_per_round)
+        start = position * num_classes_per_batch
+        parts = []
+        for label in order_of_classes(round_)[start : start + num_classes_per_batch]:
+            hands_per_deal = max(len(images_of[label]) // num_images_per_class, 1)
+            deal, hand = divmod(round_, hands_per_deal)
+            first = hand * num_images_per_class
+            parts.append(order_of_images(int(label), deal)[first : first + num_images_per_class])
+        return np.concatenate(parts)
+
+    return batch
