@@ -1,0 +1,155 @@
+"""What is saved, how it is found again, and what happens when it is broken.
+
+A checkpoint is a folder `model_dir/checkpoints/step-00001000` with named tensors in TensorFlow's own format, which
+carries a checksum for each of them (`tf.train.list_variables` shows them). It is written beside, flushed to the disk
+and renamed, so a folder of that name is a whole checkpoint, whatever moment the process was killed at. The newest
+is the one with the highest step; there is no state file that could be wrong.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from model.errors import UserError, one_line
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step-(\d{8,})")
+_PREFIX = "tensors"
+
+
+def folder(model_dir: str | os.PathLike[str]) -> Path:
+    """Returns the folder of the checkpoints of an experiment."""
+    return Path(model_dir) / "checkpoints"
+
+
+def list_checkpoints(model_dir: str | os.PathLike[str]) -> list[Path]:
+    """Returns the checkpoints of an experiment, the oldest first."""
+    if not folder(model_dir).is_dir():
+        return []
+    return sorted((path for path in folder(model_dir).iterdir() if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """Returns the global step of a checkpoint, which its name tells."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise UserError(f"{path}: expected the folder of a checkpoint, such as checkpoints/step-00001000")
+    return int(match[1])
+
+
+def save(
+    model_dir: str | os.PathLike[str], step: int, tensors: Mapping[str, tf.Tensor | np.ndarray], keep: int
+) -> Path:
+    """Saves a checkpoint and deletes the oldest ones.
+
+    Args:
+        model_dir: Folder of the experiment.
+        step: The global step.
+        tensors: What to save, by name.
+        keep: How many of the newest checkpoints to keep, this one among them.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        UserError: It could not be written, because the disk is full, for example. Older ones are untouched.
+    """
+    parent = folder(model_dir)
+    path = parent / f"step-{step:08d}"
+    beside = parent / f"tmp-{path.name}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _delete_unfinished(parent)
+        beside.mkdir()
+        names = sorted(tensors)
+        tf.raw_ops.SaveV2(
+            prefix=str(beside / _PREFIX),
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
+        )
+        for written in beside.iterdir():
+            _flush(written)
+        _flush(beside)
+        if path.exists():  # a damaged one, or the same state saved again
+            path.rename(parent / f"tmp-old-{path.name}")
+        beside.rename(path)
+        _flush(parent)
+        for old in list_checkpoints(model_dir)[:-keep]:
+            old.rename(parent / f"tmp-old-{old.name}")
+        _delete_unfinished(parent)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise UserError(f"{path}: cannot write the checkpoint: {one_line(error)}; older ones are untouched") from None
+    return path
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Reads a checkpoint.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        Every tensor by name, text as bytes; all of them have been read and their checksums compared.
+
+    Raises:
+        UserError: There is no such checkpoint, or it is damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        reader = tf.train.load_checkpoint(str(path / _PREFIX))
+        tensors = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, OSError, IndexError, ValueError, RuntimeError, SystemError, MemoryError) as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
+        ) from None
+    return tensors
+
+
+def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndarray]] | None:
+    """Reads the newest checkpoint that is whole; says which ones it had to pass over.
+
+    Args:
+        model_dir: Folder of the experiment.
+
+    Returns:
+        The checkpoint's folder and its tensors by name, or None where the experiment has no checkpoint at all.
+
+    Raises:
+        UserError: There are checkpoints and all of them are damaged. Training never starts from scratch then.
+    """
+    paths = list_checkpoints(model_dir)
+    for path in reversed(paths):
+        try:
+            return path, load(path)
+        except UserError as error:
+            _log.warning("%s", error)
+    if paths:
+        raise UserError(
+            f"{folder(model_dir)}: none of its {len(paths)} checkpoints can be read; restore one from a backup, or "
+            "delete the folder to start from scratch"
+        )
+    return None
+
+
+def _delete_unfinished(parent: Path) -> None:
+    for path in parent.glob("tmp-*"):
+        shutil.rmtree(path)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

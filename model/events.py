@@ -1,0 +1,52 @@
+"""TensorBoard event files in which every step stands once, however often a run was interrupted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
+
+_FRAMING = 16  # bytes of length and checksums that a file adds to each record
+
+
+def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
+    """Continues the event files of a folder.
+
+    What the folder already tells of the steps that are going to be written is taken out first: they were lost with
+    the process that wrote them, or are scored again.
+
+    Args:
+        folder: Where the event files are, or will be.
+        steps: The global steps that are going to be written.
+
+    Returns:
+        A writer to be used with `tf.summary`.
+    """
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        _forget(path, steps)
+    return tf.summary.create_file_writer(str(folder))
+
+
+def _forget(path: Path, steps: range) -> None:
+    """Takes the events of these steps, and a last one that was cut off, out of an event file."""
+    events = list(_readable_events(path))
+    kept = [event for event in events if event.HasField("file_version") or event.step not in steps]
+    if all(event.HasField("file_version") for event in kept):
+        path.unlink()
+        return
+    records = [event.SerializeToString() for event in kept]
+    if len(kept) == len(events) and path.stat().st_size == sum(len(record) + _FRAMING for record in records):
+        return
+    beside = path.with_name("tmp-rewritten")  # TensorBoard would read a name with "tfevents" in it
+    with tf.io.TFRecordWriter(str(beside)) as writer:
+        for record in records:
+            writer.write(record)
+    beside.replace(path)
+
+
+def _readable_events(path: Path) -> Iterator[Event]:
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield Event.FromString(record)
+    except tf.errors.DataLossError:  # the record that was being written when the process was killed
+        return
