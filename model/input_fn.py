@@ -1,0 +1,129 @@
+"""From arrays in memory to what one step consumes.
+
+Images stay uint8 until they are on the device. A training step receives the indices of its images; it gathers
+them, scales them to [0, 1] and, if asked, augments them: `prepare_images`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model import sampling
+from model.datasets import Dataset
+from model.errors import UserError
+from model.params import Params
+
+# Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
+_MAX_ROTATION = 10 / 180 * math.pi  # radians
+_MAX_SHEAR = 0.1  # tangent of the angle
+_MAX_ZOOM = 0.1  # relative to the size
+_MAX_SHIFT = 0.08  # relative to the size
+
+# Numbers the seed's random streams that are not the order of training.
+_EVALUATION_STREAM = (0, 2)
+
+
+@dataclass(frozen=True)
+class TrainInput:
+    """The training images and the order in which they come."""
+
+    images: np.ndarray  # (N, H, W, C) uint8
+    labels: np.ndarray  # (N,) int32
+    batches: sampling.BatchPolicy  # step -> (batch_size,) int32
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which N images come by, not a whole number in general."""
+        return len(self.images) / self.batch_size
+
+    def steps_in(self, epochs: int) -> int:
+        """Returns the number of steps after which every image has come at least this often."""
+        return -(-len(self.images) * epochs // self.batch_size)
+
+
+@dataclass(frozen=True)
+class EvalInput:
+    """The images to score, the gallery in which their neighbours are looked for, and how the loss is batched."""
+
+    images: np.ndarray  # (N, H, W, C) uint8
+    labels: np.ndarray  # (N,) int32
+    gallery_images: np.ndarray  # (G, H, W, C) uint8
+    gallery_labels: np.ndarray  # (G,) int32
+    batches: list[np.ndarray]  # indices, each of the N once
+
+
+def train_input_fn(data: Dataset, params: Params) -> TrainInput:
+    """Returns the training images of a data set in the order that the parameters ask for.
+
+    Raises:
+        UserError: A batch cannot be filled from these images.
+    """
+    images, labels = data.train.images, data.train.labels
+    if params.batch_size > len(images):
+        raise UserError(
+            f"'batch_size' must be at most the {len(images)} training images of {data.name}, "
+            f"received {params.batch_size}"
+        )
+    if params.num_classes_per_batch is None or params.num_images_per_class is None:
+        batches = sampling.uniform_batches(labels, params.seed, params.batch_size)
+    else:
+        num_classes = len(np.unique(labels))
+        if params.num_classes_per_batch > num_classes:
+            raise UserError(
+                f"'num_classes_per_batch' must be at most the {num_classes} training classes of "
+                f"{data.name}, received {params.num_classes_per_batch}"
+            )
+        batches = sampling.class_balanced_batches(
+            labels, params.seed, params.num_classes_per_batch, params.num_images_per_class
+        )
+    return TrainInput(images, labels, batches, params.batch_size)
+
+
+def eval_input_fn(data: Dataset, params: Params) -> EvalInput:
+    """Returns the test images of a data set, with its training images as the gallery.
+
+    The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
+    which there is no triplet.
+    """
+    order = sampling.permutation(params.seed, *_EVALUATION_STREAM, size=len(data.test.images))
+    batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
+    return EvalInput(data.test.images, data.test.labels, data.train.images, data.train.labels, batches)
+
+
+def prepare_images(images: tf.Tensor) -> tf.Tensor:
+    """Scales uint8 images (B, H, W, C) to float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """Rotates, zooms, shears and shifts each image a little, by a draw that (seed, step) decides.
+
+    Args:
+        images: float32 tensor of shape (B, H, W, C).
+        seed: The experiment's seed.
+        step: Scalar integer tensor, the global step.
+
+    Returns:
+        Tensor of the same shape; what comes in from outside an image is 0.
+    """
+    # The transform maps each point of the output to the point of the input that it shows:
+    #   [x_in]   [cos r  -sin r] [1 + zoom_x     shear ] [x_out - center]
+    #   [y_in] = [sin r   cos r] [    0      1 + zoom_y] [y_out - center] + center + shift
+    batch_size, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    draw = tf.random.stateless_uniform((6, batch_size), key, -1.0, 1.0, alg="philox")
+    rotation, shear = draw[0] * _MAX_ROTATION, draw[1] * _MAX_SHEAR
+    zoom_x, zoom_y = 1.0 + draw[2] * _MAX_ZOOM, 1.0 + draw[3] * _MAX_ZOOM
+    cos, sin = tf.cos(rotation), tf.sin(rotation)
+    a0, a1 = cos * zoom_x, cos * shear - sin * zoom_y
+    b0, b1 = sin * zoom_x, sin * shear + cos * zoom_y
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    a2 = center_x - a0 * center_x - a1 * center_y + draw[4] * _MAX_SHIFT * width
+    b2 = center_y - b0 * center_x - b1 * center_y + draw[5] * _MAX_SHIFT * height
+    zero = tf.zeros_like(a0)
+    transform = tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)  # (B, 8)
+    return keras.ops.image.affine_transform(images, transform, fill_mode="constant", fill_value=0.0)

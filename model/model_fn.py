@@ -1,0 +1,85 @@
+"""From images and labels to the loss, the metrics and the predictions of one batch: the `model_fn` contract."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import keras
+import tensorflow as tf
+
+from model import triplet_loss
+from model.params import Params
+
+
+class ModeKeys(StrEnum):
+    """What a `model_fn` is asked for."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    PREDICT = "infer"
+
+
+@dataclass(frozen=True)
+class EstimatorSpec:
+    """What a `model_fn` answers.
+
+    Attributes:
+        mode: The mode it was asked for.
+        predictions: By name, tensors whose first dimension is the batch.
+        loss: The scalar to minimize; None in mode PREDICT.
+        metrics: By name, (sum, count) of a quantity over the batch, both scalars: its value is sum / count, over
+            one batch and over many. Empty in mode PREDICT.
+        images: By name, images of shape (n, H, W, C) in [0, 1] for TensorBoard.
+    """
+
+    mode: ModeKeys
+    predictions: Mapping[str, tf.Tensor]
+    loss: tf.Tensor | None = None
+    metrics: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    images: Mapping[str, tf.Tensor] = field(default_factory=dict)
+
+
+def model_fn(
+    features: tf.Tensor, labels: tf.Tensor | None, mode: ModeKeys, params: Params, network: keras.Model
+) -> EstimatorSpec:
+    """Embeds a batch and, unless predicting, computes the triplet loss of its embeddings.
+
+    Args:
+        features: float32 images of shape (B, H, W, C) in [0, 1].
+        labels: int32 tensor of shape (B,); not used in mode PREDICT.
+        mode: TRAIN (batch normalization by the batch), EVAL or PREDICT (by the moving averages).
+        params: The experiment.
+        network: From images to embeddings, as `build_network` makes it.
+
+    Returns:
+        The `EstimatorSpec`; predictions are "embeddings", float32 of shape (B, D).
+    """
+    embeddings = network(features, training=mode == ModeKeys.TRAIN)  # (B, D)
+    predictions = {"embeddings": embeddings}
+    if mode == ModeKeys.PREDICT:
+        return EstimatorSpec(mode, predictions)
+
+    strategy = triplet_loss.STRATEGIES[params.triplet_strategy]
+    sums = strategy(labels, embeddings, params.margin, params.squared)
+    norms = tf.norm(embeddings, axis=1)  # (B,)
+    metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
+    images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}
+    return EstimatorSpec(mode, predictions, triplet_loss.mean(*sums["loss"]), metrics, images)
+
+
+def build_optimizer(params: Params, max_steps: int) -> keras.optimizers.Optimizer:
+    """Builds Adam with the learning rate that the parameters ask for.
+
+    Args:
+        params: The experiment.
+        max_steps: Where the cosine schedule arrives at 0.
+    """
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = params.learning_rate
+    if params.learning_rate_schedule == "cosine":
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if params.warmup_steps else params.learning_rate,
+            decay_steps=max(1, max_steps - params.warmup_steps),
+            warmup_target=params.learning_rate if params.warmup_steps else None,
+            warmup_steps=params.warmup_steps,
+        )
+    return keras.optimizers.Adam(learning_rate, name="adam")

@@ -1,0 +1,48 @@
+"""The convolutional network that turns an image into an embedding."""
+
+import keras
+
+from model.params import Params
+
+
+def build_network(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:
+    """Builds the embedding network.
+
+    Two blocks of 3x3 convolution, optional batch normalization, ReLU and 2x2 max pooling, with `num_channels` and
+    twice as many channels; then a dense layer to `embedding_size`, scaled to length 1 with `normalize_embeddings`.
+    Pooling keeps the last row and column of odd sizes, so images of any size fit.
+
+    Args:
+        params: The experiment; its seed decides the initial weights.
+        image_shape: Height, width and channels of an image.
+        precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions. Weights are float32 either
+            way, and so is the dense layer, whose output is measured.
+
+    Returns:
+        A model from float32 images of shape (B, *image_shape) in [0, 1] to float32 embeddings of shape
+        (B, embedding_size).
+    """
+    layers = [keras.Input(image_shape, name="images")]
+    for block, channels in enumerate([params.num_channels, params.num_channels * 2], start=1):
+        initializer = keras.initializers.GlorotUniform(seed=params.seed + block)
+        layers.append(
+            keras.layers.Conv2D(
+                channels, 3, padding="same", kernel_initializer=initializer, dtype=precision, name=f"block_{block}_conv"
+            )
+        )
+        if params.use_batch_norm:
+            layers.append(
+                keras.layers.BatchNormalization(
+                    momentum=params.bn_momentum, dtype=precision, name=f"block_{block}_norm"
+                )
+            )
+        layers.append(keras.layers.ReLU(dtype=precision, name=f"block_{block}_relu"))
+        layers.append(keras.layers.MaxPool2D(2, padding="same", dtype=precision, name=f"block_{block}_pool"))
+    initializer = keras.initializers.GlorotUniform(seed=params.seed)
+    layers.append(keras.layers.Flatten(dtype=precision, name="flatten"))
+    layers.append(
+        keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name="embedding")
+    )
+    if params.normalize_embeddings:
+        layers.append(keras.layers.UnitNormalization(dtype="float32", name="unit_length"))
+    return keras.Sequential(layers, name="network")

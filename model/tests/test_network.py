@@ -1,0 +1,93 @@
+"""The network, the model_fn and the optimizer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import triplet_loss
+from model.model_fn import ModeKeys, build_optimizer, model_fn
+from model.network import build_network
+from model.params import Params
+
+
+def images(*shape):
+    return tf.constant(np.random.default_rng(0).random(shape), tf.float32)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (1, 1, 1), (3, 5, 3), (33, 17, 3)])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_any_image_size_fits(shape, precision):
+    network = build_network(Params(embedding_size=5, use_batch_norm=True), shape, precision)
+    embeddings = network(images(4, *shape))
+    assert embeddings.shape == (4, 5)
+    assert embeddings.dtype == tf.float32
+    assert all(variable.dtype == "float32" for variable in network.variables)
+
+
+def test_the_network_is_that_of_the_literature():
+    """3x3 convolutions of 32 and 64 channels, each followed by a 2x2 pool, then dense: counted by hand."""
+    network = build_network(Params(), (28, 28, 1))
+    assert network.count_params() == (3 * 3 * 1 * 32 + 32) + (3 * 3 * 32 * 64 + 64) + (7 * 7 * 64 * 64 + 64)
+    norm = build_network(Params(use_batch_norm=True, bn_momentum=0.7), (28, 28, 1))
+    assert norm.count_params() == network.count_params() + 4 * 32 + 4 * 64
+    assert [layer.momentum for layer in norm.layers if isinstance(layer, keras.layers.BatchNormalization)] == [0.7] * 2
+
+
+def test_the_seed_decides_the_weights():
+    first, same, other = (
+        build_network(Params(seed=seed), (8, 8, 1)).get_layer("block_2_conv").kernel.numpy() for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_normalized_embeddings_have_length_1():
+    network = build_network(Params(normalize_embeddings=True), (8, 8, 1))
+    np.testing.assert_allclose(np.linalg.norm(network(images(6, 8, 8, 1)), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", triplet_loss.STRATEGIES)
+def test_model_fn(strategy):
+    params = Params(triplet_strategy=strategy, use_batch_norm=True)
+    network = build_network(params, (8, 8, 1))
+    features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
+    names = {"loss", "embedding_mean_norm", "fraction_positive_triplets"}
+    names |= {"hardest_positive_dist", "hardest_negative_dist"}
+
+    train = model_fn(features, labels, ModeKeys.TRAIN, params, network)
+    assert set(train.metrics) == names
+    np.testing.assert_array_equal(train.images["train_image"], features[:1])
+
+    evaluation = model_fn(features, labels, ModeKeys.EVAL, params, network)
+    embeddings = network(features, training=False).numpy()
+    np.testing.assert_allclose(evaluation.predictions["embeddings"], embeddings)
+    total, count = evaluation.metrics["embedding_mean_norm"]
+    assert float(total / count) == pytest.approx(np.linalg.norm(embeddings, axis=1).mean(), rel=1e-5)
+    assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
+
+    predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)
+    np.testing.assert_allclose(predicted.predictions["embeddings"], embeddings)
+    assert predicted.loss is None and not predicted.metrics
+
+
+def learning_rates(params, steps):
+    """The learning rate of each step, as the optimizer uses it."""
+    optimizer = build_optimizer(params, steps)
+    variable = keras.Variable(0.0)
+    optimizer.build([variable])
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([tf.constant(1.0)])
+    return np.array(rates)
+
+
+def test_learning_rate_schedules():
+    assert learning_rates(Params(learning_rate=0.5), 4).tolist() == [0.5] * 4
+    cosine = Params(learning_rate=0.5, learning_rate_schedule="cosine")
+    expected = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(cosine, 10), expected, rtol=1e-5)
+    warm = Params(learning_rate=0.5, learning_rate_schedule="cosine", warmup_steps=5)
+    after = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(warm, 15), [*np.arange(5) / 10, *after], rtol=1e-5, atol=1e-7)
