@@ -1,0 +1,337 @@
+"""Train, evaluate, predict, export: the Estimator contract, with a flat loop that resumes exactly.
+
+Whoever knew `tf.estimator` should feel at home. Three things differ: `model_fn` receives the network explicitly,
+metrics are (sum, count) pairs, and the order of the data is a function of the global step, so that a run that was
+killed at any moment ends with the same bits as one that was not.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model import checkpoints, steps, triplet_loss
+from model.errors import Interrupted, UserError, one_line
+from model.evaluation import Evaluator, predict
+from model.input_fn import EvalInput, TrainInput
+from model.learner import Learner
+from model.model_fn import build_optimizer
+from model.network import build_network
+from model.params import Params
+from model.progress import TrainingProgress
+from model.signals import stop_requests
+
+_log = logging.getLogger(__name__)
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run is carried out.
+
+    Attributes:
+        save_summary_steps: Steps between two points of the training curves.
+        save_checkpoints_steps: Steps between two checkpoints.
+        keep_checkpoint_max: Newest checkpoints that are kept.
+        precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
+        train_distribute: The strategy that spreads a step over devices; None takes the default one.
+    """
+
+    save_summary_steps: int = 50
+    save_checkpoints_steps: int = 1000
+    keep_checkpoint_max: int = 5
+    precision: str = "float32"
+    train_distribute: tf.distribute.Strategy | None = None
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What `train_and_evaluate` trains on, and the absolute global step at which it ends."""
+
+    input_fn: Callable[[], TrainInput]
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What `train_and_evaluate` evaluates on, how often, and when it gives up.
+
+    Attributes:
+        input_fn: Returns the images to score.
+        every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
+        metric: The metric whose highest value counts as the best.
+        patience: Evaluations in a row without a new best after which training stops; None never stops it.
+    """
+
+    input_fn: Callable[[], EvalInput]
+    every_steps: float
+    metric: str = "knn_accuracy"
+    patience: int | None = None
+
+
+class Estimator:
+    """An embedding network that lives in a folder.
+
+    Args:
+        model_fn: From a batch and the network to an `EstimatorSpec`; it is traced into the compiled steps.
+        model_dir: Folder of the checkpoints and event files. Training goes on from the newest checkpoint in it.
+        params: The experiment.
+        config: How the run is carried out.
+        network_fn: (params, image shape, precision) -> the network; its layers need names of their own.
+        optimizer_fn: (params, max_steps) -> the optimizer.
+    """
+
+    def __init__(
+        self,
+        model_fn: steps.ModelFn,
+        model_dir: str | Path,
+        params: Params,
+        config: RunConfig | None = None,
+        *,
+        network_fn: Callable[[Params, Shape, str], keras.Model] = build_network,
+        optimizer_fn: Callable[[Params, int], keras.optimizers.Optimizer] = build_optimizer,
+    ) -> None:
+        self.model_fn = model_fn
+        self.model_dir = Path(model_dir)
+        self.params = params
+        self.config = config or RunConfig()
+        self._network_fn = network_fn
+        self._optimizer_fn = optimizer_fn
+
+    def latest_checkpoint(self) -> Path | None:
+        """Returns the folder of the newest checkpoint, or None where there is none."""
+        paths = checkpoints.list_checkpoints(self.model_dir)
+        return paths[-1] if paths else None
+
+    def train(self, input_fn: Callable[[], TrainInput], max_steps: int) -> "Estimator":
+        """Trains until the global step is `max_steps`, going on from the newest checkpoint if there is one.
+
+        Args:
+            input_fn: Returns the training images and their order.
+            max_steps: The absolute global step at which to stop; nothing happens if it has been reached.
+
+        Returns:
+            This estimator.
+
+        Raises:
+            UserError: The checkpoints cannot be used, or the run broke down (the loss is not a number, the disk is
+                full, another process trains here). What was saved before is untouched.
+            Interrupted: SIGINT or SIGTERM came; the state has been saved.
+        """
+        self._train(TrainSpec(input_fn, max_steps), None)
+        return self
+
+    def evaluate(
+        self, input_fn: Callable[[], EvalInput], checkpoint_path: Path | None = None, name: str = "eval"
+    ) -> dict[str, float]:
+        """Scores a checkpoint and writes the scores to the event files of `model_dir/name`.
+
+        Args:
+            input_fn: Returns the images to score, and the gallery.
+            checkpoint_path: Which checkpoint; None takes the newest.
+            name: Folder of the event files.
+
+        Returns:
+            "global_step", every metric of `model_fn`, "knn_accuracy" and "recall_at_1".
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        data = input_fn()
+        learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
+        step = learner.state.global_step
+        with Evaluator(self.model_fn, learner, data, self.model_dir / name, range(step, step + 1)) as evaluator:
+            return evaluator.evaluate()
+
+    def predict(self, input_fn: Callable[[], np.ndarray], checkpoint_path: Path | None = None) -> dict[str, np.ndarray]:
+        """Computes the predictions of `model_fn` for every image.
+
+        Args:
+            input_fn: Returns uint8 images of shape (N, H, W, C), N at least 1, as the network was trained on.
+            checkpoint_path: Which checkpoint; None takes the newest.
+
+        Returns:
+            By name, arrays whose first dimension is N: "embeddings", (N, D) float32.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        images = input_fn()
+        learner = self._learner_to_use(images.shape[1:], checkpoint_path)
+        return predict(steps.compile_predict_step(self.model_fn, learner), images, "embedding")
+
+    def export_saved_model(
+        self, export_dir_base: str | Path, image_shape: Shape, checkpoint_path: Path | None = None
+    ) -> Path:
+        """Writes a SavedModel for serving: uint8 images (N, *image_shape) in, the predictions out.
+
+        Args:
+            export_dir_base: The model goes into a new folder in it, named by the time in seconds.
+            image_shape: Height, width and channels of the images.
+            checkpoint_path: Which checkpoint; None takes the newest.
+
+        Returns:
+            The folder of the SavedModel.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        learner = self._learner_to_use(image_shape, checkpoint_path)
+        name = int(time.time())
+        while (path := Path(export_dir_base) / str(name)).exists():
+            name += 1
+        beside = path.with_name(f"tmp-{name}")
+        archive = keras.export.ExportArchive()
+        archive.track(learner.network)
+        archive.add_endpoint("serve", steps.compile_predict_step(self.model_fn, learner))
+        archive.write_out(str(beside), verbose=False)
+        return beside.rename(path)
+
+    def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
+        """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
+        self.model_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.model_dir / ".lock", timeout=0):
+                return self._loop(train_spec, eval_spec)
+        except filelock.Timeout:
+            raise UserError(f"{self.model_dir}: another process is training here; wait for it or stop it") from None
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(
+                f"{self.model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make "
+                "room, or lower batch_size, and the same command goes on from the last checkpoint"
+            ) from None
+
+    def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
+        data, max_steps, config = train_spec.input_fn(), train_spec.max_steps, self.config
+        strategy = config.train_distribute or tf.distribute.get_strategy()
+        learner = self._learner_to_train(data, max_steps, strategy)
+        to_come = range(learner.state.global_step + 1, max_steps + 1)
+        if not to_come or learner.state.stopped_early:
+            return None
+
+        train_step = steps.compile_train_step(self.model_fn, learner, strategy)
+        images, labels = _replicate(strategy, data.images), _replicate(strategy, data.labels)
+        scores = None
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(stop_requests())
+            progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
+            evaluator = None
+            if eval_spec:
+                folder = self.model_dir / "eval"
+                evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn(), folder, to_come)
+                stack.enter_context(evaluator)
+
+            for step in to_come:
+                indices = _split(strategy, data.batches(step - 1))
+                result = train_step(images, labels, indices, tf.constant(step, tf.int64))
+                learner.state = learner.state.after_step(step)
+                if step == to_come.start:
+                    progress.restart_clock(step)  # tracing and compiling are not what the rate is about
+                last = step == max_steps or stop.signal_number is not None
+                evaluation_due = eval_spec and (step == max_steps or step % eval_spec.every_steps < 1)
+                checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
+
+                if checkpoint_due or step % config.save_summary_steps == 0:
+                    scalars = _scalars(result)
+                    self._guard(step, scalars["loss"])
+                if last or step % config.save_summary_steps == 0:
+                    progress.report(step, scalars, result.images)
+                if evaluator and eval_spec and evaluation_due:
+                    scores = evaluator.evaluate()
+                    learner.state = learner.state.after_evaluation(scores[eval_spec.metric], eval_spec.patience)
+                    progress.restart_clock(step)
+                if checkpoint_due:
+                    progress.flush()
+                    learner.save(self.model_dir, config.keep_checkpoint_max)
+                if last or learner.state.stopped_early:
+                    break
+
+        if stop.signal_number is not None and step < max_steps:
+            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
+        return scores
+
+    def _guard(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.model_dir}: the loss is {loss} at step {step}, so training stopped; nothing was saved since "
+                f"the last checkpoint ({self.latest_checkpoint()}); try a lower learning_rate in params.json"
+            )
+
+    def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
+        """Returns a new learner, or the one of the newest checkpoint."""
+        if data.batch_size % strategy.num_replicas_in_sync:
+            raise UserError(
+                f"{self.model_dir / 'params.json'}: 'batch_size' must be a multiple of the "
+                f"{strategy.num_replicas_in_sync} devices, received {data.batch_size}"
+            )
+        with strategy.scope():
+            network = self._network_fn(self.params, data.images.shape[1:], self.config.precision)
+            optimizer = self._optimizer_fn(self.params, max_steps)
+            optimizer.build(network.trainable_variables)
+        learner = Learner(self.params, network, optimizer)
+        newest = checkpoints.load_newest(self.model_dir)
+        if newest:
+            learner.restore(*newest)
+            _log.info("Going on from %s.", newest[0])
+        return learner
+
+    def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:
+        """Returns the learner of a checkpoint, without an optimizer."""
+        if checkpoint_path is None:
+            newest = checkpoints.load_newest(self.model_dir)
+            if newest is None:
+                raise UserError(
+                    f"{checkpoints.folder(self.model_dir)}: no checkpoint; train first: "
+                    f"python train.py --model_dir {self.model_dir}"
+                )
+            checkpoint_path, tensors = newest
+        else:
+            tensors = checkpoints.load(checkpoint_path)
+        learner = Learner(self.params, self._network_fn(self.params, image_shape, self.config.precision))
+        learner.restore(checkpoint_path, tensors)
+        return learner
+
+
+def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> dict[str, float] | None:
+    """Trains to the end with evaluations in between, the last one at the end.
+
+    Args:
+        estimator: What to train; it goes on from its newest checkpoint.
+        train_spec: What to train on, and until which step.
+        eval_spec: What to evaluate on, how often, and when to give up.
+
+    Returns:
+        The metrics of the last evaluation, None where training was complete before.
+
+    Raises:
+        UserError, Interrupted: As `Estimator.train`.
+    """
+    return estimator._train(train_spec, eval_spec)
+
+
+def _scalars(result: steps.TrainStepResult) -> dict[str, float]:
+    scalars = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
+    return {**scalars, "learning_rate": float(result.learning_rate)}
+
+
+def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
+    """Returns the array on every device of the strategy."""
+    return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(array))
+
+
+def _split(strategy: tf.distribute.Strategy, batch: np.ndarray) -> Any:
+    """Returns each device's part of a batch."""
+    parts = np.split(batch, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )

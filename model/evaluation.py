@@ -1,0 +1,88 @@
+"""Scores every test image: the metrics of `model_fn`, and whether nearest neighbours have the right label."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from model import events, metrics, steps
+from model.input_fn import EvalInput
+from model.learner import Learner
+
+# Images embedded at a time; the result does not depend on it.
+_BATCH_SIZE = 256
+
+
+class Evaluator:
+    """Evaluates a learner whenever it is asked, and writes the scores to event files.
+
+    Args:
+        model_fn: The `model_fn` contract.
+        learner: What to score, as it is at the time of each evaluation.
+        data: The images to score, and the gallery.
+        folder: Where the event files go.
+        to_come: The global steps at which there may be an evaluation.
+    """
+
+    def __init__(
+        self, model_fn: steps.ModelFn, learner: Learner, data: EvalInput, folder: Path, to_come: range
+    ) -> None:
+        self._learner = learner
+        self._data = data
+        self._eval_step = steps.compile_eval_step(model_fn, learner)
+        self._predict_step = steps.compile_predict_step(model_fn, learner)
+        self._writer = events.open_writer(folder, to_come)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns "global_step", the metrics of `model_fn` over all test images, "knn_accuracy" and "recall_at_1"."""
+        data = self._data
+        parts: list[np.ndarray] = []
+        totals: dict[str, np.ndarray] = {}
+        for batch in tqdm.tqdm(data.batches, "evaluating", disable=None, leave=False):
+            predictions, sums = self._eval_step(data.images[batch], data.labels[batch])
+            for name, pair in sums.items():
+                totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
+            parts.append(predictions["embeddings"].numpy())
+        embeddings = np.concatenate(parts)[np.argsort(np.concatenate(data.batches))]  # in the order of the images
+        gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
+        scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
+        scores["knn_accuracy"] = metrics.knn_accuracy(embeddings, data.labels, gallery, data.gallery_labels)
+        scores["recall_at_1"] = metrics.recall_at_1(embeddings, data.labels)
+        step = self._learner.state.global_step
+        with self._writer.as_default(step=step):
+            for name, score in scores.items():
+                tf.summary.scalar(name, score)
+        self._writer.flush()
+        return {"global_step": step, **scores}
+
+
+def predict(
+    predict_step: Callable[[np.ndarray], Mapping[str, tf.Tensor]], images: np.ndarray, description: str
+) -> dict[str, np.ndarray]:
+    """Returns the predictions for all images, by name.
+
+    Args:
+        predict_step: As `compile_predict_step` makes it.
+        images: uint8 array of shape (N, H, W, C), N at least 1.
+        description: What the progress bar says.
+    """
+    if not len(images):
+        raise ValueError(f"Expected at least one image. Received: shape {images.shape}")
+    starts = range(0, len(images), _BATCH_SIZE)
+    parts = [
+        predict_step(images[start : start + _BATCH_SIZE])
+        for start in tqdm.tqdm(starts, description, disable=None, leave=False)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

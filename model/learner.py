@@ -1,0 +1,128 @@
+"""What learns and what it remembers, the network, the optimizer and where the run is, as named tensors on disk."""
+
+import dataclasses
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model import checkpoints
+from model.errors import UserError
+from model.params import Params
+
+_log = logging.getLogger(__name__)
+
+# Parameters that decide which weights there are and what they mean: a run cannot go on with others.
+_PARAMS_OF_THE_WEIGHTS = (
+    "dataset", "image_size", "num_channels", "use_batch_norm", "embedding_size", "normalize_embeddings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run is."""
+
+    global_step: int = 0
+    best_metric: float = -math.inf
+    best_step: int = 0
+    evaluations_without_best: int = 0
+    stopped_early: bool = False
+
+    def after_step(self, global_step: int) -> "RunState":
+        """Returns the state after a training step."""
+        return dataclasses.replace(self, global_step=global_step)
+
+    def after_evaluation(self, metric: float, patience: int | None) -> "RunState":
+        """Returns the state after an evaluation.
+
+        Args:
+            metric: The value of the watched metric; higher is better.
+            patience: Evaluations in a row without a new best after which the run stops; None never stops it.
+        """
+        if metric > self.best_metric:
+            return dataclasses.replace(self, best_metric=metric, best_step=self.global_step, evaluations_without_best=0)
+        without_best = self.evaluations_without_best + 1
+        stop = patience is not None and without_best >= patience
+        return dataclasses.replace(self, evaluations_without_best=without_best, stopped_early=stop)
+
+
+@dataclass
+class Learner:
+    """A network, the optimizer that changes it (None where nothing is learned), and the state of the run."""
+
+    params: Params
+    network: keras.Model
+    optimizer: keras.optimizers.Optimizer | None = None
+    state: RunState = RunState()
+
+    def save(self, model_dir: Path, keep: int) -> Path:
+        """Saves a checkpoint of everything and returns its folder.
+
+        Raises:
+            UserError: A weight is not finite (nothing is saved then), or the checkpoint cannot be written.
+        """
+        tensors: dict[str, Any] = {f"run/{name}": np.array(v) for name, v in dataclasses.asdict(self.state).items()}
+        tensors["run/params"] = np.array(self.params.to_json())
+        for name, variable in self._variables().items():
+            value = variable.numpy()
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"{model_dir}: '{name}' holds NaN or infinity at step {self.state.global_step}, which is not "
+                    "saved; go on from the last checkpoint with a lower learning_rate in params.json"
+                )
+            tensors[name] = value
+        return checkpoints.save(model_dir, self.state.global_step, tensors, keep)
+
+    def restore(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
+        """Takes over the state of a checkpoint, all of it or nothing.
+
+        Args:
+            path: Where it comes from, for messages.
+            tensors: What `checkpoints.load` read there.
+
+        Raises:
+            UserError: It is not a checkpoint of this network under these parameters.
+        """
+        self._compare_params(path, tensors)
+        variables = self._variables()
+        for name, variable in variables.items():
+            if name not in tensors:
+                raise UserError(f"{path}: holds no '{name}': it was saved by another network; use a new folder")
+            if tensors[name].shape != tuple(variable.shape):
+                raise UserError(
+                    f"{path}: '{name}' has shape {tensors[name].shape}, the network of params.json needs "
+                    f"{tuple(variable.shape)}; use a new folder"
+                )
+        for name, variable in variables.items():
+            variable.assign(tensors[name])
+        self.state = RunState(
+            **{field.name: tensors[f"run/{field.name}"].item() for field in dataclasses.fields(RunState)}
+        )
+
+    def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
+        if "run/params" not in tensors:
+            raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
+        saved, now = json.loads(tensors["run/params"].item()), json.loads(self.params.to_json())
+        for name in (name for name in now if name in saved and saved[name] != now[name]):
+            change = f"'{name}' is {json.dumps(now[name])} in params.json and was {json.dumps(saved[name])}"
+            if name in _PARAMS_OF_THE_WEIGHTS:
+                raise UserError(f"{path}: {change} when this was saved; set it back, or use a new folder")
+            if self.optimizer is not None:
+                _log.info("%s until step %d.", change, tensors["run/global_step"])
+
+    def _variables(self) -> dict[str, tf.Variable]:
+        """Returns everything that a step may change, by name: random-generator states of the layers, too."""
+        variables = list(self.network.variables)
+        if self.optimizer is not None:
+            # The learning rate is a variable only if it is constant; then params.json decides it.
+            variables += [v for v in self.optimizer.variables if v is not self.optimizer.learning_rate]
+        named = {variable.path: variable.value for variable in variables}
+        if len(named) != len(variables):
+            raise ValueError(f"Expected layers with different names. Received: {[v.path for v in variables]}")
+        return named

@@ -1,0 +1,87 @@
+"""The compiled steps: what runs on the device, once a batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from model.input_fn import augment_images, prepare_images
+from model.learner import Learner
+from model.model_fn import EstimatorSpec, ModeKeys
+
+ModelFn = Callable[..., EstimatorSpec]
+Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
+
+
+class TrainStepResult(NamedTuple):
+    """What a training step tells; reading it waits for the device."""
+
+    sums: Sums  # by name, (sum, count) over the batch
+    learning_rate: tf.Tensor  # the one that this step used
+    images: Mapping[str, tf.Tensor]
+
+
+def compile_train_step(
+    model_fn: ModelFn, learner: Learner, strategy: tf.distribute.Strategy
+) -> Callable[..., TrainStepResult]:
+    """Compiles one step of training.
+
+    Args:
+        model_fn: The `model_fn` contract.
+        learner: What learns; its optimizer must be there.
+        strategy: Spreads the step over devices. Each mines the triplets of its own part of the batch, and the
+            gradients are averaged.
+
+    Returns:
+        step(images, labels, indices, global_step): all uint8 training images (N, H, W, C), all labels (N,), the
+        int32 indices of this batch (B,), and the scalar int64 step.
+    """
+    params, network, optimizer = learner.params, learner.network, learner.optimizer
+    if optimizer is None:
+        raise ValueError("Expected a learner with an optimizer. Received: None")
+
+    def replica_step(images: Any, labels: Any, indices: Any, global_step: Any) -> tuple[Sums, Mapping[str, Any]]:
+        features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
+        if params.augmentation == "affine":
+            features = augment_images(features, params.seed, global_step)
+        with tf.GradientTape() as tape:
+            spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network)
+            loss = spec.loss / strategy.num_replicas_in_sync
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        return spec.metrics, spec.images
+
+    @tf.function
+    def train_step(images: Any, labels: Any, indices: Any, global_step: Any) -> TrainStepResult:
+        learning_rate = tf.identity(optimizer.learning_rate)
+        metrics, pictures = strategy.run(replica_step, (images, labels, indices, global_step))
+        sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
+        first = {name: strategy.experimental_local_results(picture)[0] for name, picture in pictures.items()}
+        return TrainStepResult(sums, learning_rate, first)
+
+    return train_step
+
+
+def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tuple[Mapping[str, tf.Tensor], Sums]]:
+    """Compiles step(images, labels) -> (predictions, sums): uint8 (B, H, W, C) and int32 (B,), B free."""
+    signature = [_images_spec(learner), tf.TensorSpec((None,), tf.int32)]
+
+    @tf.function(input_signature=signature)
+    def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
+        spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, learner.network)
+        return spec.predictions, spec.metrics
+
+    return eval_step
+
+
+def compile_predict_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    """Compiles step(images) -> predictions: uint8 (B, H, W, C), B free."""
+
+    @tf.function(input_signature=[_images_spec(learner)])
+    def predict_step(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return model_fn(prepare_images(images), None, ModeKeys.PREDICT, learner.params, learner.network).predictions
+
+    return predict_step
+
+
+def _images_spec(learner: Learner) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *learner.network.input_shape[1:]), tf.uint8, name="images")

@@ -1,0 +1,55 @@
+"""Small experiments for tests: real digits, a small network, a few hundred milliseconds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from model import checkpoints, datasets
+from model.estimator import Estimator, RunConfig
+from model.model_fn import model_fn
+from model.params import Params
+
+SMALL = {
+    "dataset": "digits", "image_size": None, "num_channels": 4, "embedding_size": 8, "num_epochs": 2,
+    "save_summary_steps": 5, "save_checkpoints_steps": 10, "learning_rate": 0.002,
+}  # fmt: skip
+
+
+def digits():
+    """scikit-learn's digits, 8x8x1."""
+    return datasets.load("digits")
+
+
+def estimator(model_dir, config=None, **changes):
+    """An estimator of the small experiment."""
+    params = Params(**{**SMALL, **changes})
+    config = config or RunConfig(params.save_summary_steps, params.save_checkpoints_steps, params.keep_checkpoint_max)
+    return Estimator(model_fn, model_dir, params, config)
+
+
+def write_params(model_dir, **changes):
+    """Writes a params.json and returns its folder."""
+    model_dir = Path(model_dir)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    (model_dir / "params.json").write_text(json.dumps({**SMALL, **changes}))
+    return model_dir
+
+
+def final_tensors(model_dir):
+    """The newest checkpoint's tensors as bytes, so that equal means equal bit for bit."""
+    path, tensors = checkpoints.load_newest(model_dir)
+    return path.name, {name: np.asarray(tensor).tobytes() for name, tensor in tensors.items()}
+
+
+def scalars(folder):
+    """(tag, step) -> every value that the event files of a folder hold for it."""
+    found = {}
+    for path in sorted(Path(folder).glob("events*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    found.setdefault((value.tag, event.step), []).append(tf.make_ndarray(value.tensor).item())
+    return found

@@ -1,0 +1,398 @@
+"""The Estimator: trains, resumes exactly, evaluates everything, predicts, exports."""
+
+import dataclasses
+import math
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import checkpoints, events, learner, metrics
+from model.errors import Interrupted, UserError
+from model.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
+from model.input_fn import eval_input_fn, train_input_fn
+from model.learner import RunState
+from model.model_fn import build_optimizer, model_fn
+from model.tests import oracles
+from model.tests.experiments import digits, estimator, final_tensors, scalars
+
+STEPS = 44  # two epochs of the small experiment are 45
+
+
+def train_input(run):
+    return lambda: train_input_fn(digits(), run.params)
+
+
+def eval_input(run):
+    return lambda: eval_input_fn(digits(), run.params)
+
+
+def train(model_dir, max_steps=STEPS, **changes):
+    run = estimator(model_dir, **changes)
+    return run.train(train_input(run), max_steps)
+
+
+EVERYTHING = {
+    "use_batch_norm": True,
+    "augmentation": "affine",
+    "learning_rate_schedule": "cosine",
+    "warmup_steps": 10,
+    "normalize_embeddings": True,
+    "triplet_strategy": "batch_hard",
+}
+P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8}
+
+
+def test_training_learns(tmp_path):
+    run = train(tmp_path, 150, learning_rate=0.01, num_channels=16)
+    scores = run.evaluate(eval_input(run))
+    untrained = estimator(tmp_path / "untrained", num_channels=16)
+    untrained.train(train_input(untrained), 1)
+    assert scores["recall_at_1"] > 0.96
+    assert scores["fraction_positive_triplets"] < untrained.evaluate(eval_input(run))["fraction_positive_triplets"] / 4
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, P_X_K], ids=["defaults", "everything", "P x K"])
+def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):
+    train(tmp_path / "whole", **changes)
+    for max_steps in (3, 10, 11, STEPS):
+        run = estimator(tmp_path / "pieces", **changes)
+        run._optimizer_fn = lambda params, _: build_optimizer(params, STEPS)  # the schedule of the whole run
+        run.train(train_input(run), max_steps)
+    assert final_tensors(tmp_path / "pieces") == final_tensors(tmp_path / "whole")
+
+
+def dropout_network(params, shape, precision):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dropout(0.5, seed=1, name="dropout"),
+            keras.layers.Dense(params.embedding_size, kernel_initializer=keras.initializers.GlorotUniform(0), name="d"),
+        ],
+        name="network",
+    )
+
+
+def test_the_state_of_a_random_layer_is_resumed(tmp_path):
+    for folder, pieces in [("whole", [20]), ("pieces", [7, 20])]:
+        for max_steps in pieces:
+            keras.backend.clear_session()  # as in a new process, layers are numbered from the start
+            run = estimator(tmp_path / folder)
+            run._network_fn = dropout_network
+            run.train(train_input(run), max_steps)
+    whole = final_tensors(tmp_path / "whole")
+    assert any("seed" in name for name in whole[1])
+    assert final_tensors(tmp_path / "pieces") == whole
+
+
+def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
+    """The process dies between two checkpoints, after it has written about steps that it will make again."""
+    expected = estimator(tmp_path / "whole")
+    train_and_evaluate(expected, TrainSpec(train_input(expected), STEPS), EvalSpec(eval_input(expected), 7))
+
+    class Died(BaseException):
+        pass
+
+    save, saved = checkpoints.save, []
+
+    def save_or_die(*args):
+        if args[1] in (14, 30) and args[1] not in saved:  # the first attempt to save these steps
+            saved.append(args[1])
+            raise Died
+        return save(*args)
+
+    monkeypatch.setattr(checkpoints, "save", save_or_die)
+    for _ in range(2):
+        run = estimator(tmp_path / "crashed")
+        with pytest.raises(Died):
+            train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+    run = estimator(tmp_path / "crashed")
+    train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+
+    assert saved == [14, 30]
+    assert final_tensors(tmp_path / "crashed") == final_tensors(tmp_path / "whole")
+    for folder in (".", "eval"):
+        whole, crashed = scalars(tmp_path / "whole" / folder), scalars(tmp_path / "crashed" / folder)
+        assert set(crashed) == set(whole)
+        for (tag, step), values in crashed.items():
+            assert len(values) == 1, (tag, step)
+            assert tag == "global_step/sec" or values == whole[tag, step]
+
+
+def test_curves_have_the_names_that_people_know(tmp_path):
+    run = estimator(tmp_path)
+    train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
+    of_the_loss = {
+        "loss", "embedding_mean_norm", "fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist",
+    }  # fmt: skip
+    trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
+    assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "global_step/sec"}
+    assert {step for _, step in trained} == {5, 10, 15, 20}
+    assert {tag for tag, _ in evaluated} == of_the_loss | {"knn_accuracy", "recall_at_1"}
+    assert {step for _, step in evaluated} == {10, 20}
+    tags = {
+        value.tag
+        for path in tmp_path.glob("events*")
+        for event in events._readable_events(path)
+        for value in event.summary.value
+    }
+    assert "train_image" in tags
+
+
+def test_evaluation_is_what_the_embeddings_give(tmp_path):
+    """Scores against plain loops over the predictions: every image counts, and terms count, not batches."""
+    run = train(tmp_path, 30, batch_size=50)
+    scores = run.evaluate(eval_input(run))
+    data = digits()
+    test = run.predict(lambda: data.test.images)["embeddings"]
+    gallery = run.predict(lambda: data.train.images)["embeddings"]
+    assert scores["global_step"] == 30
+    assert scores["embedding_mean_norm"] == pytest.approx(np.linalg.norm(test, axis=1).mean(), rel=1e-5)
+    nearest = [oracles.nearest(query, gallery) for query in test[:40]]
+    np.testing.assert_array_equal(metrics.nearest_neighbors(test[:40], gallery), nearest)
+    assert scores["knn_accuracy"] == metrics.knn_accuracy(test, data.test.labels, gallery, data.train.labels)
+    assert scores["recall_at_1"] == metrics.recall_at_1(test, data.test.labels)
+
+    batches = eval_input_fn(data, run.params).batches
+    assert len(batches[-1]) not in (0, 50)  # the last one is smaller
+    losses, valid = [], 0
+    for batch in batches:
+        labels, d = data.test.labels[batch], oracles.pairwise_distances(test[batch])
+        of_batch = [d[a, p] - d[a, n] + run.params.margin for a, p, n in oracles.triplets(labels)]
+        losses += [loss for loss in of_batch if loss > 0]
+        valid += len(of_batch)
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert scores["fraction_positive_triplets"] == pytest.approx(len(losses) / valid, rel=1e-3)
+
+
+def test_evaluating_twice_leaves_one_point(tmp_path):
+    run = train(tmp_path, 10)
+    assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
+    run.train(train_input(run), 20).evaluate(eval_input(run))
+    run.evaluate(eval_input(run), tmp_path / "checkpoints" / "step-00000010")
+    assert {key: len(values) for key, values in scalars(tmp_path / "eval").items()} == {
+        (tag, step): 1 for tag, _ in scalars(tmp_path / "eval") for step in (10, 20)
+    }
+
+
+def test_early_stopping_by_hand():
+    state = RunState(global_step=1)
+    for step, (metric, best_step, without_best, stopped) in enumerate(
+        [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 3, 1, False), (math.nan, 3, 2, True)], 1
+    ):
+        state = state.after_step(step).after_evaluation(metric, patience=2)
+        assert (state.best_step, state.evaluations_without_best, state.stopped_early) == (
+            best_step, without_best, stopped,
+        )  # fmt: skip
+    assert RunState().after_evaluation(math.nan, patience=None) == RunState(evaluations_without_best=1)
+
+
+def test_early_stopping_stops_and_stays_stopped(tmp_path, monkeypatch):
+    values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(metrics, "recall_at_1", lambda *_: next(values))
+    run = estimator(tmp_path)
+    spec = TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 5, "recall_at_1", patience=2)
+    assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
+    assert run.latest_checkpoint().name == "step-00000020"
+    assert train_and_evaluate(estimator(tmp_path), *spec) is None
+    assert run.latest_checkpoint().name == "step-00000020"
+
+
+def test_a_complete_run_is_left_alone(tmp_path):
+    train(tmp_path, 10)
+    before = final_tensors(tmp_path)
+    train(tmp_path, 10)
+    train(tmp_path, 5)
+    assert final_tensors(tmp_path) == before
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, signal_number):
+    train(tmp_path / "whole")
+    run = estimator(tmp_path / "stopped")
+    data = train_input(run)()
+
+    def batches_with_a_signal(step):
+        if step == 7:
+            os.kill(os.getpid(), signal_number)
+        return data.batches(step)
+
+    handler = signal.getsignal(signal_number)
+    with pytest.raises(Interrupted) as raised:
+        run.train(lambda: dataclasses.replace(data, batches=batches_with_a_signal), STEPS)
+    assert raised.value.exit_code == 128 + signal_number
+    assert signal.getsignal(signal_number) == handler
+    assert run.latest_checkpoint().name == "step-00000008"  # the step was finished
+    train(tmp_path / "stopped")
+    assert final_tensors(tmp_path / "stopped") == final_tensors(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_a_number_stops_before_it_is_saved(tmp_path):
+    train(tmp_path, 10)
+    run = estimator(tmp_path)
+
+    def broken_model_fn(*args):
+        spec = model_fn(*args)
+        return dataclasses.replace(spec, metrics={**spec.metrics, "loss": (tf.constant(math.nan), tf.constant(1.0))})
+
+    run.model_fn = broken_model_fn
+    with pytest.raises(UserError, match="the loss is nan at step 15"):
+        run.train(train_input(run), STEPS)
+    assert run.latest_checkpoint().name == "step-00000010"
+
+
+def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
+    run = train(tmp_path, 10)
+    loaded = run._learner_to_use((8, 8, 1), None)
+    loaded.network.get_layer("embedding").bias.assign([math.inf] * 8)
+    loaded.state = RunState(global_step=11)
+    with pytest.raises(UserError, match="'network/embedding/bias' holds NaN or infinity at step 11"):
+        loaded.save(tmp_path, keep=5)
+    assert run.latest_checkpoint().name == "step-00000010"
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "{{node x}} events.out; No space left on device\n [Op:Flush]"
+        )
+
+    monkeypatch.setattr("model.progress.TrainingProgress.report", full)
+    with pytest.raises(UserError) as raised:
+        train(tmp_path)
+    assert "memory of the device: events.out; No space left on device; make room" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding_size": 9}, r"step-00000010: 'embedding_size' is 9 in params.json and was 8 when this was saved"),
+        ({"use_batch_norm": True}, "'use_batch_norm' is true in params.json and was false"),
+    ],
+)
+def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
+    train(tmp_path, 10)
+    before = final_tensors(tmp_path)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, 20, **changes)
+    assert final_tensors(tmp_path) == before
+
+
+def test_images_of_another_size_do_not_fit(tmp_path):
+    run = train(tmp_path, 10)
+    with pytest.raises(UserError, match=r"'network/embedding/kernel' has shape .* needs"):
+        run.predict(lambda: np.zeros((1, 28, 28, 1), np.uint8))
+
+
+def test_other_parameters_may_change_and_the_log_says_so(tmp_path, caplog):
+    train(tmp_path, 10)
+    with caplog.at_level("INFO"):
+        train(tmp_path, 20, margin=0.25)
+    assert "'margin' is 0.25 in params.json and was 0.5 until step 10." in caplog.text
+
+
+def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
+    train(tmp_path, 10)
+    train(tmp_path, 20, learning_rate=0.125)
+    assert scalars(tmp_path)["learning_rate", 15] == [0.125]
+
+
+def test_a_foreign_checkpoint(tmp_path):
+    checkpoints.save(tmp_path, 5, {"x": np.zeros(3)}, keep=5)
+    with pytest.raises(UserError, match="not a checkpoint of this program"):
+        train(tmp_path)
+
+
+def test_no_checkpoint_to_evaluate(tmp_path):
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint; train first: python train.py --model_dir"):
+        run.evaluate(eval_input(run))
+    assert run.latest_checkpoint() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run = estimator(tmp_path)
+
+    def input_fn():
+        with pytest.raises(UserError, match="another process is training here"):
+            estimator(tmp_path).train(train_input(run), 5)
+        return train_input(run)()
+
+    run.train(input_fn, 5)
+
+
+def test_an_exported_model_serves_the_same_embeddings(tmp_path):
+    run = train(tmp_path, 10, use_batch_norm=True)
+    first = run.export_saved_model(tmp_path / "export", (8, 8, 1))
+    second = run.export_saved_model(tmp_path / "export", (8, 8, 1))
+    assert first != second and int(first.name) > 1.6e9
+    images = digits().test.images[:7]
+    loaded = tf.saved_model.load(str(first))
+    served = loaded.serve(tf.constant(images))["embeddings"]
+    np.testing.assert_allclose(served, run.predict(lambda: images)["embeddings"], rtol=1e-6)
+
+
+def test_predict_nothing(tmp_path):
+    run = train(tmp_path, 1)
+    with pytest.raises(ValueError, match="Expected at least one image"):
+        run.predict(lambda: np.zeros((0, 8, 8, 1), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def two_devices():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices):
+    config = RunConfig(5, 10, 5, train_distribute=two_devices)
+    run = estimator(tmp_path / "mirrored", config, use_batch_norm=True)
+    run.train(train_input(run), 12)
+    run = estimator(tmp_path / "mirrored", config, use_batch_norm=True)
+    run.train(train_input(run), 25)
+    whole = estimator(tmp_path / "whole", config, use_batch_norm=True)
+    whole.train(train_input(whole), 25)
+    assert final_tensors(tmp_path / "mirrored") == final_tensors(tmp_path / "whole")
+    assert whole.evaluate(eval_input(whole))["recall_at_1"] > 0.5
+
+    odd = estimator(tmp_path / "odd", config, batch_size=63)
+    with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
+        odd.train(train_input(odd), 1)
+
+
+def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(tmp_path, two_devices):
+    """Each has half of the batch, and plain gradient descent."""
+    sgd = lambda params, max_steps: keras.optimizers.SGD(0.1, name="sgd")  # noqa: E731
+    config = RunConfig(train_distribute=two_devices)
+    run = estimator(tmp_path / "both", config)
+    run._optimizer_fn = sgd
+    run.train(train_input(run), 1)
+    _, both = checkpoints.load_newest(tmp_path / "both")
+    batch = train_input(run)().batches(0)
+    halves = []
+    for half in np.split(batch, 2):
+        alone = estimator(tmp_path / str(len(halves)))
+        alone._optimizer_fn = sgd
+        alone.train(
+            lambda half=half: dataclasses.replace(train_input(run)(), batches=lambda _: half, batch_size=len(half)), 1
+        )
+        halves.append(checkpoints.load_newest(alone.model_dir)[1])
+    for name in (name for name in both if name.startswith("network/")):
+        np.testing.assert_allclose(both[name], (halves[0][name] + halves[1][name]) / 2, atol=1e-6)
+
+
+def test_layers_need_different_names(tmp_path):
+    run = train(tmp_path, 1)
+    first = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
+    second = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
+
+    class Both:
+        variables = first.variables + second.variables
+
+    with pytest.raises(ValueError, match="Expected layers with different names"):
+        learner.Learner(run.params, Both()).save(tmp_path, 5)
