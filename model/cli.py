@@ -1,0 +1,73 @@
+"""What the command lines share: options, the log, and one line instead of a traceback."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tqdm
+
+from model.errors import Interrupted, UserError
+
+
+def run(main: Callable[[Path, Path | None], None], description: str, arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and ends the process: 0, 2 after an error of the user's, 128 + n after signal n.
+
+    Args:
+        main: Takes the folder of the experiment and the folder of its data.
+        description: What --help says.
+        arguments: The command line, `sys.argv` by default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
+    )
+    parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+    options = parser.parse_args(arguments)
+    try:
+        main(options.model_dir, options.data_dir)
+    except UserError as error:
+        _end(str(error), 2)
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    except Interrupted as error:
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _end("Stopped.", 130)
+    finally:
+        _end_log()
+
+
+def start_log(model_dir: Path) -> None:
+    """Sends the log to the terminal and, with the time, to `model_dir/train.log`."""
+    console = _Console()
+    console.addFilter(lambda record: not getattr(record, "on_bar", False))
+    file = logging.FileHandler(model_dir / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("model")
+    log.setLevel(logging.INFO)
+    log.handlers = [console, file]
+
+
+def _end_log() -> None:
+    log = logging.getLogger("model")
+    for handler in log.handlers:
+        handler.close()
+    log.handlers = []
+
+
+class _Console(logging.Handler):
+    """Writes to stderr, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+def _end(message: str, exit_code: int) -> None:
+    log = logging.getLogger("model")
+    if log.handlers:
+        log.error("%s", message)
+    else:
+        print(message, file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,247 @@
+"""train.py and evaluate.py as a user runs them, on real digits; and one clear line for every mistake."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from model import checkpoints, cli, hardware
+from model.params import Params
+from model.tests.experiments import final_tensors, scalars, write_params
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *arguments, **options):
+    """Runs a script in a new process."""
+    command = [sys.executable, ROOT / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The small experiment, trained by the command line in a new process."""
+    model_dir = write_params(tmp_path_factory.mktemp("experiments") / "small", num_epochs=8, num_labels=10)
+    return model_dir, run("train.py", "--model_dir", model_dir)
+
+
+def test_train_prints_a_table_and_the_next_command(trained):
+    model_dir, result = trained
+    assert result.returncode == 0
+    written = json.loads((model_dir / "metrics.json").read_text())["metrics"]
+    printed = dict(re.findall(r"^  (\w+) +([\d.]+)$", result.stdout, re.MULTILINE))
+    assert printed == {name: f"{value:.4f}" for name, value in written.items() if name != "global_step"}
+    assert written["global_step"] == -(-1438 * 8 // 64)
+    assert float(printed["recall_at_1"]) > 0.9
+    assert f"tensorboard --logdir {model_dir.parent}" in result.stdout
+
+
+def test_train_says_what_it_runs_on_without_noise(trained):
+    """Every line on stderr is ours: TensorFlow's greetings are not there."""
+    _, result = trained
+    lines = result.stderr.splitlines()
+    assert re.match(r"No GPU found: running on the CPU|Running on .*GPU", lines[0])
+    assert re.match(r"digits: 1438 training and 359 test images of 8x8x1, 10 classes\.", lines[1])
+    assert re.search(r"params.json: 'num_labels' has no effect: the classes are counted in the data\.", lines[2])
+    assert lines[3:] and all(re.match(r"epoch \d+/8, step \d+/180, loss .* images/s, .* left$", x) for x in lines[3:])
+
+
+def test_train_keeps_its_log_and_the_complete_parameters(trained):
+    model_dir, result = trained
+    logged = (model_dir / "train.log").read_text()
+    assert all(line in logged for line in result.stderr.splitlines())
+    assert Params.from_json(model_dir / "params.resolved.json") == Params.from_json(model_dir / "params.json")
+    assert "learning_rate_schedule" in json.loads((model_dir / "params.resolved.json").read_text())
+
+
+def test_train_evaluates_every_epoch_and_at_the_end_once(trained):
+    model_dir, _ = trained
+    steps = [step for tag, step in scalars(model_dir / "eval") if tag == "recall_at_1"]
+    assert sorted(steps) == [23, 45, 68, 90, 113, 135, 158, 180]  # 1438 / 64 = 22.47 steps an epoch, rounded up
+
+
+def test_train_again_says_that_training_is_complete(trained, capsys, caplog):
+    model_dir, result = trained
+    before = final_tensors(model_dir)
+    with caplog.at_level(logging.INFO):
+        cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    assert "Training is complete" in caplog.text
+    assert capsys.readouterr().out == result.stdout
+    assert final_tensors(model_dir) == before
+
+
+def test_evaluate_gives_the_same_scores(trained, capsys):
+    model_dir, result = trained
+    before = (model_dir / "metrics.json").read_text()
+    cli.run(evaluate.main, "", ["--model_dir", str(model_dir)])
+    assert capsys.readouterr().out == result.stdout
+    assert (model_dir / "metrics.json").read_text() == before
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    model_dir = write_params(tmp_path, num_epochs=2000)
+    command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not checkpoints.list_checkpoints(model_dir):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    stopped = int(re.search(r"Stopped at step (\d+), which is saved; the same command goes on\.$", stderr)[1])
+    assert checkpoints.step_of(checkpoints.list_checkpoints(model_dir)[-1]) == stopped
+    assert "Traceback" not in stderr
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+def refused(capsys, main, *arguments):
+    """Runs a command in this process; it must end with exit code 2 and one line, which is returned."""
+    with pytest.raises(SystemExit) as raised:
+        cli.run(main, "", [str(argument) for argument in arguments])
+    assert raised.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("main", [train.main, evaluate.main])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON"),
+        ('{"margin": NaN}', "'margin' must be a finite number"),
+        ('{"marign": 1}', "did you mean 'margin'?"),
+        ('{"dataset": "no_such_data"}', "no_such_data"),
+    ],
+)
+def test_a_bad_experiment_is_one_line_and_nothing_is_written(tmp_path, capsys, main, content, expected):
+    model_dir = tmp_path / "mine"
+    if content is not None:
+        model_dir.mkdir()
+        (model_dir / "params.json").write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert expected in refused(capsys, main, "--model_dir", model_dir)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("main", [train.main, evaluate.main])
+def test_a_data_folder_that_is_not_there(tmp_path, capsys, main):
+    model_dir = write_params(tmp_path / "mine", dataset="mnist")
+    assert "nowhere" in refused(capsys, main, "--model_dir", model_dir, "--data_dir", tmp_path / "nowhere")
+    assert [path.name for path in model_dir.iterdir()] == ["params.json"]
+
+
+@pytest.mark.parametrize("main", [train.main, evaluate.main])
+def test_batches_that_the_data_cannot_fill(tmp_path, capsys, main):
+    model_dir = write_params(tmp_path, batch_size=1439)
+    line = refused(capsys, main, "--model_dir", model_dir)
+    expected = "'batch_size' must be at most the 1438 training images of digits, received 1439"
+    assert line == f"{model_dir / 'params.json'}: {expected}"
+    assert [path.name for path in model_dir.iterdir()] == ["params.json"]
+
+
+def test_evaluate_before_training(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.run(evaluate.main, "", ["--model_dir", str(write_params(tmp_path))])
+    assert raised.value.code == 2
+    assert f"no checkpoint; train first: python train.py --model_dir {tmp_path}\n" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    model_dir = write_params(tmp_path)
+    (model_dir / "train.log").mkdir()
+    assert "train.log: Is a directory" in refused(capsys, train.main, "--model_dir", model_dir)
+
+
+def test_ctrl_c_before_training_starts(capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as raised:
+        cli.run(interrupted, "", [])
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_help_names_the_options():
+    result = run("train.py", "--help")
+    assert result.returncode == 0
+    assert all(text in result.stdout for text in ("--model_dir", "experiments/base_model", "--data_dir"))
+
+
+# ------------------------------------------------------------------------------------------- the ancestor's files
+
+
+@pytest.mark.parametrize("strategy", ["batch_all", "batch_hard"])
+def test_a_file_of_the_ancestor_trains_unchanged(tmp_path, strategy):
+    """Its keys and nothing else; the digits take the place of MNIST, which may not be there, through --data_dir."""
+    keys = {
+        "learning_rate": 1e-3, "batch_size": 64, "num_epochs": 1, "num_channels": 32, "use_batch_norm": False,
+        "bn_momentum": 0.9, "margin": 0.5, "embedding_size": 64, "triplet_strategy": strategy, "squared": False,
+        "image_size": 28, "num_labels": 10, "train_size": 50000, "eval_size": 10000, "num_parallel_calls": 4,
+        "save_summary_steps": 50,
+    }  # fmt: skip
+    model_dir = tmp_path / "old"
+    model_dir.mkdir()
+    (model_dir / "params.json").write_text(json.dumps(keys))
+    write_class_folders(tmp_path / "data")
+    cli.run(train.main, "", ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data")])
+    assert json.loads((model_dir / "metrics.json").read_text())["metrics"]["recall_at_1"] > 0.8
+
+
+def write_class_folders(folder):
+    """The digits as a folder of class folders."""
+    import PIL.Image
+
+    from model.tests.experiments import digits
+
+    split = digits().train
+    for index, (image, label) in enumerate(zip(split.images[:500], split.labels[:500], strict=True)):
+        path = folder / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image[..., 0]).save(path)
+
+
+# ------------------------------------------------------------------------------------------- hardware
+
+
+def test_precision():
+    assert hardware.choose_precision("float32") == "float32"
+    assert hardware.choose_precision("mixed_bfloat16") == "mixed_bfloat16"
+    assert hardware.choose_precision("auto") in ("float32", "mixed_bfloat16")
+
+
+@pytest.mark.parametrize("flags", ["fpu avx2", "fpu amx_bf16", "avx512_bf16 x"])
+def test_auto_precision_follows_the_cpu(monkeypatch, flags):
+    monkeypatch.setattr(Path, "read_text", lambda self: f"processor : 0\nflags : {flags}\n")
+    expected = "float32" if flags == "fpu avx2" else "mixed_bfloat16"
+    assert hardware.choose_precision("auto") == expected
+
+
+def test_reduced_precision_learns_the_digits(tmp_path):
+    model_dir = write_params(tmp_path, precision="mixed_bfloat16", num_epochs=8)
+    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    assert json.loads((model_dir / "metrics.json").read_text())["metrics"]["recall_at_1"] > 0.9
+
+
+def test_a_failing_start_shows_what_was_kept_back(capfd):
+    with pytest.raises(RuntimeError), hardware._quiet_stderr():
+        os.write(2, b"why it failed")
+        raise RuntimeError
+    with hardware._quiet_stderr():
+        os.write(2, b"noise")
+    os.write(2, b", afterwards")
+    assert capfd.readouterr().err == "why it failed, afterwards"

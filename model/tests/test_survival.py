@@ -1,0 +1,73 @@
+"""kill -9 at random moments, again and again: the run ends with the same bits as one that nobody touched."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from model import checkpoints
+from model.tests.experiments import final_tensors, scalars, write_params
+
+ROOT = Path(__file__).parents[2]
+
+# Everything that has a state: batch normalization, a schedule, augmentation, the order of the images, the best metric.
+EXPERIMENT = {
+    "use_batch_norm": True, "augmentation": "affine", "learning_rate_schedule": "cosine", "warmup_steps": 50,
+    "early_stopping_patience": 1000, "evaluate_every_epochs": 5, "save_checkpoints_steps": 23, "num_channels": 8,
+}  # fmt: skip
+
+
+def start(model_dir):
+    command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def newest_step(model_dir):
+    paths = checkpoints.list_checkpoints(model_dir)
+    return checkpoints.step_of(paths[-1]) if paths else 0
+
+
+def train_with_kills(model_dir, kills, longest_life):
+    """Kills the run this often while it trains; returns the newest checkpoint's step at each death."""
+    moments = random.Random(230)
+    deaths = []
+    while len(deaths) < kills:
+        before = newest_step(model_dir)
+        process = start(model_dir)
+        while newest_step(model_dir) == before and process.poll() is None:  # it lives when it saves something new
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, longest_life))
+        assert process.poll() is None, "the run ended before it was killed: give it more epochs"
+        process.kill()
+        process.wait()
+        deaths.append(newest_step(model_dir))
+    assert start(model_dir).wait() == 0
+    return deaths
+
+
+def check(tmp_path, kills, longest_life, num_epochs):
+    whole, killed = (write_params(tmp_path / name, **EXPERIMENT, num_epochs=num_epochs) for name in ("whole", "killed"))
+    assert start(whole).wait() == 0
+    deaths = train_with_kills(killed, kills, longest_life)
+    name, expected = final_tensors(whole)
+    print(f"\nkilled {kills} times, with step {deaths} saved; {len(expected)} tensors at {name}")
+    assert final_tensors(killed) == (name, expected)
+    for folder in (".", "eval"):
+        points, seen = scalars(killed / folder), scalars(whole / folder)
+        assert set(points) == set(seen)
+        assert all(len(values) == 1 for values in points.values())
+        assert all(points[key] == seen[key] for key in points if key[0] != "global_step/sec")
+    assert (killed / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+
+
+def test_kills_leave_no_trace(tmp_path):
+    check(tmp_path, kills=3, longest_life=0.5, num_epochs=40)
+
+
+@pytest.mark.proof
+def test_twenty_kills_leave_no_trace(tmp_path):
+    check(tmp_path, kills=int(os.environ.get("KILLS", "20")), longest_life=1.5, num_epochs=400)
