@@ -1,0 +1,1 @@
+"""Measurements: each module prints the numbers that the documentation quotes."""
