@@ -1,9 +1,10 @@
 """How much of the machine the training loop leaves to the training: images/s of both, and their ratio.
 
-`python -m benchmarks.training` trains the base model on MNIST in two ways, in turn and in one process: by
-`Estimator.train`, the loop of train.py with its curves, progress lines and checkpoints, and by a bare loop that does
-nothing but call the same compiled step on the same batches. Compilation is not counted, the last checkpoint is.
-Machines have other things to do: what counts is the median over the rounds, and that of the ratios.
+`python -m benchmarks.training` trains the base model on MNIST in two ways: by `Estimator.train`, the loop of train.py
+with its curves, progress lines and checkpoints, and by a bare loop that does nothing but call the same compiled step
+on the same kind of batches. Machines have other things to do, so the two take turns, a few seconds each, in one
+process: each time the Estimator asks for the first batch of a block, the bare loop makes a block of steps. The rates
+are those of all blocks together, without the first, in which everything is compiled; the spread is that of the ratio.
 """
 
 import argparse
@@ -11,62 +12,72 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from model import datasets, hardware
 from model.params import Params
-
-_WARM_UP = 50  # steps
 
 
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--steps", type=int, default=2000, help="of each loop in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--block", type=int, default=256, help="steps in a turn, a multiple of 64")
+    parser.add_argument("--blocks", type=int, default=16, help="turns of each loop; every fourth saves a checkpoint")
     options = parser.parse_args()
     print(hardware.start_tensorflow())
     data = datasets.load(options.dataset)
-    print(f"{options.dataset}, {options.rounds} rounds of {options.steps} steps, images/s, medians:\n")
-    print(f"{'precision':<24}{'train.py':>10}{'bare loop':>12}{'ratio':>8}   ratio of each round")
+    print(f"{options.dataset}, {options.blocks} turns of {options.block} steps, images/s:\n")
+    print(f"{'precision':<24}{'train.py':>10}{'bare loop':>12}{'ratio':>8}   quartiles of the turns' ratios")
     for asked in ("float32", "auto"):
-        params = Params(dataset=options.dataset, precision=asked)
-        rounds = [
-            (_estimator(data, params, options.steps), _bare_loop(data, params, options.steps))
-            for _ in range(options.rounds)
-        ]
-        ours, bare = (statistics.median(rates) for rates in zip(*rounds, strict=True))
-        ratios = [mine / other for mine, other in rounds]
+        params = Params(dataset=options.dataset, precision=asked, save_checkpoints_steps=4 * options.block)
+        ours, bare = _take_turns(data, params, options.block, options.blocks)
+        images = options.block * options.blocks * params.batch_size
+        quartiles = statistics.quantiles((b / a for a, b in zip(ours, bare, strict=True)), n=4)
         name = asked if asked == "float32" else f"auto = {hardware.choose_precision(asked)}"
-        each = " ".join(f"{ratio:.3f}" for ratio in ratios)
-        print(f"{name:<24}{ours:>10,.0f}{bare:>12,.0f}{statistics.median(ratios):>8.3f}   {each}", flush=True)
+        print(
+            f"{name:<24}{images / sum(ours):>10,.0f}{images / sum(bare):>12,.0f}{sum(bare) / sum(ours):>8.3f}   "
+            + " ".join(f"{quartile:.3f}" for quartile in quartiles),
+            flush=True,
+        )
 
 
-def _estimator(data: datasets.Dataset, params: Params, steps: int) -> float:
-    """Returns the images/s of the Estimator's loop."""
+def _take_turns(data: datasets.Dataset, params: Params, block: int, blocks: int) -> tuple[list[float], list[float]]:
+    """Returns the seconds of each block of the Estimator, and of each block of the bare loop."""
     from model.estimator import Estimator, RunConfig
     from model.input_fn import train_input_fn
     from model.model_fn import model_fn
 
     train_input = train_input_fn(data, params)
+    precision = hardware.choose_precision(params.precision)
+    bare_block = _bare_loop(data, params, precision, block)
+    bare_block()
+    ours: list[float] = []
+    bare: list[float] = []
     started = 0.0
 
-    def batches(step: int):  # type: ignore[no-untyped-def]
+    def batches(step: int) -> np.ndarray:
         nonlocal started
-        if step == _WARM_UP:
+        if step % block == 0:
+            if step > block:
+                ours.append(time.perf_counter() - started)
+                bare.append(bare_block())
             started = time.perf_counter()
         return train_input.batches(step)
 
     with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(precision=hardware.choose_precision(params.precision))
+        config = RunConfig(params.save_summary_steps, params.save_checkpoints_steps, precision=precision)
         estimator = Estimator(model_fn, Path(folder), params, config)
-        estimator.train(lambda: dataclasses.replace(train_input, batches=batches), steps)
-        return (steps - _WARM_UP) * params.batch_size / (time.perf_counter() - started)
+        timed = dataclasses.replace(train_input, batches=batches)
+        estimator.train(lambda: timed, (blocks + 1) * block + 1)
+    return ours, bare
 
 
-def _bare_loop(data: datasets.Dataset, params: Params, steps: int) -> float:
-    """Returns the images/s of the compiled step alone."""
+def _bare_loop(data: datasets.Dataset, params: Params, precision: str, block: int) -> Callable[[], float]:
+    """Returns a function that makes a block of steps and returns its seconds."""
     import tensorflow as tf
 
     from model.input_fn import train_input_fn
@@ -76,21 +87,22 @@ def _bare_loop(data: datasets.Dataset, params: Params, steps: int) -> float:
     from model.steps import compile_train_step
 
     train_input = train_input_fn(data, params)
-    network = build_network(params, train_input.images.shape[1:], hardware.choose_precision(params.precision))
-    optimizer = build_optimizer(params, steps)
+    network = build_network(params, train_input.images.shape[1:], precision)
+    optimizer = build_optimizer(params, 1)
     optimizer.build(network.trainable_variables)
     step = compile_train_step(model_fn, Learner(params, network, optimizer), tf.distribute.get_strategy())
     images, labels = tf.constant(train_input.images), tf.constant(train_input.labels)
-    batches = [tf.constant(train_input.batches(number)) for number in range(steps)]
-    numbers = [tf.constant(number, tf.int64) for number in range(1, steps + 1)]
-    for number in range(_WARM_UP):
-        result = step(images, labels, batches[number], numbers[number])
-    result.learning_rate.numpy()
-    started = time.perf_counter()
-    for number in range(_WARM_UP, steps):
-        result = step(images, labels, batches[number], numbers[number])
-    float(result.sums["loss"][0])  # waits for the device
-    return (steps - _WARM_UP) * params.batch_size / (time.perf_counter() - started)
+    batches = tf.constant(np.stack([train_input.batches(number) for number in range(block)]))
+
+    def run() -> float:
+        done = tf.constant(int(optimizer.iterations), tf.int64)
+        started = time.perf_counter()
+        for _ in range(block):
+            result = step(images, labels, batches, done)
+        float(result.sums["loss"][0])  # waits for the device
+        return time.perf_counter() - started
+
+    return run
 
 
 if __name__ == "__main__":

@@ -17,11 +17,16 @@ import numpy as np
 import tensorflow as tf
 
 from model.errors import UserError, one_line
+from model.files import flush
 
 _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{8,})")
 _PREFIX = "tensors"
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
 
 
 def folder(model_dir: str | os.PathLike[str]) -> Path:
@@ -76,13 +81,15 @@ def save(
             tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
         )
         for written in beside.iterdir():
-            _flush(written)
-        _flush(beside)
+            flush(written)
+        flush(beside)
         if path.exists():  # a damaged one, or the same state saved again
             path.rename(parent / f"tmp-old-{path.name}")
         beside.rename(path)
-        _flush(parent)
-        for old in list_checkpoints(model_dir)[:-keep]:
+        flush(parent)
+        older = [other for other in list_checkpoints(model_dir) if step_of(other) < step]
+        newer = [other for other in list_checkpoints(model_dir) if step_of(other) > step]  # damaged, passed over
+        for old in newer + older[: max(0, len(older) - keep + 1)]:
             old.rename(parent / f"tmp-old-{old.name}")
         _delete_unfinished(parent)
     except (OSError, tf.errors.OpError) as error:
@@ -101,15 +108,18 @@ def load(path: Path) -> dict[str, np.ndarray]:
         Every tensor by name, text as bytes; all of them have been read and their checksums compared.
 
     Raises:
-        UserError: There is no such checkpoint, or it is damaged.
+        Damaged: It is damaged.
+        UserError: There is no such checkpoint, or it may not be read.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
     try:
         reader = tf.train.load_checkpoint(str(path / _PREFIX))
         tensors = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, OSError, IndexError, ValueError, RuntimeError, SystemError, MemoryError) as error:
-        raise UserError(
+    except (PermissionError, MemoryError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
+        raise UserError(f"{path}: the checkpoint cannot be read: {one_line(error)}") from None
+    except (tf.errors.OpError, OSError, IndexError, ValueError, RuntimeError, SystemError) as error:
+        raise Damaged(
             f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
         ) from None
     return tensors
@@ -131,7 +141,7 @@ def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.n
     for path in reversed(paths):
         try:
             return path, load(path)
-        except UserError as error:
+        except Damaged as error:
             _log.warning("%s", error)
     if paths:
         raise UserError(
@@ -144,12 +154,3 @@ def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.n
 def _delete_unfinished(parent: Path) -> None:
     for path in parent.glob("tmp-*"):
         shutil.rmtree(path)
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

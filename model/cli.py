@@ -1,6 +1,7 @@
 """What the command lines share: options, the log, and one line instead of a traceback."""
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ def run(main: Callable[[Path, Path | None], None], description: str, arguments: 
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     except Interrupted as error:
         _end(str(error), error.exit_code)
+    except MemoryError as error:
+        _end(f"{main.__module__}: out of memory: {error}; make images, network or batches smaller in params.json", 2)
     except KeyboardInterrupt:
         _end("Stopped.", 130)
     finally:
@@ -43,7 +46,7 @@ def start_log(model_dir: Path) -> None:
     """Sends the log to the terminal and, with the time, to `model_dir/train.log`."""
     console = _Console()
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
-    file = logging.FileHandler(model_dir / "train.log", encoding="utf-8")
+    file = _File(model_dir / "train.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)
@@ -53,7 +56,8 @@ def start_log(model_dir: Path) -> None:
 def _end_log() -> None:
     log = logging.getLogger("model")
     for handler in log.handlers:
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
     log.handlers = []
 
 
@@ -62,6 +66,13 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+class _File(logging.FileHandler):
+    """Writes to a file as long as that can be written; a full disk does not stop a run here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing: the run itself will notice what matters."""
 
 
 def _end(message: str, exit_code: int) -> None:

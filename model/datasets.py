@@ -23,7 +23,7 @@ from model import idx, image_folder, tfds_source
 from model.errors import UserError
 
 TEST_FRACTION = 0.2  # of each class, where the data come without a test split
-DIGITS_SEED = 230  # the test images of `digits` are the same in every experiment
+HOLD_OUT_SEED = 230  # which ones: the same test images in every experiment
 
 # Names of the labels 0, 1, ... in IDX files; a label without a name here is called by its number.
 CLASS_NAMES = {
@@ -58,16 +58,13 @@ class Dataset:
     class_names: tuple[str, ...]
 
 
-def load(
-    name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None, seed: int = 230
-) -> Dataset:
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None) -> Dataset:
     """Loads a data set; the module's docstring says from where.
 
     Args:
         name: `digits`, a TFDS name such as `mnist` or `emnist/letters`, or a name for the user's own data.
         data_dir: the folder of its files, which has to exist; by default `data/<name>` in the current folder.
         image_size: side in pixels, at least 1, to which the images are resized now; None keeps their size.
-        seed: decides which images are held out where the data come without a test split; at least 0.
 
     Returns:
         The data set. Images keep the order in which they are stored, image files that of their names.
@@ -79,7 +76,7 @@ def load(
     try:
         if not folder.is_dir() and (data_dir is not None or folder.exists()):
             raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
-        dataset = SOURCES[_choose_source(name, folder)](name, folder, image_size, seed)
+        dataset = SOURCES[_choose_source(name, folder)](name, folder, image_size)
     except ImportError as error:
         raise UserError(
             f"data set {name!r}: needs the Python module {error.name!r}, which is not installed; "
@@ -117,17 +114,17 @@ def _visible_names(folder: Path) -> list[str]:
     return [name for name in names if not name.startswith(".") and name != tfds_source.SUBFOLDER]
 
 
-def _load_digits(name: str, folder: Path, image_size: int | None, seed: int) -> Dataset:
+def _load_digits(name: str, folder: Path, image_size: int | None) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
     images = _resize(images.astype(np.uint8)[..., np.newaxis], image_size)
-    train, test = _hold_out(Split(images, digits.target), DIGITS_SEED)
+    train, test = _hold_out(Split(images, digits.target))
     return _dataset(name, train, test)
 
 
-def _load_idx(name: str, folder: Path, image_size: int | None, seed: int) -> Dataset:
+def _load_idx(name: str, folder: Path, image_size: int | None) -> Dataset:
     arrays = idx.load(folder, name)
 
     def split(part: str) -> Split:
@@ -137,7 +134,7 @@ def _load_idx(name: str, folder: Path, image_size: int | None, seed: int) -> Dat
     return _dataset(name, split("train"), split("t10k"), CLASS_NAMES.get(name, ()))
 
 
-def _load_class_folders(name: str, folder: Path, image_size: int | None, seed: int) -> Dataset:
+def _load_class_folders(name: str, folder: Path, image_size: int | None) -> Dataset:
     roots = [folder / "train", folder / "test"]
     if not all(root.is_dir() for root in roots):
         roots = [folder]
@@ -152,7 +149,7 @@ def _load_class_folders(name: str, folder: Path, image_size: int | None, seed: i
     if len(roots) == 2:
         train, test = _cut(everything, sum(map(len, found[0].values())))
     else:
-        train, test = _hold_out(everything, seed)
+        train, test = _hold_out(everything)
     return _dataset(name, train, test, class_names)
 
 
@@ -172,15 +169,15 @@ def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]
         )
 
 
-def _load_tfds(name: str, folder: Path, image_size: int | None, seed: int) -> Dataset:
+def _load_tfds(name: str, folder: Path, image_size: int | None) -> Dataset:
     images, labels, num_train, class_names = tfds_source.load(name, folder, image_size)
     everything = Split(_upright(name, images), labels)
-    train, test = _hold_out(everything, seed) if num_train is None else _cut(everything, num_train)
+    train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
     return _dataset(name, train, test, class_names)
 
 
-# The extension point: a source turns (name, folder, image_size, seed) of `load` into a data set.
-SOURCES: Mapping[str, Callable[[str, Path, int | None, int], Dataset]] = {
+# The extension point: a source turns (name, folder, image_size) of `load` into a data set.
+SOURCES: Mapping[str, Callable[[str, Path, int | None], Dataset]] = {
     "digits": _load_digits,
     "idx": _load_idx,
     "class_folders": _load_class_folders,
@@ -203,7 +200,7 @@ def _cut(everything: Split, num_train: int) -> tuple[Split, Split]:
     return Split(images[:num_train], labels[:num_train]), Split(images[num_train:], labels[num_train:])
 
 
-def _hold_out(everything: Split, seed: int) -> tuple[Split, Split]:
+def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Split]:
     """Splits off the same fraction of each class; the order of the images stays.
 
     A class of two or more images gets into both splits, a single image into the first. Only integers decide,

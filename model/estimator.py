@@ -6,10 +6,11 @@ killed at any moment ends with the same bits as one that was not.
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import checkpoints, steps, triplet_loss
+from model import checkpoints, events, steps, triplet_loss
 from model.errors import Interrupted, UserError, one_line
-from model.evaluation import Evaluator, predict
+from model.evaluation import Evaluator, predict, write_scores
+from model.files import write_whole
 from model.input_fn import EvalInput, TrainInput
-from model.learner import Learner
+from model.learner import Learner, RunState
 from model.model_fn import build_optimizer
 from model.network import build_network
 from model.params import Params
@@ -31,6 +33,9 @@ from model.progress import TrainingProgress
 from model.signals import stop_requests
 
 _log = logging.getLogger(__name__)
+
+# Batches that go to the device at once.
+_STEPS_PER_UPLOAD = 64
 
 Shape = tuple[int, int, int]
 
@@ -77,6 +82,10 @@ class EvalSpec:
     every_steps: float
     metric: str = "knn_accuracy"
     patience: int | None = None
+
+    def gives_up(self, state: RunState) -> bool:
+        """Returns whether a run in this state is to stop early."""
+        return self.patience is not None and state.evaluations_without_best >= self.patience
 
 
 class Estimator:
@@ -148,10 +157,17 @@ class Estimator:
             UserError: There is no checkpoint, or it cannot be used.
         """
         data = input_fn()
-        learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
-        step = learner.state.global_step
-        with Evaluator(self.model_fn, learner, data, self.model_dir / name, range(step, step + 1)) as evaluator:
-            return evaluator.evaluate()
+        with _one_line_errors(self.model_dir):
+            learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
+            scores = Evaluator(self.model_fn, learner, data).evaluate()
+            try:
+                with filelock.FileLock(self.model_dir / ".lock", timeout=0):
+                    step = learner.state.global_step
+                    with contextlib.closing(events.open_writer(self.model_dir / name, range(step, step + 1))) as writer:
+                        write_scores(writer, scores)
+            except filelock.Timeout:
+                _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
+        return scores
 
     def predict(self, input_fn: Callable[[], np.ndarray], checkpoint_path: Path | None = None) -> dict[str, np.ndarray]:
         """Computes the predictions of `model_fn` for every image.
@@ -167,8 +183,9 @@ class Estimator:
             UserError: There is no checkpoint, or it cannot be used.
         """
         images = input_fn()
-        learner = self._learner_to_use(images.shape[1:], checkpoint_path)
-        return predict(steps.compile_predict_step(self.model_fn, learner), images, "embedding")
+        with _one_line_errors(self.model_dir):
+            learner = self._learner_to_use(images.shape[1:], checkpoint_path)
+            return predict(steps.compile_predict_step(self.model_fn, learner), images, "embedding")
 
     def export_saved_model(
         self, export_dir_base: str | Path, image_shape: Shape, checkpoint_path: Path | None = None
@@ -201,23 +218,21 @@ class Estimator:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(self.model_dir / ".lock", timeout=0):
+            with filelock.FileLock(self.model_dir / ".lock", timeout=0), _one_line_errors(self.model_dir):
                 return self._loop(train_spec, eval_spec)
         except filelock.Timeout:
             raise UserError(f"{self.model_dir}: another process is training here; wait for it or stop it") from None
-        except tf.errors.ResourceExhaustedError as error:
-            raise UserError(
-                f"{self.model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make "
-                "room, or lower batch_size, and the same command goes on from the last checkpoint"
-            ) from None
 
     def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         data, max_steps, config = train_spec.input_fn(), train_spec.max_steps, self.config
         strategy = config.train_distribute or tf.distribute.get_strategy()
         learner = self._learner_to_train(data, max_steps, strategy)
         to_come = range(learner.state.global_step + 1, max_steps + 1)
-        if not to_come or learner.state.stopped_early:
+        if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
             return None
+        if learner.state.global_step:
+            _log.info("Going on from step %d.", learner.state.global_step)
+        write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
 
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
         images, labels = _replicate(strategy, data.images), _replicate(strategy, data.labels)
@@ -225,15 +240,13 @@ class Estimator:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
             progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
-            evaluator = None
             if eval_spec:
-                folder = self.model_dir / "eval"
-                evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn(), folder, to_come)
-                stack.enter_context(evaluator)
+                evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn())
+                eval_writer = events.open_writer(self.model_dir / "eval", to_come)
+                stack.callback(eval_writer.close)
 
-            for step in to_come:
-                indices = _split(strategy, data.batches(step - 1))
-                result = train_step(images, labels, indices, tf.constant(step, tf.int64))
+            for step, batches, done in _upload(strategy, data, to_come):
+                result = train_step(images, labels, batches, done)
                 learner.state = learner.state.after_step(step)
                 if step == to_come.start:
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
@@ -246,14 +259,15 @@ class Estimator:
                     self._guard(step, scalars["loss"])
                 if last or step % config.save_summary_steps == 0:
                     progress.report(step, scalars, result.images)
-                if evaluator and eval_spec and evaluation_due:
+                if eval_spec and evaluation_due:
                     scores = evaluator.evaluate()
-                    learner.state = learner.state.after_evaluation(scores[eval_spec.metric], eval_spec.patience)
+                    write_scores(eval_writer, scores)
+                    learner.state = learner.state.after_evaluation(eval_spec.metric, scores[eval_spec.metric])
                     progress.restart_clock(step)
                 if checkpoint_due:
                     progress.flush()
                     learner.save(self.model_dir, config.keep_checkpoint_max)
-                if last or learner.state.stopped_early:
+                if last or (eval_spec and eval_spec.gives_up(learner.state)):
                     break
 
         if stop.signal_number is not None and step < max_steps:
@@ -269,10 +283,17 @@ class Estimator:
 
     def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
-        if data.batch_size % strategy.num_replicas_in_sync:
+        devices = strategy.num_replicas_in_sync
+        if data.batch_size % devices:
             raise UserError(
                 f"{self.model_dir / 'params.json'}: 'batch_size' must be a multiple of the "
-                f"{strategy.num_replicas_in_sync} devices, received {data.batch_size}"
+                f"{devices} devices, received {data.batch_size}"
+            )
+        classes = self.params.num_classes_per_batch
+        if classes is not None and (classes % devices or classes // devices < 2) and devices > 1:
+            raise UserError(
+                f"{self.model_dir / 'params.json'}: 'num_classes_per_batch' must be a multiple of the {devices} "
+                f"devices and give each at least 2, received {classes}"
             )
         with strategy.scope():
             network = self._network_fn(self.params, data.images.shape[1:], self.config.precision)
@@ -282,7 +303,12 @@ class Estimator:
         newest = checkpoints.load_newest(self.model_dir)
         if newest:
             learner.restore(*newest)
-            _log.info("Going on from %s.", newest[0])
+            if learner.state.data_digest != data.digest:
+                raise UserError(
+                    f"{newest[0]}: the training images are not those that this was trained on; put the old ones back, "
+                    "or use a new folder"
+                )
+        learner.state = dataclasses.replace(learner.state, data_digest=data.digest)
         return learner
 
     def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:
@@ -319,6 +345,20 @@ def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: E
     return estimator._train(train_spec, eval_spec)
 
 
+@contextlib.contextmanager
+def _one_line_errors(model_dir: Path) -> Iterator[None]:
+    """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"{model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make room, or "
+            "lower batch_size, and the same command goes on from the last checkpoint"
+        ) from None
+    except (tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError) as error:
+        raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
+
+
 def _scalars(result: steps.TrainStepResult) -> dict[str, float]:
     scalars = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
     return {**scalars, "learning_rate": float(result.learning_rate)}
@@ -329,9 +369,16 @@ def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
     return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(array))
 
 
-def _split(strategy: tf.distribute.Strategy, batch: np.ndarray) -> Any:
-    """Returns each device's part of a batch."""
-    parts = np.split(batch, strategy.num_replicas_in_sync)
-    return strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-    )
+def _upload(strategy: tf.distribute.Strategy, data: TrainInput, to_come: range) -> Iterator[tuple[int, Any, Any]]:
+    """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
+    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches.
+    for first in range(to_come.start, to_come.stop, _STEPS_PER_UPLOAD):
+        steps_here = to_come[first - to_come.start :][:_STEPS_PER_UPLOAD]
+        batches = np.stack([data.batches(step - 1) for step in steps_here])  # (S, B)
+        parts = np.split(batches, strategy.num_replicas_in_sync, axis=1)
+        on_devices = strategy.experimental_distribute_values_from_function(
+            lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+        done = tf.constant(first - 1, tf.int64)
+        for step in steps_here:
+            yield step, on_devices, done

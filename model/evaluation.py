@@ -1,15 +1,12 @@
 """Scores every test image: the metrics of `model_fn`, and whether nearest neighbours have the right label."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
-from model import events, metrics, steps
+from model import metrics, steps
 from model.input_fn import EvalInput
 from model.learner import Learner
 
@@ -18,32 +15,19 @@ _BATCH_SIZE = 256
 
 
 class Evaluator:
-    """Evaluates a learner whenever it is asked, and writes the scores to event files.
+    """Evaluates a learner whenever it is asked.
 
     Args:
         model_fn: The `model_fn` contract.
         learner: What to score, as it is at the time of each evaluation.
         data: The images to score, and the gallery.
-        folder: Where the event files go.
-        to_come: The global steps at which there may be an evaluation.
     """
 
-    def __init__(
-        self, model_fn: steps.ModelFn, learner: Learner, data: EvalInput, folder: Path, to_come: range
-    ) -> None:
+    def __init__(self, model_fn: steps.ModelFn, learner: Learner, data: EvalInput) -> None:
         self._learner = learner
         self._data = data
         self._eval_step = steps.compile_eval_step(model_fn, learner)
         self._predict_step = steps.compile_predict_step(model_fn, learner)
-        self._writer = events.open_writer(folder, to_come)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._writer.close()
 
     def evaluate(self) -> dict[str, float]:
         """Returns "global_step", the metrics of `model_fn` over all test images, "knn_accuracy" and "recall_at_1"."""
@@ -60,12 +44,15 @@ class Evaluator:
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
         scores["knn_accuracy"] = metrics.knn_accuracy(embeddings, data.labels, gallery, data.gallery_labels)
         scores["recall_at_1"] = metrics.recall_at_1(embeddings, data.labels)
-        step = self._learner.state.global_step
-        with self._writer.as_default(step=step):
-            for name, score in scores.items():
-                tf.summary.scalar(name, score)
-        self._writer.flush()
-        return {"global_step": step, **scores}
+        return {"global_step": self._learner.state.global_step, **scores}
+
+
+def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) -> None:
+    """Writes what `Evaluator.evaluate` returned to an event file, at its global step."""
+    with writer.as_default(step=scores["global_step"]):
+        for name in scores.keys() - {"global_step"}:
+            tf.summary.scalar(name, scores[name])
+    writer.flush()
 
 
 def predict(

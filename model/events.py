@@ -1,10 +1,13 @@
 """TensorBoard event files in which every step stands once, however often a run was interrupted."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
+
+_log = logging.getLogger(__name__)
 
 _FRAMING = 16  # bytes of length and checksums that a file adds to each record
 
@@ -34,13 +37,15 @@ def _forget(path: Path, steps: range) -> None:
     if all(event.HasField("file_version") for event in kept):
         path.unlink()
         return
-    records = [event.SerializeToString() for event in kept]
-    if len(kept) == len(events) and path.stat().st_size == sum(len(record) + _FRAMING for record in records):
+    unreadable = path.stat().st_size - sum(event.ByteSize() + _FRAMING for event in events)
+    if len(kept) == len(events) and not unreadable:
         return
+    if unreadable:
+        _log.warning("%s: its last %d bytes cannot be read and are dropped.", path, unreadable)
     beside = path.with_name("tmp-rewritten")  # TensorBoard would read a name with "tfevents" in it
     with tf.io.TFRecordWriter(str(beside)) as writer:
-        for record in records:
-            writer.write(record)
+        for event in kept:
+            writer.write(event.SerializeToString())
     beside.replace(path)
 
 

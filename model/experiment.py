@@ -2,7 +2,10 @@
 
 import json
 import logging
-import os
+import math
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 from model import cli, datasets, hardware
 from model.datasets import Dataset
 from model.errors import UserError
+from model.files import write_whole
 from model.params import Params
 
 if TYPE_CHECKING:
@@ -42,7 +46,6 @@ class Experiment:
         from model.input_fn import eval_input_fn
 
         params, train_input = self.params, self.train_input
-        _write_beside(self.model_dir / "params.resolved.json", params.to_json())
         scores = train_and_evaluate(
             self.estimator,
             TrainSpec(lambda: train_input, train_input.steps_in(params.num_epochs)),
@@ -60,12 +63,13 @@ class Experiment:
 
     def report(self, scores: Mapping[str, float]) -> None:
         """Writes the scores to `metrics.json`, prints them, and says what to do next."""
-        _write_beside(self.model_dir / "metrics.json", json.dumps({"metrics": scores}, indent=2) + "\n")
+        written = {name: score if math.isfinite(score) else None for name, score in scores.items()}
+        write_whole(self.model_dir / "metrics.json", json.dumps({"metrics": written}, indent=2) + "\n")
         print(f"\n{self.data.name}, {len(self.data.test.images):,} test images, step {scores['global_step']:,.0f}")
         for name, score in scores.items():
             if name != "global_step":
                 print(f"  {name:<28}{score:>10.4f}")
-        print(f"\nThe curves: tensorboard --logdir {self.model_dir.parent}")
+        print(f"\nThe curves: {shlex.join([_tensorboard(), '--logdir', str(self.model_dir.parent)])}")
 
 
 def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
@@ -118,8 +122,6 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
     return Experiment(model_dir, params, data, train_input, Estimator(model_fn, model_dir, params, config))
 
 
-def _write_beside(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    beside = path.with_name(f"tmp-{path.name}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+def _tensorboard() -> str:
+    """Returns how TensorBoard is called: by its name, or by its path if its environment is not activated."""
+    return "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))

@@ -25,6 +25,7 @@ def start_tensorflow() -> str:
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 has 24 bits here, not TF32's 11
     if not gpus:
         return f"No GPU found: running on the CPU ({os.cpu_count()} cores)."
     names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]

@@ -4,6 +4,7 @@ Images stay uint8 until they are on the device. A training step receives the ind
 them, scales them to [0, 1] and, if asked, augments them: `prepare_images`.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -36,12 +37,19 @@ class TrainInput:
     batch_size: int
 
     @property
+    def digest(self) -> str:
+        """A fingerprint of the images and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels).data)
+        digest.update(np.ascontiguousarray(self.images).data)
+        return digest.hexdigest()
+
+    @property
     def steps_per_epoch(self) -> float:
         """Steps in which N images come by, not a whole number in general."""
         return len(self.images) / self.batch_size
 
     def steps_in(self, epochs: int) -> int:
-        """Returns the number of steps after which every image has come at least this often."""
+        """Returns the number of steps of so many epochs, rounded up."""
         return -(-len(self.images) * epochs // self.batch_size)
 
 
@@ -114,7 +122,8 @@ def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
     #   [x_in]   [cos r  -sin r] [1 + zoom_x     shear ] [x_out - center]
     #   [y_in] = [sin r   cos r] [    0      1 + zoom_y] [y_out - center] + center + shift
     batch_size, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group  # each draws for its own images
+    key = tf.stack([tf.cast(seed, tf.int64) + tf.cast(replica, tf.int64) * 2**32, tf.cast(step, tf.int64)])
     draw = tf.random.stateless_uniform((6, batch_size), key, -1.0, 1.0, alg="philox")
     rotation, shear = draw[0] * _MAX_ROTATION, draw[1] * _MAX_SHEAR
     zoom_x, zoom_y = 1.0 + draw[2] * _MAX_ZOOM, 1.0 + draw[3] * _MAX_ZOOM

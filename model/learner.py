@@ -29,27 +29,31 @@ class RunState:
     """Where a run is."""
 
     global_step: int = 0
-    best_metric: float = -math.inf
+    watched_metric: str = ""
+    best_value: float = -math.inf
     best_step: int = 0
     evaluations_without_best: int = 0
-    stopped_early: bool = False
+    data_digest: str = ""
 
     def after_step(self, global_step: int) -> "RunState":
         """Returns the state after a training step."""
         return dataclasses.replace(self, global_step=global_step)
 
-    def after_evaluation(self, metric: float, patience: int | None) -> "RunState":
-        """Returns the state after an evaluation.
-
-        Args:
-            metric: The value of the watched metric; higher is better.
-            patience: Evaluations in a row without a new best after which the run stops; None never stops it.
-        """
-        if metric > self.best_metric:
-            return dataclasses.replace(self, best_metric=metric, best_step=self.global_step, evaluations_without_best=0)
-        without_best = self.evaluations_without_best + 1
-        stop = patience is not None and without_best >= patience
-        return dataclasses.replace(self, evaluations_without_best=without_best, stopped_early=stop)
+    def after_evaluation(self, metric: str, value: float) -> "RunState":
+        """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best."""
+        before = self if metric == self.watched_metric else RunState()
+        if value > before.best_value:
+            best_value, best_step, without_best = value, self.global_step, 0
+        else:
+            best_value, best_step = before.best_value, before.best_step
+            without_best = before.evaluations_without_best + 1
+        return dataclasses.replace(
+            self,
+            watched_metric=metric,
+            best_value=best_value,
+            best_step=best_step,
+            evaluations_without_best=without_best,
+        )
 
 
 @dataclass
@@ -101,9 +105,11 @@ class Learner:
                 )
         for name, variable in variables.items():
             variable.assign(tensors[name])
-        self.state = RunState(
-            **{field.name: tensors[f"run/{field.name}"].item() for field in dataclasses.fields(RunState)}
-        )
+        state: dict[str, Any] = {}
+        for field in dataclasses.fields(RunState):
+            value = tensors[f"run/{field.name}"].item()
+            state[field.name] = value.decode() if isinstance(value, bytes) else value
+        self.state = RunState(**state)
 
     def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
         if "run/params" not in tensors:

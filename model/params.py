@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from model.errors import UserError
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 # Keys that older files carry and that nothing reads, with the reason that the log gives for each.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -46,7 +46,7 @@ class Params(BaseModel):
         description="mnist, fashion_mnist, kmnist, emnist/<split>, digits, the name of a folder in data/, "
         "or any image-classification set of TensorFlow Datasets",
     )
-    image_size: PositiveInt | None = Field(
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         28, description="Images are resized to this many pixels a side; null keeps the size of the data"
     )
     augmentation: Literal["off", "affine"] = Field(
@@ -57,7 +57,7 @@ class Params(BaseModel):
     )
 
     # Batches
-    batch_size: Annotated[int, Field(ge=3)] = Field(64, description="Images of a training batch")
+    batch_size: Annotated[int, Field(ge=3, le=2**20)] = Field(64, description="Images of a training batch")
     num_classes_per_batch: Annotated[int, Field(ge=2)] | None = Field(
         None, description="P of P x K batches: different classes in each batch; null draws images uniformly"
     )
@@ -66,12 +66,14 @@ class Params(BaseModel):
     )
 
     # Network
-    num_channels: PositiveInt = Field(32, description="Channels of the first block; the second has twice as many")
+    num_channels: Annotated[int, Field(ge=1, le=2**14)] = Field(
+        32, description="Channels of the first block; the second has twice as many"
+    )
     use_batch_norm: bool = Field(False, description="Batch normalization between convolution and ReLU")
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="Momentum of the moving averages of batch normalization"
     )
-    embedding_size: PositiveInt = Field(64, description="Dimension of the embeddings")
+    embedding_size: Annotated[int, Field(ge=1, le=2**16)] = Field(64, description="Dimension of the embeddings")
     normalize_embeddings: bool = Field(False, description="Scale every embedding to length 1")
     precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
         "float32",
@@ -82,14 +84,14 @@ class Params(BaseModel):
     triplet_strategy: Literal["batch_all", "batch_hard"] = Field(
         "batch_all", description="Which triplets of a batch the loss is made of"
     )
-    margin: Annotated[float, Field(ge=0)] = Field(
+    margin: Annotated[float, Field(ge=0, le=1e9)] = Field(
         0.5, description="How much farther than the positive the negative has to be, in units of the distance"
     )
     squared: bool = Field(False, description="Squared euclidean distances instead of euclidean ones")
 
     # Optimization (Adam)
     num_epochs: PositiveInt = Field(20, description="Passes over the training images")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of Adam, at its highest")
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = Field(1e-3, description="Of Adam, at its highest")
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: linear warm-up over warmup_steps, then down to 0 along a cosine"
     )
@@ -99,7 +101,7 @@ class Params(BaseModel):
     save_summary_steps: PositiveInt = Field(50, description="Steps between two points of the training curves")
     save_checkpoints_steps: PositiveInt = Field(1000, description="Steps between two checkpoints")
     keep_checkpoint_max: PositiveInt = Field(5, description="Newest checkpoints that are kept")
-    evaluate_every_epochs: PositiveInt = Field(1, description="Epochs between two evaluations during training")
+    evaluate_every_epochs: PositiveInt = Field(5, description="Epochs between two evaluations during training")
     early_stopping_patience: PositiveInt | None = Field(
         None, description="Stop after this many evaluations in a row without a new best; null trains to the end"
     )

@@ -33,17 +33,20 @@ def compile_train_step(
             gradients are averaged.
 
     Returns:
-        step(images, labels, indices, global_step): all uint8 training images (N, H, W, C), all labels (N,), the
-        int32 indices of this batch (B,), and the scalar int64 step.
+        step(images, labels, batches, done): all uint8 training images (N, H, W, C), all labels (N,), the int32 indices
+        (S, B) of the next S batches, and the scalar int64 global step before the first of them. Each call makes one
+        step, the one that the optimizer has come to.
     """
     params, network, optimizer = learner.params, learner.network, learner.optimizer
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
 
-    def replica_step(images: Any, labels: Any, indices: Any, global_step: Any) -> tuple[Sums, Mapping[str, Any]]:
+    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, Mapping[str, Any]]:
+        step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
+        indices = batches[step - done]  # (B,)
         features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
         if params.augmentation == "affine":
-            features = augment_images(features, params.seed, global_step)
+            features = augment_images(features, params.seed, step)
         with tf.GradientTape() as tape:
             spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network)
             loss = spec.loss / strategy.num_replicas_in_sync
@@ -51,9 +54,9 @@ def compile_train_step(
         return spec.metrics, spec.images
 
     @tf.function
-    def train_step(images: Any, labels: Any, indices: Any, global_step: Any) -> TrainStepResult:
+    def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
         learning_rate = tf.identity(optimizer.learning_rate)
-        metrics, pictures = strategy.run(replica_step, (images, labels, indices, global_step))
+        metrics, pictures = strategy.run(replica_step, (images, labels, batches, done))
         sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
         first = {name: strategy.experimental_local_results(picture)[0] for name, picture in pictures.items()}
         return TrainStepResult(sums, learning_rate, first)

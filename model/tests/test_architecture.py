@@ -20,10 +20,12 @@ LAYERS = [
     {"model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
     {"model.tfds_source"},
     {"model.idx", "model.image_folder"},
-    {"model.params"},
-    {"model.errors", "model.signals", "model.hardware", "model.triplet_loss", "model.metrics", "model.sampling"},
+    {"model.params", "model.triplet_loss"},
+    {"model.errors", "model.files", "model.hardware", "model.metrics", "model.sampling", "model.signals"},
 ]
-WITHOUT_TENSORFLOW = {"model.params", "model.metrics", "model.sampling", "model.errors", "model.signals", "model.cli"}
+WITHOUT_TENSORFLOW = {
+    f"model.{name}" for name in ("params", "metrics", "sampling", "errors", "files", "signals", "cli", "experiment")
+}
 
 
 def modules():

@@ -1,5 +1,8 @@
 """Checkpoints: whole or not there, and every kind of damage is noticed."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -46,7 +49,7 @@ def test_tensorflows_own_tools_can_read_it(tmp_path):
 
 
 def test_the_newest_is_the_highest_step_and_the_oldest_are_deleted(tmp_path):
-    for step in (5, 99_999_999, 100_000_000, 10, 1):
+    for step in (1, 5, 10, 99_999_999, 100_000_000):
         checkpoints.save(tmp_path, step, TENSORS, keep=9)
     assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path)] == [
         1, 5, 10, 99_999_999, 100_000_000,
@@ -141,6 +144,72 @@ def test_a_save_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
         checkpoints.save(tmp_path, 8, TENSORS, keep=1)
     assert names(tmp_path) == ["step-00000007"]
     assert_equal(checkpoints.load_newest(tmp_path)[1])
+
+
+def test_damaged_newer_ones_do_not_push_out_what_is_saved(tmp_path):
+    """After falling back from a damaged step 9, the run saves step 8: that one is kept, whatever `keep` is."""
+    checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    (checkpoints.save(tmp_path, 9, TENSORS, keep=5) / "tensors.index").write_bytes(b"")
+    checkpoints.save(tmp_path, 8, TENSORS, keep=1)
+    assert names(tmp_path) == ["step-00000008"]
+    assert_equal(checkpoints.load_newest(tmp_path)[1])
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    older, newer = (checkpoints.save(tmp_path, step, TENSORS, keep=5) for step in (7, 8))
+
+    def forbidden(_):
+        raise tf.errors.PermissionDeniedError(None, None, "Permission denied")
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", forbidden)
+    with pytest.raises(UserError, match=r"step-00000008: the checkpoint cannot be read: Permission denied"):
+        checkpoints.load_newest(tmp_path)
+    assert older.exists() and newer.exists()
+
+
+class Died(BaseException):
+    """The process is gone: nothing of ours runs any more."""
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, monkeypatch, keep):
+    """Every call that changes the disk is counted, and the process dies before the first, the second, ... of them."""
+    calls, fatal = 0, 0
+
+    def mortal(function):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == fatal:
+                raise Died
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    new = {**TENSORS, "run/global_step": np.array(8)}
+    while True:
+        folder = tmp_path / f"{keep}-{fatal}"
+        checkpoints.save(folder, 6, TENSORS, keep=keep)
+        checkpoints.save(folder, 7, TENSORS, keep=keep)
+        fatal, calls = fatal + 1, 0
+        with monkeypatch.context() as patch:
+            for owner, name in [(Path, "mkdir"), (Path, "rename"), (os, "fsync"), (tf.raw_ops, "SaveV2")]:
+                patch.setattr(owner, name, mortal(getattr(owner, name)))
+            patch.setattr("shutil.rmtree", mortal(__import__("shutil").rmtree))
+            try:
+                checkpoints.save(folder, 8, new, keep=keep)
+            except Died:
+                survived = True
+            else:
+                survived = False
+        path, tensors = checkpoints.load_newest(folder)
+        assert_equal(tensors, new if path.name == "step-00000008" else TENSORS)
+        assert path.name in ("step-00000007", "step-00000008")
+        if not survived:
+            break
+        checkpoints.save(folder, 8, new, keep=keep)  # what the dead process left does not disturb
+        assert not [name for name in names(folder) if name.startswith("tmp")]
+    assert fatal > 8  # that many operations there were
 
 
 def test_a_folder_that_is_not_a_checkpoint(tmp_path):

@@ -10,13 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+import tensorflow as tf
 
 import evaluate
 import train
 from model import checkpoints, cli, hardware
 from model.params import Params
-from model.tests.experiments import final_tensors, scalars, write_params
+from model.tests.experiments import digits, final_tensors, scalars, write_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +45,9 @@ def test_train_prints_a_table_and_the_next_command(trained):
     assert printed == {name: f"{value:.4f}" for name, value in written.items() if name != "global_step"}
     assert written["global_step"] == -(-1438 * 8 // 64)
     assert float(printed["recall_at_1"]) > 0.9
-    assert f"tensorboard --logdir {model_dir.parent}" in result.stdout
+    program, logdir = re.search(r"^The curves: (\S*tensorboard) --logdir (\S+)$", result.stdout, re.MULTILINE).groups()
+    assert logdir == str(model_dir.parent)
+    assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout.startswith(b"2.")
 
 
 def test_train_says_what_it_runs_on_without_noise(trained):
@@ -166,6 +171,34 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert "train.log: Is a directory" in refused(capsys, train.main, "--model_dir", model_dir)
 
 
+def test_a_log_on_a_full_disk_does_not_stop_the_run(tmp_path, capsys):
+    model_dir = write_params(tmp_path, num_epochs=1)
+    (model_dir / "train.log").symlink_to("/dev/full")
+    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    output = capsys.readouterr()
+    assert "recall_at_1" in output.out and "Traceback" not in output.err
+
+
+def test_out_of_memory_is_one_line(capsys):
+    def too_large(*_):
+        np.empty(2**60, np.uint8)
+
+    assert "out of memory" in refused(capsys, too_large)
+
+
+def test_a_metric_that_there_is_not_is_null(tmp_path):
+    """Three classes of five images leave one test image of each class: nobody has another one to find."""
+    images = np.random.default_rng(0).integers(0, 256, (15, 4, 4), np.uint8)
+    for index, image in enumerate(images):
+        path = tmp_path / "data" / f"class {index % 3}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image).save(path)
+    model_dir = write_params(tmp_path / "mine", dataset="three_classes", batch_size=6)
+    cli.run(train.main, "", ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data")])
+    written = json.loads((model_dir / "metrics.json").read_text(), parse_constant=pytest.fail)["metrics"]
+    assert written["recall_at_1"] is None and 0 <= written["knn_accuracy"] <= 1
+
+
 def test_ctrl_c_before_training_starts(capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -204,10 +237,6 @@ def test_a_file_of_the_ancestor_trains_unchanged(tmp_path, strategy):
 
 def write_class_folders(folder):
     """The digits as a folder of class folders."""
-    import PIL.Image
-
-    from model.tests.experiments import digits
-
     split = digits().train
     for index, (image, label) in enumerate(zip(split.images[:500], split.labels[:500], strict=True)):
         path = folder / str(label) / f"{index}.png"
@@ -226,6 +255,7 @@ def test_precision():
 
 @pytest.mark.parametrize("flags", ["fpu avx2", "fpu amx_bf16", "avx512_bf16 x"])
 def test_auto_precision_follows_the_cpu(monkeypatch, flags):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(Path, "read_text", lambda self: f"processor : 0\nflags : {flags}\n")
     expected = "float32" if flags == "fpu avx2" else "mixed_bfloat16"
     assert hardware.choose_precision("auto") == expected

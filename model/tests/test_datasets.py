@@ -142,10 +142,6 @@ def test_digits_are_scikit_learns_1797(monkeypatch):
     np.testing.assert_allclose(np.bincount(dataset.test.labels) / np.bincount(dataset.train.labels), 0.25, atol=0.01)
 
 
-def test_digits_have_one_test_set_whatever_the_seed():
-    np.testing.assert_array_equal(load("digits", seed=1).test.images, load("digits", seed=2).test.images)
-
-
 def test_resizing_happens_once_for_both_splits():
     dataset = load("digits", image_size=20)
     assert dataset.train.images.shape[1:] == dataset.test.images.shape[1:] == (20, 20, 1)

@@ -179,16 +179,58 @@ def test_evaluating_twice_leaves_one_point(tmp_path):
     }
 
 
+def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path, caplog):
+    run = train(tmp_path, 10)
+    run.evaluate(eval_input(run))
+    before = {path: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
+
+    def input_fn():
+        with caplog.at_level("INFO"):
+            assert run.evaluate(eval_input(run))["global_step"] == 10
+        assert {path: path.read_bytes() for path in (tmp_path / "eval").iterdir()} == before
+        return train_input(run)()
+
+    run.train(input_fn, 11)
+    assert "training goes on here; these scores are not added to its curves" in caplog.text
+
+
+def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
+    run = train(tmp_path, 10)
+    run.evaluate(eval_input(run))
+    monkeypatch.setattr(metrics, "recall_at_1", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(eval_input(run))
+    assert len(scalars(tmp_path / "eval")["recall_at_1", 10]) == 1
+
+
+def test_other_training_images_are_not_taken_for_the_same(tmp_path):
+    run = train(tmp_path, 10)
+    data = train_input(run)()
+    images = data.images.copy()
+    images[0, 0, 0] ^= 1
+    with pytest.raises(UserError, match="the training images are not those that this was trained on"):
+        run.train(lambda: dataclasses.replace(data, images=images), 20)
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "eval").write_text("")
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match="a file cannot be read or written"):
+        train_and_evaluate(run, TrainSpec(train_input(run), 5), EvalSpec(eval_input(run), 5))
+
+
 def test_early_stopping_by_hand():
-    state = RunState(global_step=1)
-    for step, (metric, best_step, without_best, stopped) in enumerate(
+    state, spec = RunState(), EvalSpec(lambda: None, 1, patience=2)
+    for step, (value, best_step, without_best, gives_up) in enumerate(
         [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 3, 1, False), (math.nan, 3, 2, True)], 1
     ):
-        state = state.after_step(step).after_evaluation(metric, patience=2)
-        assert (state.best_step, state.evaluations_without_best, state.stopped_early) == (
-            best_step, without_best, stopped,
-        )  # fmt: skip
-    assert RunState().after_evaluation(math.nan, patience=None) == RunState(evaluations_without_best=1)
+        state = state.after_step(step).after_evaluation("knn_accuracy", value)
+        assert (state.best_step, state.evaluations_without_best) == (best_step, without_best)
+        assert spec.gives_up(state) == gives_up
+    assert not EvalSpec(lambda: None, 1, patience=None).gives_up(state)
+    assert not EvalSpec(lambda: None, 1, patience=3).gives_up(state)
+    other = state.after_evaluation("recall_at_1", 0.1)  # values of two metrics are not compared
+    assert (other.best_value, other.best_step, other.evaluations_without_best) == (0.1, 5, 0)
 
 
 def test_early_stopping_stops_and_stays_stopped(tmp_path, monkeypatch):
@@ -200,6 +242,9 @@ def test_early_stopping_stops_and_stays_stopped(tmp_path, monkeypatch):
     assert run.latest_checkpoint().name == "step-00000020"
     assert train_and_evaluate(estimator(tmp_path), *spec) is None
     assert run.latest_checkpoint().name == "step-00000020"
+    patient = EvalSpec(eval_input(run), 5, "recall_at_1", patience=3)  # thought better of: one more evaluation
+    assert train_and_evaluate(estimator(tmp_path), spec[0], patient)["recall_at_1"] == 0.6
+    assert run.latest_checkpoint().name == "step-00000025"
 
 
 def test_a_complete_run_is_left_alone(tmp_path):
@@ -211,19 +256,20 @@ def test_a_complete_run_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, signal_number):
+def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, signal_number):
     train(tmp_path / "whole")
     run = estimator(tmp_path / "stopped")
-    data = train_input(run)()
+    after_step = RunState.after_step
 
-    def batches_with_a_signal(step):
-        if step == 7:
+    def after_step_with_a_signal(state, global_step):
+        if global_step == 8:
             os.kill(os.getpid(), signal_number)
-        return data.batches(step)
+        return after_step(state, global_step)
 
     handler = signal.getsignal(signal_number)
-    with pytest.raises(Interrupted) as raised:
-        run.train(lambda: dataclasses.replace(data, batches=batches_with_a_signal), STEPS)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as raised:
+        patch.setattr(RunState, "after_step", after_step_with_a_signal)
+        run.train(train_input(run), STEPS)
     assert raised.value.exit_code == 128 + signal_number
     assert signal.getsignal(signal_number) == handler
     assert run.latest_checkpoint().name == "step-00000008"  # the step was finished
@@ -360,6 +406,9 @@ def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices):
     assert final_tensors(tmp_path / "mirrored") == final_tensors(tmp_path / "whole")
     assert whole.evaluate(eval_input(whole))["recall_at_1"] > 0.5
 
+    uneven = estimator(tmp_path / "odd", config, batch_size=6, num_classes_per_batch=3, num_images_per_class=2)
+    with pytest.raises(UserError, match="must be a multiple of the 2 devices and give each at least 2, received 3"):
+        uneven.train(train_input(uneven), 1)
     odd = estimator(tmp_path / "odd", config, batch_size=63)
     with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
         odd.train(train_input(odd), 1)
