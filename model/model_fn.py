@@ -40,7 +40,12 @@ class EstimatorSpec:
 
 
 def model_fn(
-    features: tf.Tensor, labels: tf.Tensor | None, mode: ModeKeys, params: Params, network: keras.Model
+    features: tf.Tensor,
+    labels: tf.Tensor | None,
+    mode: ModeKeys,
+    params: Params,
+    network: keras.Model,
+    step: tf.Tensor | int = 0,
 ) -> EstimatorSpec:
     """Embeds a batch and, unless predicting, computes the triplet loss of its embeddings.
 
@@ -50,6 +55,7 @@ def model_fn(
         mode: TRAIN (batch normalization by the batch), EVAL or PREDICT (by the moving averages).
         params: The experiment.
         network: From images to embeddings, as `build_network` makes it.
+        step: Scalar, the steps made so far: with the seed it decides what is drawn at random.
 
     Returns:
         The `EstimatorSpec`; predictions are "embeddings", float32 of shape (B, D).
@@ -60,7 +66,8 @@ def model_fn(
         return EstimatorSpec(mode, predictions)
 
     strategy = triplet_loss.STRATEGIES[params.triplet_strategy]
-    sums = strategy(labels, embeddings, params.margin, params.squared)
+    seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
+    sums = strategy(labels, embeddings, params.margin, params.distance_name, seed)
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}

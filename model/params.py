@@ -8,8 +8,10 @@ Editors that know JSON Schema check and complete `params.json` while it is typed
 """
 
 import difflib
+import itertools
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -81,13 +83,18 @@ class Params(BaseModel):
     )
 
     # Loss
-    triplet_strategy: Literal["batch_all", "batch_hard"] = Field(
-        "batch_all", description="Which triplets of a batch the loss is made of"
+    triplet_strategy: Literal["batch_all", "batch_hard", "batch_semi_hard", "batch_random_semi_hard", "contrastive"] = (
+        Field("batch_all", description="Which triplets of a batch the loss is made of, or its pairs")
     )
-    margin: Annotated[float, Field(ge=0, le=1e9)] = Field(
-        0.5, description="How much farther than the positive the negative has to be, in units of the distance"
+    margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] = Field(
+        0.5,
+        description="How much farther than the positive the negative has to be, in units of the distance; "
+        "soft, for batch_hard: softplus instead of a margin",
     )
-    squared: bool = Field(False, description="Squared euclidean distances instead of euclidean ones")
+    distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
+        "euclidean", description="The distance between two embeddings"
+    )
+    squared: bool = Field(False, description="The old name of distance squared_euclidean")
 
     # Optimization (Adam)
     num_epochs: PositiveInt = Field(20, description="Passes over the training images")
@@ -126,6 +133,12 @@ class Params(BaseModel):
                 f"'batch_size' must be num_classes_per_batch x num_images_per_class = "
                 f"{classes} x {images} = {classes * images}, received {self.batch_size}"
             )
+        if self.margin == "soft" and self.triplet_strategy != "batch_hard":
+            raise ValueError(
+                f'\'margin\' "soft" needs triplet_strategy "batch_hard", received "{self.triplet_strategy}"'
+            )
+        if self.squared and self.distance == "cosine":
+            raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
         if self.warmup_steps and self.learning_rate_schedule != "cosine":
             raise ValueError(
                 f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "
@@ -169,11 +182,16 @@ class Params(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise UserError(f"{path}: " + "; ".join(_explain(problem) for problem in error.errors())) from None
+            raise UserError(f"{path}: {_explain(error)}") from None
 
     def to_json(self) -> str:
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
         return self.model_dump_json(indent=2) + "\n"
+
+    @property
+    def distance_name(self) -> str:
+        """The distance, with `squared` taken into account."""
+        return "squared_euclidean" if self.squared else self.distance
 
     def without_effect(self) -> list[str]:
         """Returns one line for every key that the file set although nothing reads it."""
@@ -198,16 +216,25 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    key = str(problem["loc"][0]) if problem["loc"] else ""
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, Params.model_fields, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "see experiments/params.schema.json for the known ones"
-        return f"unknown key '{key}'; {hint}"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    expected = problem["msg"].removeprefix("Input should ").removeprefix("String should ")
-    return f"'{key}' must {expected}, received {_show(problem['input'])}"
+def _explain(error: ValidationError) -> str:
+    """Returns all problems in one line; a key of several types, such as a number or a word, has one for each."""
+    explained = []
+    for key, group in itertools.groupby(error.errors(), key=lambda problem: problem["loc"][:1]):
+        problems = list(group)
+        if problems[0]["type"] == "extra_forbidden":
+            explained.append(_explain_unknown(str(key[0])))
+        elif problems[0]["type"] == "value_error":
+            explained.append(str(problems[0]["ctx"]["error"]))
+        else:
+            expected = " or ".join(re.sub(r"^(Input|String) should ", "", problem["msg"]) for problem in problems)
+            explained.append(f"'{key[0]}' must {expected}, received {_show(problems[0]['input'])}")
+    return "; ".join(explained)
+
+
+def _explain_unknown(key: str) -> str:
+    close = difflib.get_close_matches(key, Params.model_fields, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "see experiments/params.schema.json for the known ones"
+    return f"unknown key '{key}'; {hint}"
 
 
 def _show(value: object) -> str:

@@ -48,7 +48,7 @@ def compile_train_step(
         if params.augmentation == "affine":
             features = augment_images(features, params.seed, step)
         with tf.GradientTape() as tape:
-            spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network)
+            spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network, step)
             loss = spec.loss / strategy.num_replicas_in_sync
         optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
         return spec.metrics, spec.images

@@ -1,15 +1,26 @@
-"""Triplet losses with online mining: the triplets are chosen inside each batch, from its own embeddings.
+"""Triplet losses with online mining: exact, in O(B^2) memory, for batches of any size.
 
-With an anchor a, a positive p of the same class and a negative n of another class, the loss of one triplet is
+The triplets are chosen inside each batch, from its own embeddings. With an anchor a, a positive p of its class and a
+negative n of another class, the loss of one triplet is
 
     L(a, p, n) = max(d(a, p) - d(a, n) + margin, 0)
 
-which pulls p towards a and pushes n away until it is farther than p by the margin. A batch of B images holds up to
-B^3 triplets; a strategy says which of them count. Everything here is pure TensorFlow: a function of labels and
-embeddings, without state and without logging.
+which pulls p towards a and pushes n away until it is farther than p by the margin. A batch of B images with K of
+each class holds about B^2 K triplets; a strategy says which of them count. To visit them all is what makes other
+implementations slow. It is not needed: for one anchor, all that matters of a negative is its *rank* among the
+anchor's K positives, which a binary search finds. The file explains itself from top to bottom:
+
+1. distances between all embeddings, and the masks that define positives and negatives
+2. the ranks, and what can be counted and summed from them without visiting a triplet
+3. the losses: batch all, batch hard, semi-hard, random semi-hard, contrastive
+4. the losses of triplets that were chosen before ("offline")
+5. `STRATEGIES`, the dict that `triplet_strategy` names
+
+Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,35 +28,43 @@ import tensorflow as tf
 # a mean over many batches is a mean over terms and not a mean of means.
 Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
 
+# ------------------------------------------------------------------------------ 1. distances and masks
 
-def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
-    """Computes the euclidean distance between every two embeddings.
 
-    ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2
+def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf.Tensor:
+    """Computes the distance between every two embeddings.
+
+    euclidean: ||a - b||, squared_euclidean: ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2,
+    cosine: 1 - <a, b> / (||a|| ||b||)
 
     Args:
         embeddings: Floating-point tensor of shape (B, D).
-        squared: Whether to return squared distances.
+        distance: "euclidean", "squared_euclidean" or "cosine".
 
     Returns:
         Tensor of shape (B, B), of the dtype of the embeddings (float16 and bfloat16 are computed in float32).
-        Never negative, exactly 0 on the diagonal. Where a distance is 0 its gradient is 0, although that of the
-        square root is infinite.
+        Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
+        of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one.
+
+    Raises:
+        ValueError: The embeddings are not a matrix, or there is no such distance.
     """
-    embeddings = tf.convert_to_tensor(embeddings)
-    if embeddings.dtype in (tf.float16, tf.bfloat16):
-        embeddings = tf.cast(embeddings, tf.float32)
+    embeddings = _matrix(embeddings)
+    if distance == "cosine":
+        embeddings = _unit_length(embeddings)
+        distances = tf.maximum(1.0 - tf.matmul(embeddings, embeddings, transpose_b=True), 0.0)  # (B, B)
+        return tf.linalg.set_diag(distances, tf.zeros_like(distances[0]))
     dot_product = tf.matmul(embeddings, embeddings, transpose_b=True)  # (B, B)
     # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
     square_norm = tf.linalg.diag_part(dot_product)  # (B,)
     distances = square_norm[:, tf.newaxis] - 2.0 * dot_product + square_norm[tf.newaxis, :]  # (B, B)
     # Rounding can leave a small negative number where the distance is 0.
-    distances = tf.maximum(distances, 0.0)
-    if squared:
-        return distances
-    # A gradient passes both branches of `where`: the inner one keeps sqrt away from 0, the outer one puts 0 back.
-    nonzero = distances != 0.0  # (B, B); not `> 0`, which would turn NaN into 0
-    return tf.where(nonzero, tf.sqrt(tf.where(nonzero, distances, 1.0)), 0.0)
+    return _root(tf.maximum(distances, 0.0), distance)
+
+
+def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
+    """Computes the euclidean distances, or the squared ones, between every two embeddings: (B, D) -> (B, B)."""
+    return pairwise_distances(embeddings, _euclidean(squared))
 
 
 def _get_anchor_positive_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
@@ -74,7 +93,7 @@ def _get_anchor_negative_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
 
 
 def _get_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the valid triplets.
+    """Returns the mask of the valid triplets, which no loss here needs: it says what they are about.
 
     Args:
         labels: Tensor of shape (B,).
@@ -88,49 +107,277 @@ def _get_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
     return tf.logical_and(positives, negatives)
 
 
+# ------------------------------------------------------------------------------ 2. ranks
+
+
+class _Batch(NamedTuple):
+    """The distances of a batch, from each of its images as the anchor."""
+
+    distances: tf.Tensor  # (B, B)
+    positives: tf.Tensor  # (B, K) those to the anchor's positives, +inf where there is none
+    negatives: tf.Tensor  # (B, B) those to the anchor's negatives, +inf elsewhere
+    is_negative: tf.Tensor  # (B, B)
+    num_positives: tf.Tensor  # (B,)
+    num_negatives: tf.Tensor  # (B,)
+
+
+def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
+    """Computes the distances and sorts out each anchor's positives, which are few: K is the largest class."""
+    labels = _vector(labels)
+    distances = pairwise_distances(embeddings, distance)  # (B, B)
+    batch_size = tf.shape(distances)[0]
+
+    # In an order that keeps the classes together, the images of a class are a contiguous run.
+    _, class_of, class_sizes = tf.unique_with_counts(labels)  # (C,), (B,), (C,)
+    order = tf.argsort(class_of, stable=True)  # (B,)
+    start = tf.gather(tf.cumsum(class_sizes, exclusive=True), class_of)[:, tf.newaxis]  # (B, 1)
+    size = tf.gather(class_sizes, class_of)[:, tf.newaxis]  # (B, 1)
+    offset = tf.range(tf.reduce_max(class_sizes))[tf.newaxis, :]  # (1, K)
+    column = tf.gather(order, tf.minimum(start + offset, batch_size - 1))  # (B, K)
+    other = tf.logical_and(offset < size, column != tf.range(batch_size)[:, tf.newaxis])  # (B, K) not the anchor
+    positives = tf.where(other, tf.gather(distances, column, batch_dims=1), float("inf"))  # (B, K)
+
+    is_negative = _get_anchor_negative_triplet_mask(labels)  # (B, B)
+    return _Batch(
+        distances,
+        positives,
+        tf.where(is_negative, distances, float("inf")),
+        is_negative,
+        num_positives=size[:, 0] - 1,
+        num_negatives=batch_size - size[:, 0],
+    )
+
+
+def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
+    """Finds for each value how many thresholds of its row are smaller: a binary search in T numbers.
+
+    Args:
+        thresholds: Tensor of shape (B, T), ascending.
+        values: Tensor of shape (B, N).
+        side: "left" counts the thresholds < value, "right" those <= value.
+
+    Returns:
+        int32 tensor of shape (B, N), from 0 to T.
+    """
+    return tf.searchsorted(tf.stop_gradient(thresholds), tf.stop_gradient(values), side=side)
+
+
+class _Census(NamedTuple):
+    """The triplets of a batch by kind, counted without visiting them. All scalars."""
+
+    active_loss: tf.Tensor  # sum of d(a, p) - d(a, n) + margin over the triplets where it is positive
+    num_active: tf.Tensor  # how many these are: d(a, n) < d(a, p) + margin
+    num_hard: tf.Tensor  # triplets with d(a, n) < d(a, p)
+    num_valid: tf.Tensor  # triplets
+
+
+def _take_census(batch: _Batch, margin: float) -> _Census:
+    """Counts the triplets of every kind and sums the losses of the active ones.
+
+    With the threshold t = d(a, p) + margin, a negative has a positive loss exactly if d(a, n) < t: among the anchor's
+    sorted thresholds, with those from its rank on. Count the negatives of each rank, and sum their distances;
+    cumulated along the thresholds this gives the number r of active negatives of every threshold and the sum S of
+    their distances, and so
+
+        sum over n of max(t - d(a, n), 0) = r t - S
+
+    The gradient needs no more either: +r for d(a, p), and minus the number of active thresholds for d(a, n). With the
+    distances d(a, p) themselves among the thresholds, the same search also tells the hard triplets.
+    """
+    thresholds = tf.concat([batch.positives, batch.positives + margin], axis=1)  # (B, 2K)
+    order = tf.argsort(thresholds, axis=1)  # (B, 2K)
+    thresholds = tf.gather(thresholds, order, batch_dims=1)  # (B, 2K) ascending, +inf at the end
+    is_threshold = thresholds < float("inf")  # (B, 2K)
+    has_margin = order >= tf.shape(batch.positives)[1]  # (B, 2K)
+
+    num_ranks = tf.shape(thresholds)[1] + 1
+    ranks = _ranks(thresholds, batch.negatives, side="right")  # (B, B); what is no negative has the last rank
+    nearer = _cumulate(tf.ones_like(batch.distances), ranks, num_ranks)  # (B, 2K) r, negatives nearer than each
+    nearer_sum = _cumulate(batch.distances, ranks, num_ranks)  # (B, 2K) S
+
+    def total(which: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.where(tf.logical_and(is_threshold, which), values, 0.0))
+
+    num_valid = tf.cast(batch.num_positives, tf.float64) * tf.cast(batch.num_negatives, tf.float64)  # (B,)
+    return _Census(
+        active_loss=total(has_margin, nearer * tf.cast(thresholds, tf.float64) - nearer_sum),
+        num_active=total(has_margin, nearer),
+        num_hard=total(tf.logical_not(has_margin), nearer),
+        num_valid=tf.reduce_sum(num_valid),
+    )
+
+
+def _buckets(ranks: tf.Tensor, num_ranks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gives each rank of each row a bucket of its own: the bucket of each value, (B * N,), and how many there are."""
+    row = tf.range(tf.shape(ranks)[0])[:, tf.newaxis]  # (B, 1)
+    return tf.reshape(row * num_ranks + ranks, [-1]), tf.shape(ranks)[0] * num_ranks
+
+
+def _cumulate(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
+    """Sums in each row the values of rank 0, of ranks up to 1, of ranks up to 2, ...; the last rank is left out.
+
+    Args:
+        values: Tensor of shape (B, N).
+        ranks: int32 tensor of shape (B, N), from 0 to num_ranks - 1.
+        num_ranks: Scalar int32.
+
+    Returns:
+        float64 tensor of shape (B, num_ranks - 1): what float32 rounds away here would add up.
+    """
+    bucket, num_buckets = _buckets(ranks, num_ranks)
+    sums = tf.math.unsorted_segment_sum(tf.reshape(values, [-1]), bucket, num_buckets)
+    sums = tf.reshape(sums, [-1, num_ranks])  # (B, num_ranks)
+    return tf.cumsum(tf.cast(sums[:, :-1], tf.float64), axis=1)
+
+
+# ------------------------------------------------------------------------------ 3. online mining
+
+
 def batch_all_triplet_loss(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool = False
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool = False, *, distance: str | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the mean loss over all triplets of the batch whose loss is positive.
+    """Computes the mean loss over all triplets of the batch whose loss is positive, in O(B^2) memory.
 
     Triplets that already keep the margin ("easy" ones) are left out of the mean, which they would only dilute.
 
     Args:
         labels: Tensor of shape (B,), the class of each image.
         embeddings: Tensor of shape (B, D).
-        margin: How much farther than the positive the negative has to be, in units of the distance.
-        squared: Whether distances are squared.
+        margin: How much farther than the positive the negative has to be, in units of the distance; at least 0.
+        squared: Whether euclidean distances are squared.
+        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
         The loss and the fraction of the valid triplets whose loss is positive, in [0, 1]; scalars. Both are 0
-        when the batch holds no valid triplet.
+        when the batch holds no valid triplet. NaN embeddings give a NaN loss.
+
+    Raises:
+        ValueError: Labels are not of shape (B,), embeddings not of shape (B, D), or there is no such distance.
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 6.
     """
-    sums = _batch_all(labels, embeddings, margin, squared)
+    sums = _batch_all(labels, embeddings, margin, distance or _euclidean(squared))
     return mean(*sums["loss"]), mean(*sums["fraction_positive_triplets"])
 
 
 def batch_hard_triplet_loss(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool = False
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    margin: float | str,
+    squared: bool = False,
+    *,
+    distance: str | None = None,
 ) -> tf.Tensor:
     """Computes the mean loss of each anchor's hardest triplet: its farthest positive and its nearest negative.
+
+    With margin "soft", max(x + margin, 0) is replaced by softplus(x) = ln(1 + e^x), which never stops to pull.
 
     Args:
         labels: Tensor of shape (B,), the class of each image.
         embeddings: Tensor of shape (B, D).
-        margin: How much farther than the positive the negative has to be, in units of the distance.
-        squared: Whether distances are squared.
+        margin: As for `batch_all_triplet_loss`, or "soft".
+        squared: Whether euclidean distances are squared.
+        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
         The loss, a scalar. An anchor without a positive or without a negative has no triplet and does not count;
-        0 when no anchor has one.
+        0 when no anchor has one. NaN embeddings give a NaN loss.
+
+    Raises:
+        ValueError: As for `batch_all_triplet_loss`.
 
     References:
-        Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5.
+        Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5 and section 2.
     """
-    return mean(*_batch_hard(labels, embeddings, margin, squared)["loss"])
+    return mean(*_batch_hard(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
+
+
+def batch_semi_hard_triplet_loss(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool = False, *, distance: str | None = None
+) -> tf.Tensor:
+    """Computes the mean loss over all (anchor, positive) pairs, each with its semi-hard negative.
+
+    That is the nearest of the negatives that are farther than the positive, and the farthest negative where none is.
+
+    Args:
+        labels: Tensor of shape (B,), the class of each image.
+        embeddings: Tensor of shape (B, D).
+        margin: As for `batch_all_triplet_loss`.
+        squared: Whether euclidean distances are squared.
+        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+
+    Returns:
+        The loss, a scalar; 0 when the batch holds no valid triplet. NaN embeddings give a NaN loss.
+
+    Raises:
+        ValueError: As for `batch_all_triplet_loss`.
+
+    References:
+        Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2; the rule for a pair without a semi-hard negative is
+        that of `tfa.losses.triplet_semihard_loss` in TensorFlow Addons.
+    """
+    return mean(*_batch_semi_hard(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
+
+
+def batch_random_semi_hard_triplet_loss(
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    margin: float,
+    seed: tf.Tensor,
+    squared: bool = False,
+    *,
+    distance: str | None = None,
+) -> tf.Tensor:
+    """Computes the mean loss over the (anchor, positive) pairs, each with a random semi-hard negative.
+
+    Semi-hard are the negatives with d(a, p) < d(a, n) < d(a, p) + margin. A pair that has none does not count.
+
+    Args:
+        labels: Tensor of shape (B,), the class of each image.
+        embeddings: Tensor of shape (B, D).
+        margin: As for `batch_all_triplet_loss`.
+        seed: Integer tensor of shape (2,), for example (seed, global step): the same seed draws the same negatives.
+        squared: Whether euclidean distances are squared.
+        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+
+    Returns:
+        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN embeddings give a NaN loss.
+
+    Raises:
+        ValueError: As for `batch_all_triplet_loss`.
+
+    References:
+        Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2.
+    """
+    sums = _batch_random_semi_hard(labels, embeddings, margin, distance or _euclidean(squared), seed)
+    return mean(*sums["loss"])
+
+
+def contrastive_loss(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool = False, *, distance: str | None = None
+) -> tf.Tensor:
+    """Computes the mean contrastive loss over all pairs of the batch.
+
+    A pair of one class costs d^2 / 2, a pair of two classes max(margin - d, 0)^2 / 2.
+
+    Args:
+        labels: Tensor of shape (B,), the class of each image.
+        embeddings: Tensor of shape (B, D).
+        margin: How far apart two classes have to be, in units of the distance.
+        squared: Whether euclidean distances are squared.
+        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+
+    Returns:
+        The loss, a scalar; 0 for a batch of one image.
+
+    Raises:
+        ValueError: As for `batch_all_triplet_loss`.
+
+    References:
+        Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping, 2006, eq. 4.
+    """
+    return mean(*_contrastive(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
 
 def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -138,64 +385,238 @@ def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return total / tf.maximum(count, 1.0)
 
 
-def _batch_all(labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool) -> Sums:
-    distances = _pairwise_distances(embeddings, squared)  # (B, B)
-    # L(a, p, n) = max(d(a, p) - d(a, n) + margin, 0) for all of them at once
-    losses = distances[:, :, tf.newaxis] - distances[:, tf.newaxis, :] + margin  # (B, B, B)
-    valid = _get_triplet_mask(labels)  # (B, B, B)
-    losses = tf.maximum(tf.where(valid, losses, 0.0), 0.0)  # (B, B, B)
-    num_positive = _count(losses > 0.0, distances)
-    return {
-        "loss": (tf.reduce_sum(losses), num_positive),
-        "fraction_positive_triplets": (num_positive, _count(valid, distances)),
-        **_hardest_sums(labels, distances),
+def _batch_all(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
+) -> Sums:
+    batch = _sort_out(labels, embeddings, distance)
+    census = _take_census(batch, margin)
+    return _sums(batch, census, census.active_loss, census.num_active)
+
+
+def _batch_hard(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, distance: str, seed: tf.Tensor | None = None
+) -> Sums:
+    batch = _sort_out(labels, embeddings, distance)
+    # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
+    # its gradient does not pass a B x B matrix.
+    positives = tf.where(_get_anchor_positive_triplet_mask(labels), batch.distances, -1.0)  # (B, B)
+    hardest_positive = _distance(embeddings, tf.gather(embeddings, tf.argmax(positives, axis=1)), distance)  # (B,)
+    hardest_negative = _distance(embeddings, tf.gather(embeddings, tf.argmin(batch.negatives, axis=1)), distance)
+    has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)  # (B,)
+    losses = tf.where(has_triplet, _hinge(hardest_positive - hardest_negative, margin), 0.0)  # (B,)
+    census = _take_census(batch, 0.0 if isinstance(margin, str) else margin)
+    return _sums(batch, census, tf.reduce_sum(losses), _count(has_triplet))
+
+
+def _batch_semi_hard(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
+) -> Sums:
+    batch = _sort_out(labels, embeddings, distance)
+    positives = tf.sort(batch.positives, axis=1)  # (B, K)
+    # The negatives of rank 0 are nearer than every positive, or as near; those of rank k + 1 are farther than positive
+    # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
+    # after k that has one at all.
+    num_ranks = tf.shape(positives)[1] + 1
+    ranks = _ranks(positives, batch.negatives, side="left")  # (B, B)
+    nearest = _nearest_of_rank(batch.negatives, ranks, num_ranks)  # (B, K + 1)
+    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), tf.int32), axis=1)  # (B, K + 1) that have a negative
+    next_rank = tf.searchsorted(ranks_so_far, ranks_so_far[:, :-1] + 1, side="left")  # (B, K)
+    semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (B, K)
+    farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (B, 1)
+    negatives = tf.where(next_rank < num_ranks, semi_hard, farthest)  # (B, K)
+    return _pair_sums(batch, positives, negatives, tf.ones_like(positives, tf.bool), margin)
+
+
+def _batch_random_semi_hard(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor
+) -> Sums:
+    batch = _sort_out(labels, embeddings, distance)
+    # Among an anchor's sorted negatives the semi-hard ones of a positive are a run; one of it is drawn.
+    order = tf.argsort(batch.negatives, axis=1)  # (B, B)
+    negatives = tf.gather(batch.negatives, order, batch_dims=1)  # (B, B)
+    first = _ranks(negatives, batch.positives, side="right")  # (B, K)
+    end = _ranks(negatives, batch.positives + margin, side="left")  # (B, K)
+    draw = tf.random.stateless_uniform(tf.shape(first), seed, alg="philox")  # (B, K) in [0, 1)
+    length = end - first
+    drawn = first + tf.minimum(tf.cast(draw * tf.cast(length, tf.float32), tf.int32), length - 1)
+    chosen = tf.gather(order, tf.maximum(drawn, 0), batch_dims=1)  # (B, K)
+    return _pair_sums(batch, batch.positives, tf.gather(batch.distances, chosen, batch_dims=1), length > 0, margin)
+
+
+def _contrastive(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
+) -> Sums:
+    batch = _sort_out(labels, embeddings, distance)
+    attraction = tf.square(batch.distances) / 2.0  # (B, B)
+    repulsion = tf.square(tf.maximum(margin - batch.distances, 0.0)) / 2.0  # (B, B)
+    # Both orders of a pair are in the sum, and each image with itself, which costs nothing.
+    total = tf.reduce_sum(tf.where(batch.is_negative, repulsion, attraction)) / 2.0
+    size = tf.cast(tf.shape(batch.distances)[0], tf.float64)
+    return _sums(batch, _take_census(batch, margin), total, size * (size - 1.0) / 2.0)
+
+
+def _pair_sums(batch: _Batch, positives: tf.Tensor, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> Sums:
+    """Sums the losses of (anchor, positive) pairs with one negative each; all of shape (B, K)."""
+    counts = tf.logical_and(counts, tf.logical_and(positives < float("inf"), batch.num_negatives[:, tf.newaxis] > 0))
+    # Padding is taken out before anything is computed of it: a gradient passes both branches of `where`.
+    difference = tf.where(counts, positives, 0.0) - tf.where(counts, negatives, 0.0)  # (B, K)
+    losses = tf.where(counts, _hinge(difference, margin), 0.0)  # (B, K)
+    return _sums(batch, _take_census(batch, margin), tf.reduce_sum(losses), _count(counts))
+
+
+def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
+    """Returns the smallest value of each rank in each row, (B, num_ranks); +inf where there is none."""
+    bucket, num_buckets = _buckets(ranks, num_ranks)
+    smallest = tf.math.unsorted_segment_min(tf.reshape(values, [-1]), bucket, num_buckets)
+    smallest = tf.where(smallest < values.dtype.max, smallest, float("inf"))  # the largest number stands for none
+    return tf.reshape(smallest, [-1, num_ranks])
+
+
+def _sums(batch: _Batch, census: _Census, total: tf.Tensor, count: tf.Tensor) -> Sums:
+    """Returns the loss as (total, count), and what a person wants to see of the batch beside it."""
+    one, has_positive, has_negative = tf.constant(1.0, tf.float64), batch.num_positives > 0, batch.num_negatives > 0
+    num_semi_hard = census.num_active - census.num_hard
+    is_positive = batch.positives < float("inf")
+    positives = tf.where(is_positive, batch.positives, 0.0)  # (B, K)
+    hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1), 0.0)  # (B,)
+    negatives = tf.where(batch.is_negative, batch.distances, 0.0)  # (B, B)
+    sums = {
+        "loss": (tf.cast(total, tf.float64) + tf.cast(_nan_if_any(batch.distances), tf.float64), count),
+        "fraction_positive_triplets": (census.num_active, census.num_valid),
+        "fraction_hard_triplets": (census.num_hard, census.num_valid),
+        "fraction_semi_hard_triplets": (num_semi_hard, census.num_valid),
+        "fraction_easy_triplets": (census.num_valid - census.num_active, census.num_valid),
+        "mean_positive_dist": (tf.reduce_sum(positives), _count(is_positive)),
+        "mean_negative_dist": (tf.reduce_sum(negatives), _count(batch.is_negative)),
+        "hardest_positive_dist": (tf.reduce_sum(tf.reduce_max(positives, axis=1)), _count(has_positive)),
+        "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(has_negative)),
+        "anchors_without_positive": (_count(tf.logical_not(has_positive)), one),
+        "anchors_without_negative": (_count(tf.logical_not(has_negative)), one),
     }
+    dtype = batch.distances.dtype
+    return {name: (tf.cast(total, dtype), tf.cast(count, dtype)) for name, (total, count) in sums.items()}
 
 
-def _batch_hard(labels: tf.Tensor, embeddings: tf.Tensor, margin: float, squared: bool) -> Sums:
-    distances = _pairwise_distances(embeddings, squared)  # (B, B)
-    hardest_positive, has_positive, hardest_negative, has_negative = _hardest(labels, distances)
-    has_triplet = tf.logical_and(has_positive, has_negative)  # (B,)
-    losses = tf.maximum(hardest_positive - hardest_negative + margin, 0.0)  # (B,)
-    losses = tf.where(has_triplet, losses, 0.0)  # (B,)
-    num_triplets = _count(has_triplet, distances)
-    return {
-        "loss": (tf.reduce_sum(losses), num_triplets),
-        "fraction_positive_triplets": (_count(losses > 0.0, distances), num_triplets),
-        **_hardest_sums(labels, distances),
-    }
+def _nan_if_any(distances: tf.Tensor) -> tf.Tensor:
+    """Returns NaN if an embedding is NaN, else 0: NaN is not less than anything, so no comparison ever counts it."""
+    return 0.0 * tf.stop_gradient(tf.reduce_sum(distances[:, 0]))  # every embedding has a distance to the first
 
 
-def _hardest(labels: tf.Tensor, distances: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns each anchor's largest positive distance, whether it has one, its smallest negative one, and whether.
-
-    All of shape (B,); a distance that there is not is 0.
-    """
-    positives = _get_anchor_positive_triplet_mask(labels)  # (B, B)
-    negatives = _get_anchor_negative_triplet_mask(labels)  # (B, B)
-    has_positive = tf.reduce_any(positives, axis=1)  # (B,)
-    has_negative = tf.reduce_any(negatives, axis=1)  # (B,)
-    hardest_positive = tf.reduce_max(tf.where(positives, distances, 0.0), axis=1)  # (B,)
-    hardest_negative = tf.reduce_min(tf.where(negatives, distances, distances.dtype.max), axis=1)  # (B,)
-    return hardest_positive, has_positive, tf.where(has_negative, hardest_negative, 0.0), has_negative
-
-
-def _hardest_sums(labels: tf.Tensor, distances: tf.Tensor) -> Sums:
-    hardest_positive, has_positive, hardest_negative, has_negative = _hardest(labels, distances)
-    return {
-        "hardest_positive_dist": (tf.reduce_sum(hardest_positive), _count(has_positive, distances)),
-        "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(has_negative, distances)),
-    }
-
-
-def _count(mask: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def _count(mask: tf.Tensor) -> tf.Tensor:
     # Counted as integers: float32 cannot add 1 to 2^24, and a batch of 512 holds more triplets than that.
-    return tf.cast(tf.math.count_nonzero(mask), like.dtype)
+    return tf.cast(tf.math.count_nonzero(mask), tf.float64)
 
 
-# The strategies that `triplet_strategy` can name. Each takes labels (B,), embeddings (B, D), margin and squared,
-# and returns the sums of "loss", "fraction_positive_triplets", "hardest_positive_dist" and "hardest_negative_dist".
-STRATEGIES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, float, bool], Sums]] = {
+# ------------------------------------------------------------------------------ 4. triplets chosen before
+
+
+def triplet_loss(
+    anchor: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float, distance: str = "euclidean"
+) -> tf.Tensor:
+    """Computes the mean loss of triplets that were chosen before.
+
+    L(a, p, n) = max(d(a, p) - d(a, n) + margin, 0). With several negatives for each pair, the semi-hard one is taken:
+    the nearest of those farther than the positive, and the farthest where none is.
+
+    Args:
+        anchor: Embeddings of shape (B, D).
+        positive: Embeddings of shape (B, D).
+        negative: Embeddings of shape (B, D), or (B, M, D) with M negatives for each pair.
+        margin: How much farther than the positive the negative has to be, in units of the distance; or "soft".
+        distance: "euclidean", "squared_euclidean" or "cosine".
+
+    Returns:
+        The loss, a scalar: a mean over all B triplets, easy ones too. 0 for B = 0.
+
+    References:
+        Weinberger, Saul: Distance Metric Learning for Large Margin Nearest Neighbor Classification, 2009;
+        Schroff, Kalenichenko, Philbin: FaceNet, 2015.
+    """
+    positive_distance = _distance(anchor, positive, distance)  # (B,)
+    if negative.shape.rank == 3:
+        negatives = _distance(anchor[:, tf.newaxis], negative, distance)  # (B, M)
+        farther = negatives > positive_distance[:, tf.newaxis]  # (B, M)
+        nearest = tf.reduce_min(tf.where(farther, negatives, negatives.dtype.max), axis=1)  # (B,)
+        farthest = tf.reduce_max(negatives, axis=1)  # (B,)
+        negative_distance = tf.where(tf.reduce_any(farther, axis=1), nearest, farthest)  # (B,)
+    else:
+        negative_distance = _distance(anchor, negative, distance)  # (B,)
+    losses = _hinge(positive_distance - negative_distance, margin)  # (B,)
+    return mean(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
+
+
+def _distance(a: tf.Tensor, b: tf.Tensor, distance: str) -> tf.Tensor:
+    """Computes the distances between corresponding vectors: (..., D) and (..., D) -> (...)."""
+    a, b = _full_precision(a), _full_precision(b)
+    if distance == "cosine":
+        return 1.0 - tf.reduce_sum(_unit_length(a) * _unit_length(b), axis=-1)
+    return _root(tf.reduce_sum(tf.square(a - b), axis=-1), distance)
+
+
+def _hinge(difference: tf.Tensor, margin: float | str) -> tf.Tensor:
+    """Returns max(difference + margin, 0), or its soft version."""
+    if isinstance(margin, str):
+        if margin != "soft":
+            raise ValueError(f'Expected margin to be a number or "soft". Received: {margin!r}')
+        return tf.nn.softplus(difference)
+    return tf.maximum(difference + margin, 0.0)
+
+
+def _root(squared: tf.Tensor, distance: str) -> tf.Tensor:
+    """Takes the square root if the distance is not a squared one; the gradient at 0 is 0."""
+    if distance == "squared_euclidean":
+        return squared
+    if distance != "euclidean":
+        raise ValueError(f"Expected distance to be one of {', '.join(DISTANCES)}. Received: {distance!r}")
+    # A gradient passes both branches of `where`: the inner one keeps sqrt away from 0, the outer one puts 0 back.
+    nonzero = squared != 0.0  # not `> 0`, which would turn NaN into 0
+    return tf.where(nonzero, tf.sqrt(tf.where(nonzero, squared, 1.0)), 0.0)
+
+
+def _unit_length(vectors: tf.Tensor) -> tf.Tensor:
+    """Scales vectors (..., D) to length 1; those of length 0 stay. The largest number first: squares can overflow."""
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(vectors), axis=-1, keepdims=True))
+    vectors = vectors / tf.where(largest > 0.0, largest, 1.0)
+    return tf.math.l2_normalize(vectors, axis=-1)
+
+
+def _full_precision(embeddings: tf.Tensor) -> tf.Tensor:
+    """Returns the embeddings as a tensor; float16 and bfloat16 are computed in float32."""
+    embeddings = tf.convert_to_tensor(embeddings)
+    return tf.cast(embeddings, tf.float32) if embeddings.dtype in (tf.float16, tf.bfloat16) else embeddings
+
+
+def _matrix(embeddings: tf.Tensor) -> tf.Tensor:
+    embeddings = _full_precision(embeddings)
+    if embeddings.shape.rank not in (2, None):
+        raise ValueError(f"Expected embeddings of shape (B, D). Received: shape {embeddings.shape}")
+    return embeddings
+
+
+def _vector(labels: tf.Tensor) -> tf.Tensor:
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank not in (1, None):
+        raise ValueError(
+            "Expected labels of shape (B,), the class of each image: squeeze a column, take the argmax of one-hot "
+            f"rows. Received: shape {labels.shape}"
+        )
+    return labels
+
+
+def _euclidean(squared: bool) -> str:
+    return "squared_euclidean" if squared else "euclidean"
+
+
+# ------------------------------------------------------------------------------ 5. the strategies
+
+DISTANCES = ("euclidean", "squared_euclidean", "cosine")
+
+# What `triplet_strategy` can name. Each takes labels (B,), embeddings (B, D), margin, distance, and a seed of shape
+# (2,), which decides what is drawn at random, and returns the sums that `_sums` lists.
+STRATEGIES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, Any, str, tf.Tensor], Sums]] = {
     "batch_all": _batch_all,
     "batch_hard": _batch_hard,
+    "batch_semi_hard": _batch_semi_hard,
+    "batch_random_semi_hard": _batch_random_semi_hard,
+    "contrastive": _contrastive,
 }

@@ -5,21 +5,25 @@ import math
 import numpy as np
 
 
-def distance(a, b, squared=False):
-    """Euclidean distance of two vectors."""
-    total = 0.0
-    for x, y in zip(a, b, strict=True):
-        total += (float(x) - float(y)) ** 2
-    return total if squared else math.sqrt(total)
+def distance(a, b, name="euclidean"):
+    """Distance of two vectors."""
+    a, b = [float(x) for x in a], [float(y) for y in b]
+    if name == "cosine":
+        product, square_a, square_b = (
+            sum(x * y for x, y in zip(u, v, strict=True)) for u, v in ((a, b), (a, a), (b, b))
+        )
+        return 1 - product / math.sqrt(square_a * square_b) if square_a and square_b else 1.0
+    total = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+    return total if name == "squared_euclidean" else math.sqrt(total)
 
 
-def pairwise_distances(embeddings, squared=False):
+def pairwise_distances(embeddings, name="euclidean"):
     """All distances, one at a time."""
     size = len(embeddings)
     result = np.zeros((size, size))
     for i in range(size):
         for j in range(size):
-            result[i, j] = distance(embeddings[i], embeddings[j], squared)
+            result[i, j] = distance(embeddings[i], embeddings[j], name) if i != j else 0.0
     return result
 
 
@@ -33,25 +37,88 @@ def triplets(labels):
                     yield a, p, n
 
 
-def batch_all(labels, embeddings, margin, squared=False):
-    """Mean loss over the triplets with positive loss, and their fraction of the valid ones."""
-    d = pairwise_distances(embeddings, squared)
-    losses = [max(d[a, p] - d[a, n] + margin, 0.0) for a, p, n in triplets(labels)]
-    positive = [loss for loss in losses if loss > 0]
-    loss = sum(positive) / len(positive) if positive else 0.0
-    return loss, (len(positive) / len(losses) if losses else 0.0)
+def hinge(x, margin):
+    """max(x + margin, 0), or softplus(x) for margin "soft"."""
+    return math.log1p(math.exp(-abs(x))) + max(x, 0.0) if margin == "soft" else max(x + margin, 0.0)
 
 
-def batch_hard(labels, embeddings, margin, squared=False):
-    """Mean loss of farthest positive and nearest negative, over the anchors that have both."""
-    d = pairwise_distances(embeddings, squared)
-    losses = []
+def average(values):
+    """Mean, 0 of nothing."""
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
+
+
+def batch_all(labels, embeddings, margin, name="euclidean"):
+    """Mean loss over the triplets with positive loss."""
+    d = pairwise_distances(embeddings, name)
+    return average(x for x in (d[a, p] - d[a, n] + margin for a, p, n in triplets(labels)) if x > 0)
+
+
+def positives_and_negatives(labels, d):
+    """For each anchor: the distances to its positives and to its negatives."""
     for a in range(len(labels)):
-        positives = [d[a, i] for i in range(len(labels)) if labels[i] == labels[a] and i != a]
-        negatives = [d[a, i] for i in range(len(labels)) if labels[i] != labels[a]]
-        if positives and negatives:
-            losses.append(max(max(positives) - min(negatives) + margin, 0.0))
-    return sum(losses) / len(losses) if losses else 0.0
+        others = [i for i in range(len(labels)) if i != a]
+        yield (
+            [d[a, i] for i in others if labels[i] == labels[a]],
+            [d[a, i] for i in others if labels[i] != labels[a]],
+        )
+
+
+def batch_hard(labels, embeddings, margin, name="euclidean"):
+    """Mean loss of farthest positive and nearest negative, over the anchors that have both."""
+    d = pairwise_distances(embeddings, name)
+    return average(hinge(max(p) - min(n), margin) for p, n in positives_and_negatives(labels, d) if p and n)
+
+
+def batch_semi_hard(labels, embeddings, margin, name="euclidean"):
+    """Mean over all pairs, each with the nearest negative that is farther than the positive, else the farthest."""
+    losses = []
+    for positives, negatives in positives_and_negatives(labels, pairwise_distances(embeddings, name)):
+        for p in positives if negatives else []:
+            farther = [n for n in negatives if n > p]
+            losses.append(hinge(p - (min(farther) if farther else max(negatives)), margin))
+    return average(losses)
+
+
+def semi_hard_losses(labels, embeddings, margin, name="euclidean"):
+    """For each pair that has semi-hard negatives: the loss with each of them."""
+    pairs = []
+    for positives, negatives in positives_and_negatives(labels, pairwise_distances(embeddings, name)):
+        for p in positives:
+            losses = [p - n + margin for n in negatives if p < n < p + margin]
+            if losses:
+                pairs.append(losses)
+    return pairs
+
+
+def contrastive(labels, embeddings, margin, name="euclidean"):
+    """Mean over all pairs."""
+    d = pairwise_distances(embeddings, name)
+    size = len(labels)
+    return average(
+        d[i, j] ** 2 / 2 if labels[i] == labels[j] else max(margin - d[i, j], 0.0) ** 2 / 2
+        for i in range(size)
+        for j in range(i)
+    )
+
+
+def statistics(labels, embeddings, margin, name="euclidean"):
+    """What is plotted of a batch, under the names of the curves."""
+    d = pairwise_distances(embeddings, name)
+    every = [(d[a, p], d[a, n]) for a, p, n in triplets(labels)]
+    of_anchors = list(positives_and_negatives(labels, d))
+    return {
+        "fraction_positive_triplets": average(n < p + margin for p, n in every),
+        "fraction_hard_triplets": average(n < p for p, n in every),
+        "fraction_semi_hard_triplets": average(p <= n < p + margin for p, n in every),
+        "fraction_easy_triplets": average(n >= p + margin for p, n in every),
+        "mean_positive_dist": average(x for p, _ in of_anchors for x in p),
+        "mean_negative_dist": average(x for _, n in of_anchors for x in n),
+        "hardest_positive_dist": average(max(p) for p, _ in of_anchors if p),
+        "hardest_negative_dist": average(min(n) for _, n in of_anchors if n),
+        "anchors_without_positive": sum(not p for p, _ in of_anchors),
+        "anchors_without_negative": sum(not n for _, n in of_anchors),
+    }
 
 
 def nearest(query, gallery, ignore=None):

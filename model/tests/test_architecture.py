@@ -17,7 +17,7 @@ LAYERS = [
     {"model.progress", "model.evaluation"},
     {"model.steps"},
     {"model.learner", "model.input_fn", "model.model_fn"},
-    {"model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
+    {"model.losses", "model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
     {"model.tfds_source"},
     {"model.idx", "model.image_folder"},
     {"model.params", "model.triplet_loss"},

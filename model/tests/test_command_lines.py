@@ -127,7 +127,7 @@ def refused(capsys, main, *arguments):
     [
         (None, "no such file"),
         ("{", "not valid JSON"),
-        ('{"margin": NaN}', "'margin' must be a finite number"),
+        ('{"margin": NaN}', "'margin' must be a finite number or be 'soft', received NaN"),
         ('{"marign": 1}', "did you mean 'margin'?"),
         ('{"dataset": "no_such_data"}', "no_such_data"),
     ],

@@ -63,8 +63,8 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"batch_size": true}', r"'batch_size' must be a valid integer, received true"),
         ('{"batch_size": null}', r"'batch_size' must be a valid integer, received null"),
         ('{"batch_size": 2}', r"'batch_size' must be greater than or equal to 3, received 2"),
-        ('{"margin": NaN}', r"'margin' must be a finite number, received NaN"),
-        ('{"margin": -1e-9}', r"'margin' must be greater than or equal to 0, received -1e-09"),
+        ('{"margin": NaN}', r"'margin' must be a finite number or .*, received NaN"),
+        ('{"margin": -1e-9}', r"'margin' must be greater than or equal to 0 or .*, received -1e-09"),
         ('{"num_epochs": NaN}', r"'num_epochs' must be a valid integer, received NaN"),
         ('{"learning_rate": 1e999}', r"'learning_rate' must be a finite number, received Infinity"),
         ('{"learning_rate": 0}', r"'learning_rate' must be greater than 0, received 0"),
@@ -72,7 +72,10 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"image_size": 0}', r"'image_size' must be greater than or equal to 1, received 0"),
         ('{"bn_momentum": 1}', r"'bn_momentum' must be less than 1, received 1"),
         ('{"seed": 4294967296}', r"'seed' must be less than 4294967296"),
-        ('{"triplet_strategy": "batch_al"}', r"'triplet_strategy' must be 'batch_all' or 'batch_hard'"),
+        ('{"triplet_strategy": "batch_al"}', r"'triplet_strategy' must be 'batch_all', 'batch_hard', "),
+        ('{"margin": "hard"}', r"'margin' must be a valid number or be 'soft', received \"hard\""),
+        ('{"margin": "soft"}', r"'margin' \"soft\" needs triplet_strategy \"batch_hard\", received \"batch_all\""),
+        ('{"squared": true, "distance": "cosine"}', r"'squared' needs a euclidean distance"),
         ('{"precision": "float16"}', r"'precision' must be 'float32', 'mixed_bfloat16' or 'auto'"),
         ('{"dataset": "../secrets"}', r"'dataset' must match pattern"),
         ('{"num_classes_per_batch": 8}', r"'num_classes_per_batch' is set without 'num_images_per_class'"),
@@ -114,6 +117,11 @@ def test_p_x_k_that_fills_the_batch_is_accepted(tmp_path):
     assert (params.num_classes_per_batch, params.num_images_per_class, params.image_size) == (10, 16, None)
 
 
+def test_the_old_name_of_the_squared_distance(tmp_path):
+    assert read(tmp_path, '{"squared": true}').distance_name == "squared_euclidean"
+    assert read(tmp_path, '{"distance": "cosine"}').distance_name == "cosine"
+
+
 def test_params_are_frozen():
     with pytest.raises(pydantic.ValidationError):
         Params().margin = 1.0
@@ -146,3 +154,4 @@ def test_every_committed_experiment_is_valid_and_holds_only_what_differs():
 def test_the_strategies_that_params_accept_are_those_that_there_are():
     strategies = Params.model_json_schema()["properties"]["triplet_strategy"]["enum"]
     assert set(strategies) == set(triplet_loss.STRATEGIES)
+    assert set(Params.model_json_schema()["properties"]["distance"]["enum"]) == set(triplet_loss.DISTANCES)

@@ -55,6 +55,11 @@ def train_with_kills(model_dir, kills, longest_life):
     return deaths
 
 
+def without_rate(points):
+    """The curves without the one that tells the time; a process has no rate at its very first step."""
+    return {key: values for key, values in points.items() if key[0] != "global_step/sec"}
+
+
 def check(tmp_path, kills, longest_life, num_epochs):
     whole, killed = (write_params(tmp_path / name, **EXPERIMENT, num_epochs=num_epochs) for name in ("whole", "killed"))
     assert start(whole).wait() == 0
@@ -65,9 +70,8 @@ def check(tmp_path, kills, longest_life, num_epochs):
     assert final_tensors(killed) == (name, expected)
     for folder in (".", "eval"):
         points, seen = scalars(killed / folder), scalars(whole / folder)
-        assert set(points) == set(seen)
         assert all(len(values) == 1 for values in points.values())
-        assert all(points[key] == seen[key] for key in points if key[0] != "global_step/sec")
+        assert without_rate(points) == without_rate(seen)
     assert (killed / "metrics.json").read_text() == (whole / "metrics.json").read_text()
 
 

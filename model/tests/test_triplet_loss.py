@@ -1,27 +1,37 @@
 """The losses against plain loops, by hand-worked cases, invariances and finite differences."""
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from model import triplet_loss
 from model.tests import oracles
 from model.triplet_loss import (
+    DISTANCES,
+    STRATEGIES,
     _get_anchor_negative_triplet_mask,
     _get_anchor_positive_triplet_mask,
     _get_triplet_mask,
     _pairwise_distances,
     batch_all_triplet_loss,
     batch_hard_triplet_loss,
+    batch_random_semi_hard_triplet_loss,
+    batch_semi_hard_triplet_loss,
+    contrastive_loss,
+    pairwise_distances,
 )
 
 MARGIN = 0.5
+SEED = tf.constant([230, 1], tf.int64)
 
 # One batch for each thing that can go wrong: (labels, embeddings)
 _rng = np.random.default_rng(7)
 BATCHES = {
     "random": (_rng.integers(0, 5, 20), _rng.normal(size=(20, 6))),
     "float labels": (_rng.integers(0, 3, 12).astype(np.float32), _rng.normal(size=(12, 3))),
+    "uint8 labels": (_rng.integers(0, 3, 12).astype(np.uint8), _rng.normal(size=(12, 3))),
     "singletons": (np.array([0, 0, 1, 2, 3, 3]), _rng.normal(size=(6, 4))),
     "one class": (np.zeros(6, np.int32), _rng.normal(size=(6, 4))),
     "all classes distinct": (np.arange(6), _rng.normal(size=(6, 4))),
@@ -31,9 +41,11 @@ BATCHES = {
     "one image": (np.array([0]), np.array([[1.0, 2.0]])),
     "two images": (np.array([0, 1]), np.array([[1.0, 2.0], [0.0, 0.0]])),
 }
-LOSSES = {
-    "batch_all": (lambda *args: batch_all_triplet_loss(*args)[0], lambda *args: oracles.batch_all(*args)[0]),
-    "batch_hard": (batch_hard_triplet_loss, oracles.batch_hard),
+ORACLES = {
+    "batch_all": oracles.batch_all,
+    "batch_hard": oracles.batch_hard,
+    "batch_semi_hard": oracles.batch_semi_hard,
+    "contrastive": oracles.contrastive,
 }
 
 
@@ -42,46 +54,76 @@ def batch(request):
     return BATCHES[request.param]
 
 
+def values(strategy, labels, embeddings, margin=MARGIN, distance="euclidean", seed=SEED):
+    """Everything that a strategy says of a batch, by name."""
+    sums = STRATEGIES[strategy](labels, embeddings, margin, distance, seed)
+    return {name: triplet_loss.mean(*pair) for name, pair in sums.items()}
+
+
+def loss_and_gradient(strategy, labels, embeddings, **options):
+    variable = tf.Variable(embeddings)
+    with tf.GradientTape() as tape:
+        loss = values(strategy, tf.constant(labels), variable, **options)["loss"]
+    return float(loss), tf.convert_to_tensor(tape.gradient(loss, variable)).numpy()
+
+
+# ---------------------------------------------------------------------------------------- distances
+
+
 @pytest.mark.parametrize("squared", [False, True])
 def test_pairwise_distances(batch, squared):
     _, embeddings = batch
-    expected = oracles.pairwise_distances(embeddings, squared)
+    expected = oracles.pairwise_distances(embeddings, "squared_euclidean" if squared else "euclidean")
     np.testing.assert_allclose(_pairwise_distances(tf.constant(embeddings), squared), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("squared", [False, True])
-def test_pairwise_distances_are_positive(squared):
+def test_cosine_distances(batch):
+    _, embeddings = batch
+    expected = oracles.pairwise_distances(embeddings, "cosine")
+    np.testing.assert_allclose(pairwise_distances(tf.constant(embeddings), "cosine"), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_pairwise_distances_are_positive(distance):
     # Large norms and tiny differences are where ||a||^2 - 2 <a, b> + ||b||^2 falls below zero.
     embeddings = 1000 + 1e-4 * np.random.default_rng(0).normal(size=(50, 16))
     embeddings[25:] = embeddings[:25]
     gram = embeddings.astype(np.float32) @ embeddings.astype(np.float32).T
     assert (np.diag(gram)[:, None] - 2 * gram + np.diag(gram)[None, :]).min() < 0  # the danger is there
-    distances = _pairwise_distances(tf.constant(embeddings, tf.float32), squared).numpy()
+    distances = pairwise_distances(tf.constant(embeddings, tf.float32), distance).numpy()
     assert distances.min() >= 0
     assert (np.diag(distances) == 0).all()
 
 
-@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("shift", [0.0, 1e-7, 1e-4])
-def test_gradients_pairwise_distances(squared, shift):
+def test_gradients_pairwise_distances(distance, shift):
     """Finite at duplicates and near-duplicates, where the square root's own gradient is not."""
     embeddings = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     embeddings[3:] = embeddings[:3] + np.float32(shift)
     variable = tf.Variable(embeddings)
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(_pairwise_distances(variable, squared))
+        total = tf.reduce_sum(pairwise_distances(variable, distance))
     gradient = tape.gradient(total, variable).numpy()
     assert np.isfinite(gradient).all()
     # The gradient of a sum of distances is a sum of unit vectors; each point has five others, seen from both ends.
-    assert squared or np.abs(gradient).max() <= 2 * 5 * 1.01
+    assert distance != "euclidean" or np.abs(gradient).max() <= 2 * 5 * 1.01
 
 
-def test_pairwise_distances_of_half_precision_are_computed_in_float32():
+def test_distances_of_half_precision_are_computed_in_float32():
     embeddings = tf.constant(np.random.default_rng(0).normal(size=(8, 200)), tf.bfloat16)
     distances = _pairwise_distances(embeddings)
     assert distances.dtype == tf.float32
     expected = oracles.pairwise_distances(tf.cast(embeddings, tf.float64).numpy())
     np.testing.assert_allclose(distances, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_distance_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"Expected distance to be one of euclidean, .*\. Received: 'manhattan'"):
+        pairwise_distances(tf.zeros((2, 2)), "manhattan")
+
+
+# ---------------------------------------------------------------------------------------- masks
 
 
 def test_anchor_positive_triplet_mask(batch):
@@ -106,6 +148,9 @@ def test_triplet_mask(batch):
     np.testing.assert_array_equal(_get_triplet_mask(tf.constant(labels)), expected)
 
 
+# ---------------------------------------------------------------------------------------- by hand
+
+
 @pytest.mark.parametrize("squared", [False, True])
 def test_simple_batch_all_triplet_loss(squared):
     """Worked by hand: points 0 and 1 of class A and 3 of class B on a line, margin 2.5.
@@ -117,103 +162,288 @@ def test_simple_batch_all_triplet_loss(squared):
     assert (float(loss), float(fraction)) == ((0.0, 0.0) if squared else (1.0, 1.0))
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]])
-@pytest.mark.parametrize("strategy", triplet_loss.STRATEGIES)
-def test_a_batch_without_triplets_has_loss_and_gradient_zero(strategy, labels):
-    embeddings = tf.Variable(np.random.default_rng(0).normal(size=(4, 3)))
-    with tf.GradientTape() as tape:
-        sums = triplet_loss.STRATEGIES[strategy](tf.constant(labels), embeddings, MARGIN, False)
-        loss = triplet_loss.mean(*sums["loss"])
-    assert float(loss) == 0
-    assert not tape.gradient(loss, embeddings).numpy().any()
-    assert float(triplet_loss.mean(*sums["fraction_positive_triplets"])) == 0
-
-
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "tf.function"])
-@pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_batch_all_triplet_loss(batch, squared, compiled, dtype):
-    labels, embeddings = batch
-    function = tf.function(batch_all_triplet_loss) if compiled else batch_all_triplet_loss
-    loss, fraction = function(tf.constant(labels), tf.constant(embeddings, dtype), MARGIN, squared)
-    expected_loss, expected_fraction = oracles.batch_all(labels, embeddings, MARGIN, squared)
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(fraction, expected_fraction, rtol=1e-6)
-
-
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "tf.function"])
-@pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_batch_hard_triplet_loss(batch, squared, compiled, dtype):
-    labels, embeddings = batch
-    function = tf.function(batch_hard_triplet_loss) if compiled else batch_hard_triplet_loss
-    loss = function(tf.constant(labels), tf.constant(embeddings, dtype), MARGIN, squared)
-    np.testing.assert_allclose(loss, oracles.batch_hard(labels, embeddings, MARGIN, squared), rtol=1e-5, atol=1e-6)
-
-
-def test_batch_hard_leaves_out_anchors_without_a_triplet():
-    """By hand: class A at 0 and 1, a single image of class B at 3; only the two of class A are anchors."""
+def test_simple_batch_hard_triplet_loss():
+    """The single image of class B has no positive and does not count."""
     labels, embeddings = tf.constant([0, 0, 1]), tf.constant([[0.0], [1.0], [3.0]])
     assert float(batch_hard_triplet_loss(labels, embeddings, 2.5)) == pytest.approx((0.5 + 1.5) / 2)
+    soft = (np.log1p(np.exp(1 - 3)) + np.log1p(np.exp(1 - 2))) / 2
+    assert float(batch_hard_triplet_loss(labels, embeddings, "soft")) == pytest.approx(soft)
 
 
-def test_hardest_distances_are_means_over_the_anchors_that_have_one():
+def test_simple_semi_hard_triplet_loss():
+    """Class A at 0 and 2, class B at 1, 3 and 6, margin 1.5; the pairs of class A, by hand.
+
+    Anchor 0, positive at distance 2: of 1, 3, 6 the nearest farther one is 3: 2 - 3 + 1.5 = 0.5. Anchor 2: of 1, 1, 4
+    it is 4: 2 - 4 + 1.5 < 0. Anchor 1: positives 2 (negatives 1, 1: none is farther, the farthest is 1: 2.5) and 5
+    (5.5). Anchor 3: positives 2 (negatives 3, 1: 0.5) and 3 (3 is not farther than 3, so the farthest: 1.5). Anchor 6:
+    positives 5 and 3 (negatives 6, 4: 5 - 6 + 1.5 = 0.5 and 3 - 4 + 1.5 = 0.5).
+    """
+    labels, embeddings = tf.constant([0, 0, 1, 1, 1]), tf.constant([[0.0], [2.0], [1.0], [3.0], [6.0]])
+    expected = (0.5 + 0 + 2.5 + 5.5 + 0.5 + 1.5 + 0.5 + 0.5) / 8
+    assert float(batch_semi_hard_triplet_loss(labels, embeddings, 1.5)) == pytest.approx(expected)
+    # Semi-hard in the strict sense are the 3 for anchor 0, the 3 for anchor 3 and both for anchor 6.
+    loss = batch_random_semi_hard_triplet_loss(labels, embeddings, 1.5, SEED)
+    assert float(loss) == pytest.approx(0.5)
+
+
+def test_simple_contrastive_loss():
+    """Distance 1 in a class: 1 / 2; 3 and 2 between the classes, margin 2.5: 0 and 0.5^2 / 2."""
     labels, embeddings = tf.constant([0, 0, 1]), tf.constant([[0.0], [1.0], [3.0]])
-    for strategy in triplet_loss.STRATEGIES.values():
-        sums = strategy(labels, embeddings, MARGIN, False)
-        assert [float(part) for part in sums["hardest_positive_dist"]] == [1.0 + 1.0, 2.0]
-        assert [float(part) for part in sums["hardest_negative_dist"]] == [3.0 + 2.0 + 2.0, 3.0]
+    assert float(contrastive_loss(labels, embeddings, 2.5)) == pytest.approx((0.5 + 0 + 0.125) / 3)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("squared", [False, True])
-def test_gradients_against_finite_differences(loss, squared):
-    function, oracle = LOSSES[loss]
+# ---------------------------------------------------------------------------------------- against the oracles
+
+
+def check_against_oracles(strategy, distance, labels, embeddings, margin, compiled, dtype):
+    function = tf.function(values) if compiled else values
+    seen = function(strategy, tf.constant(labels), tf.constant(embeddings, dtype), margin, distance)
+    if strategy in ORACLES:
+        expected = ORACLES[strategy](labels, embeddings, margin, distance)
+        np.testing.assert_allclose(seen["loss"], expected, rtol=2e-5, atol=1e-6)
+    plotted = oracles.statistics(labels, embeddings, 0.0 if margin == "soft" else margin, distance)
+    assert set(seen) == {"loss", *plotted}
+    for name, expected in plotted.items():
+        np.testing.assert_allclose(seen[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert seen[name].dtype == dtype
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "tf.function"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_losses_and_statistics(batch, strategy, distance, compiled):
+    check_against_oracles(strategy, distance, *batch, MARGIN, compiled, tf.float64)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_losses_and_statistics_in_float32(strategy):
+    check_against_oracles(strategy, "euclidean", *BATCHES["random"], MARGIN, True, tf.float32)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_batch_all_triplet_loss(batch, distance):
+    labels, embeddings = batch
+    loss, fraction = batch_all_triplet_loss(tf.constant(labels), tf.constant(embeddings), MARGIN, distance=distance)
+    np.testing.assert_allclose(loss, oracles.batch_all(labels, embeddings, MARGIN, distance), rtol=1e-6, atol=1e-12)
+    expected = oracles.statistics(labels, embeddings, MARGIN, distance)["fraction_positive_triplets"]
+    np.testing.assert_allclose(fraction, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("margin", [MARGIN, "soft"])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_batch_hard_triplet_loss(batch, distance, margin):
+    labels, embeddings = batch
+    loss = batch_hard_triplet_loss(tf.constant(labels), tf.constant(embeddings), margin, distance=distance)
+    np.testing.assert_allclose(loss, oracles.batch_hard(labels, embeddings, margin, distance), rtol=1e-6, atol=1e-7)
+
+
+# Whole numbers: distances tie with each other and with the margin all the time, and exactly.
+whole_batches = st.integers(1, 12).flatmap(
+    lambda size: st.tuples(
+        st.lists(st.integers(-1, 3), min_size=size, max_size=size),
+        st.lists(st.tuples(*[st.integers(-3, 3)] * 2), min_size=size, max_size=size),
+    )
+)
+
+
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.given(whole_batches, st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from(DISTANCES[:2]))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ties_and_label_patterns(strategy, whole, margin, distance):
+    labels, embeddings = np.array(whole[0]), np.array(whole[1], float)
+    check_against_oracles(strategy, distance, labels, embeddings, margin, False, tf.float32)
+
+
+def test_random_semi_hard_negatives_are_semi_hard_and_drawn_evenly():
+    """Each pair's loss is that of one of its semi-hard negatives, so the mean over many draws is known."""
     labels, embeddings = BATCHES["random"]
-    variable = tf.Variable(embeddings)
-    with tf.GradientTape() as tape:
-        value = function(tf.constant(labels), variable, MARGIN, squared)
-    gradient = tape.gradient(value, variable).numpy()
+    pairs = oracles.semi_hard_losses(labels, embeddings, 1.0)
+    assert len(pairs) > 10 and max(len(losses) for losses in pairs) > 3
+    drawn = tf.function(batch_random_semi_hard_triplet_loss)
+    losses = [
+        float(drawn(tf.constant(labels), tf.constant(embeddings), 1.0, tf.constant([230, step]))) for step in range(400)
+    ]
+    assert np.mean([min(losses) for losses in pairs]) <= min(losses)
+    assert max(losses) <= np.mean([max(losses) for losses in pairs])
+    spread = np.sqrt(sum(np.var(losses) for losses in pairs)) / len(pairs)
+    assert np.std(losses) == pytest.approx(spread, rel=0.2)
+    assert np.mean(losses) == pytest.approx(np.mean([np.mean(losses) for losses in pairs]), abs=4 * spread / 20)
+    again = drawn(tf.constant(labels), tf.constant(embeddings), 1.0, tf.constant([230, 7]))
+    assert float(again) == losses[7]
+
+
+# ---------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("margin", [MARGIN, "soft"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", ORACLES)
+def test_gradients_against_finite_differences(strategy, distance, margin):
+    if margin == "soft" and strategy != "batch_hard":
+        pytest.skip("only batch hard has a soft margin")
+    labels, embeddings = BATCHES["random"]
+    _, gradient = loss_and_gradient(strategy, labels, embeddings, distance=distance, margin=margin)
     direction = np.random.default_rng(1).normal(size=embeddings.shape)
     step = 1e-6
-    ahead = oracle(labels, embeddings + step * direction, MARGIN, squared)
-    behind = oracle(labels, embeddings - step * direction, MARGIN, squared)
+    ahead, behind = (
+        ORACLES[strategy](labels, embeddings + sign * step * direction, margin, distance) for sign in (1, -1)
+    )
     np.testing.assert_allclose(np.sum(gradient * direction), (ahead - behind) / (2 * step), rtol=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_gradients_are_finite_at_duplicates(loss):
-    function, _ = LOSSES[loss]
-    variable = tf.Variable(np.ones((8, 4), np.float32))
-    with tf.GradientTape() as tape:
-        value = function(tf.constant([0, 0, 1, 1, 2, 2, 3, 3]), variable, MARGIN)
-    assert float(value) == pytest.approx(MARGIN)  # every distance is 0: the loss is stuck at the margin
-    assert np.isfinite(tape.gradient(value, variable)).all()
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("squared", [False, True])
-def test_invariances(loss, squared):
-    function, _ = LOSSES[loss]
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_gradient_of_random_semi_hard_is_that_of_its_loss(distance):
     labels, embeddings = BATCHES["random"]
-    expected = function(tf.constant(labels), tf.constant(embeddings), MARGIN, squared)
+    _, gradient = loss_and_gradient("batch_random_semi_hard", labels, embeddings, distance=distance)
+    direction = np.random.default_rng(1).normal(size=embeddings.shape)
+    ahead, behind = (
+        loss_and_gradient("batch_random_semi_hard", labels, embeddings + sign * 1e-6 * direction, distance=distance)[0]
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(np.sum(gradient * direction), (ahead - behind) / 2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_are_finite_at_duplicates_and_at_zero(strategy, distance):
+    for embeddings in (np.ones((8, 4), np.float32), np.zeros((8, 4), np.float32)):
+        loss, gradient = loss_and_gradient(strategy, [0, 0, 1, 1, 2, 2, 3, 3], embeddings, distance=distance)
+        assert np.isfinite(loss)
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]])
+@pytest.mark.parametrize("strategy", set(STRATEGIES) - {"contrastive"})
+def test_a_batch_without_triplets_has_loss_and_gradient_zero(strategy, labels):
+    loss, gradient = loss_and_gradient(strategy, labels, np.random.default_rng(0).normal(size=(4, 3)))
+    assert loss == 0
+    assert not gradient.any()
+
+
+# ---------------------------------------------------------------------------------------- invariances and limits
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", ORACLES)
+def test_invariances(strategy, distance):
+    labels, embeddings = BATCHES["random"]
+    expected, gradient = loss_and_gradient(strategy, labels, embeddings, distance=distance)
     order = np.random.default_rng(2).permutation(len(labels))
-    permuted = function(tf.constant(labels[order]), tf.constant(embeddings[order]), MARGIN, squared)
-    translated = function(tf.constant(labels), tf.constant(embeddings + 3.0), MARGIN, squared)
-    np.testing.assert_allclose([permuted, translated], [expected, expected], rtol=1e-9)
+    permuted = loss_and_gradient(strategy, labels[order] * 7 - 3, embeddings[order], distance=distance)
+    np.testing.assert_allclose(permuted[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(permuted[1], gradient[order], atol=1e-12)
+    moved = embeddings * 3.0 if distance == "cosine" else embeddings + 3.0
+    np.testing.assert_allclose(loss_and_gradient(strategy, labels, moved, distance=distance)[0], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("strategy", triplet_loss.STRATEGIES)
-def test_nan_in_nan_out(strategy):
-    embeddings = np.random.default_rng(0).normal(size=(6, 3))
-    embeddings[2, 1] = np.nan
-    sums = triplet_loss.STRATEGIES[strategy](tf.constant([0, 0, 0, 1, 1, 1]), tf.constant(embeddings), MARGIN, False)
-    assert np.isnan(float(triplet_loss.mean(*sums["loss"])))
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nan_in_nan_out(strategy, distance):
+    for image in range(6):
+        embeddings = np.random.default_rng(0).normal(size=(6, 3))
+        embeddings[image, 1] = np.nan
+        assert np.isnan(loss_and_gradient(strategy, [0, 0, 0, 1, 1, 1], embeddings, distance=distance)[0])
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e15])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", set(STRATEGIES) - {"contrastive"})
+def test_extreme_scales(strategy, distance, scale):
+    labels, embeddings = BATCHES["random"]
+    loss, gradient = loss_and_gradient(strategy, labels, (scale * embeddings).astype(np.float32), distance=distance)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    if strategy in ORACLES and distance == "cosine":
+        assert loss == pytest.approx(ORACLES[strategy](labels, embeddings, MARGIN, "cosine"), rel=1e-5)
 
 
 def test_counts_beyond_what_float32_can_count():
-    """408 images of 2 classes that all coincide: 408 x 203 x 204 triplets, more than 2^24, all of loss `margin`."""
-    labels = tf.constant([0, 1] * 204)
-    sums = triplet_loss.STRATEGIES["batch_all"](labels, tf.zeros((408, 2)), MARGIN, False)
+    """1024 images of 2 classes that all coincide: 1024 x 511 x 512 triplets, 16 times 2^24, all of loss `margin`."""
+    labels = tf.constant([0, 1] * 512)
+    sums = STRATEGIES["batch_all"](labels, tf.zeros((1024, 2)), MARGIN, "euclidean", SEED)
     positive, valid = (int(part) for part in sums["fraction_positive_triplets"])
-    assert positive == valid == 408 * 203 * 204 > 2**24
+    assert positive == valid == 1024 * 511 * 512 > 2**24
+    assert float(triplet_loss.mean(*sums["loss"])) == MARGIN
+
+
+def test_a_large_batch_is_exact():
+    """The value to 1e-6 of the float64 sum over all 84 million triplets of 1,024 images in 10 classes."""
+    rng = np.random.default_rng(0)
+    labels, embeddings = rng.integers(0, 10, 1024), rng.normal(size=(1024, 64)).astype(np.float32)
+    points = embeddings.astype(np.float64)
+    square = np.sum(points**2, axis=1)
+    d = np.sqrt(np.maximum(square[:, None] - 2 * points @ points.T + square, 0))
+    total, active, valid = 0.0, 0, 0
+    for a in range(1024):
+        positives = d[a][(labels == labels[a]) & (np.arange(1024) != a)]
+        losses = positives[:, None] - d[a][labels != labels[a]] + MARGIN
+        total, active, valid = total + losses[losses > 0].sum(), active + (losses > 0).sum(), valid + losses.size
+    loss, fraction = batch_all_triplet_loss(tf.constant(labels), tf.constant(embeddings), MARGIN)
+    assert float(loss) == pytest.approx(total / active, rel=1e-6)
+    assert float(fraction) == pytest.approx(active / valid, rel=1e-6)
+
+
+def test_an_unknown_batch_size():
+    function = tf.function(
+        lambda labels, embeddings: values("batch_all", labels, embeddings)["loss"],
+        input_signature=[tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None, None), tf.float64)],
+    )
+    for name in ("random", "singletons", "one image"):
+        labels, embeddings = BATCHES[name]
+        np.testing.assert_allclose(function(labels, embeddings), oracles.batch_all(labels, embeddings, MARGIN))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("labels", [tf.zeros((4, 1)), tf.zeros((4, 3)), tf.zeros(())])
+def test_labels_of_another_shape_are_refused(strategy, labels):
+    with pytest.raises(ValueError, match=r"Expected labels of shape \(B,\), .* Received: shape"):
+        values(strategy, labels, tf.zeros((4, 2)))
+
+
+def test_embeddings_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"Expected embeddings of shape \(B, D\). Received: shape \(4, 2, 2\)"):
+        values("batch_all", tf.zeros(4), tf.zeros((4, 2, 2)))
+
+
+def test_an_unknown_word_for_a_margin_is_refused():
+    with pytest.raises(ValueError, match=r'Expected margin to be a number or "soft"\. Received: \'hard\''):
+        values("batch_hard", tf.constant([0, 0, 1]), tf.zeros((3, 2)), "hard")
+
+
+# ---------------------------------------------------------------------------------------- triplets chosen before
+
+
+@pytest.mark.parametrize("margin", [MARGIN, "soft"])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_triplet_loss(distance, margin):
+    anchor, positive, negative = np.random.default_rng(0).normal(size=(3, 9, 4))
+    expected = np.mean(
+        [
+            oracles.hinge(oracles.distance(a, p, distance) - oracles.distance(a, n, distance), margin)
+            for a, p, n in zip(anchor, positive, negative, strict=True)
+        ]
+    )
+    tensors = (tf.constant(x) for x in (anchor, positive, negative))
+    np.testing.assert_allclose(triplet_loss.triplet_loss(*tensors, margin, distance), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_triplet_loss_with_several_negatives(distance):
+    rng = np.random.default_rng(0)
+    anchor, positive, negatives = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)), rng.normal(size=(9, 5, 4))
+    negatives[0] = anchor[0]  # none is farther than the positive
+    expected = []
+    for a, p, several in zip(anchor, positive, negatives, strict=True):
+        to_positive = oracles.distance(a, p, distance)
+        to_negatives = [oracles.distance(a, n, distance) for n in several]
+        farther = [d for d in to_negatives if d > to_positive]
+        expected.append(max(to_positive - (min(farther) if farther else max(to_negatives)) + MARGIN, 0))
+    tensors = (tf.constant(x) for x in (anchor, positive, negatives))
+    np.testing.assert_allclose(triplet_loss.triplet_loss(*tensors, MARGIN, distance), np.mean(expected), rtol=1e-9)
+
+
+def test_triplet_loss_has_the_right_sign():
+    """A positive at the anchor and a negative far away cost nothing; the other way round they do."""
+    zero, far = tf.zeros((1, 2)), tf.constant([[3.0, 4.0]])
+    assert float(triplet_loss.triplet_loss(zero, zero, far, 0.5)) == 0
+    assert float(triplet_loss.triplet_loss(zero, far, zero, 0.5)) == 5.5
+    assert float(triplet_loss.triplet_loss(zero, far, zero[:, tf.newaxis], 0.5)) == 5.5

@@ -1,0 +1,78 @@
+"""The Keras classes: the same numbers as the functions, in `compile` and after saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import losses, triplet_loss
+from model.tests.experiments import digits
+
+CLASSES = {
+    losses.BatchAllTripletLoss: lambda *args, **options: triplet_loss.batch_all_triplet_loss(*args, **options)[0],
+    losses.BatchHardTripletLoss: triplet_loss.batch_hard_triplet_loss,
+    losses.BatchSemiHardTripletLoss: triplet_loss.batch_semi_hard_triplet_loss,
+    losses.ContrastiveLoss: triplet_loss.contrastive_loss,
+}
+EVERY = [*CLASSES, losses.BatchRandomSemiHardTripletLoss]
+LABELS = tf.constant([0, 0, 1, 1, 2, 2, 2])
+EMBEDDINGS = tf.constant(np.random.default_rng(0).normal(size=(7, 3)), tf.float32)
+
+
+@pytest.mark.parametrize("distance", triplet_loss.DISTANCES)
+@pytest.mark.parametrize("loss", CLASSES)
+def test_a_class_gives_what_its_function_gives(loss, distance):
+    expected = CLASSES[loss](LABELS, EMBEDDINGS, 0.7, distance=distance)
+    assert float(loss(margin=0.7, distance=distance)(LABELS, EMBEDDINGS)) == float(expected)
+
+
+def test_the_soft_margin():
+    expected = triplet_loss.batch_hard_triplet_loss(LABELS, EMBEDDINGS, "soft")
+    assert float(losses.BatchHardTripletLoss("soft")(LABELS, EMBEDDINGS)) == float(expected)
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_a_class_survives_serialization(loss):
+    original = loss(margin=0.7, distance="cosine")
+    restored = keras.losses.deserialize(keras.losses.serialize(original))
+    assert type(restored) is loss
+    assert restored.get_config() == original.get_config()
+    assert float(restored(LABELS, EMBEDDINGS)) == float(original(LABELS, EMBEDDINGS))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("loss", EVERY)
+def test_a_model_compiled_with_it_learns_and_can_be_saved(loss, tmp_path):
+    data = digits().train
+    images, labels = data.images[:512] / 255, data.labels[:512]
+    dense = keras.layers.Dense(8, kernel_initializer=keras.initializers.GlorotUniform(1))
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+    model.compile(keras.optimizers.Adam(0.01), loss=loss(margin=1.0))
+    before = model.evaluate(images, labels, batch_size=128, verbose=0)
+    model.fit(images, labels, batch_size=128, epochs=5, shuffle=False, verbose=0)
+    after = model.evaluate(images, labels, batch_size=128, verbose=0)
+    assert after < before
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    if loss is not losses.BatchRandomSemiHardTripletLoss:  # it draws anew
+        assert restored.evaluate(images, labels, batch_size=128, verbose=0) == pytest.approx(after, rel=1e-5)
+
+
+def test_random_negatives_differ_from_batch_to_batch_and_repeat_with_the_seed():
+    first, second = (losses.BatchRandomSemiHardTripletLoss(margin=3.0, seed=5) for _ in range(2))
+    drawn = [float(first(LABELS, EMBEDDINGS)) for _ in range(8)]
+    assert len(set(drawn)) > 1
+    assert drawn == [float(second(LABELS, EMBEDDINGS)) for _ in range(8)]
+
+
+def test_labels_stay_what_they_are():
+    """2^24 and 2^24 + 1 are two classes, although float32 cannot tell."""
+    labels = tf.constant([2**24, 2**24, 2**24 + 1])
+    assert float(losses.BatchAllTripletLoss(margin=9.0)(labels, EMBEDDINGS[:3])) > 0
+
+
+def test_sample_weights_and_columns_of_labels_are_refused():
+    with pytest.raises(ValueError, match="Expected no sample weights"):
+        losses.BatchAllTripletLoss()(LABELS, EMBEDDINGS, sample_weight=tf.ones(7))
+    with pytest.raises(ValueError, match=r"Expected labels of shape \(B,\)"):
+        losses.BatchAllTripletLoss()(LABELS[:, tf.newaxis], EMBEDDINGS)
