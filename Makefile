@@ -31,6 +31,7 @@ proofs: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.triplet_loss
 
 schema: $(VENV)/installed
 	$(BIN)/python -m model.params > experiments/params.schema.json

@@ -253,11 +253,12 @@ class Estimator:
                 last = step == max_steps or stop.signal_number is not None
                 evaluation_due = eval_spec and (step == max_steps or step % eval_spec.every_steps < 1)
                 checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
+                report_due = step == max_steps or step % config.save_summary_steps == 0
 
-                if checkpoint_due or step % config.save_summary_steps == 0:
+                if checkpoint_due or report_due:
                     scalars = _scalars(result)
                     self._guard(step, scalars["loss"])
-                if last or step % config.save_summary_steps == 0:
+                if report_due:
                     progress.report(step, scalars, result.images)
                 if eval_spec and evaluation_due:
                     scores = evaluator.evaluate()

@@ -274,6 +274,7 @@ def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, mon
     assert run.latest_checkpoint().name == "step-00000008"  # the step was finished
     train(tmp_path / "stopped")
     assert final_tensors(tmp_path / "stopped") == final_tensors(tmp_path / "whole")
+    assert {step for _, step in scalars(tmp_path / "stopped")} == {step for _, step in scalars(tmp_path / "whole")}
 
 
 def test_a_loss_that_is_not_a_number_stops_before_it_is_saved(tmp_path):

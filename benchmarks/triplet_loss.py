@@ -1,0 +1,185 @@
+"""Time and memory of every loss, value and gradient, beside what others do.
+
+`python -m benchmarks.triplet_loss` takes batches of 64 to 8,192 random embeddings (D = 64, 10 classes) and measures
+each strategy, the same loss over the B x B x B tensor ("naive"), semi-hard mining over B^2 x B tiles as TensorFlow
+Addons did it ("tiled"), and pytorch-metric-learning where it is installed (`pip install -r requirements-bench.txt`).
+At each size all take turns; the time is the median of the turns. Memory is the highest that a new process reaches
+during its first call at that size, above what it had after a call at a small one (Linux). The last rows give the
+exponent of B with which the time grows from 512 on.
+"""
+
+import argparse
+import functools
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from model import hardware
+
+_SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_LARGEST = {"naive batch_all": 512, "tiled semi_hard": 512, "pml TripletMarginLoss": 1024}  # 4 GB and 10 s there
+_MARGIN = 0.5
+
+Step = Callable[[], None]  # computes value and gradient, and waits for them
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # what a new process is asked for
+    options = parser.parse_args()
+    device = hardware.start_tensorflow()
+    if options.memory_of:
+        print(_peak_memory(options.memory_of, options.sizes[0]))
+        return
+    print(device)
+    print(f"\n{'B':>6}  {'loss':<24}{'ms':>12}{'MB':>10}")
+    times: dict[str, dict[int, float]] = {}
+    for size in options.sizes:
+        steps = {name: make(*_batch(size)) for name, make in _contenders().items() if size <= _LARGEST.get(name, size)}
+        for step in steps.values():
+            step()  # compiles
+        turns = [{name: _seconds(step) for name, step in steps.items()} for _ in range(options.turns)]
+        for name in steps:
+            times.setdefault(name, {})[size] = statistics.median(turn[name] for turn in turns)
+            arguments = ["--memory_of", name, "--sizes", str(size)]
+            command = [sys.executable, "-m", "benchmarks.triplet_loss", *arguments]
+            memory = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            print(f"{size:>6}  {name:<24}{1e3 * times[name][size]:>12,.1f}{memory / 1e6:>10,.0f}", flush=True)
+    for name, seconds in times.items():
+        large = {math.log(size): math.log(value) for size, value in seconds.items() if size >= 512}
+        if len(large) > 2:
+            exponent = statistics.linear_regression(list(large), list(large.values())).slope
+            print(f"{name:<32}grows as B^{exponent:.2f}")
+
+
+def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 10, size), rng.normal(size=(size, 64)).astype(np.float32)
+
+
+def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
+    from model.triplet_loss import STRATEGIES
+
+    contenders: dict[str, Callable[[np.ndarray, np.ndarray], Step]]
+    contenders = {name: functools.partial(_tensorflow_step, _strategy(name)) for name in STRATEGIES}
+    contenders["naive batch_all"] = functools.partial(_tensorflow_step, _naive_batch_all)
+    contenders["tiled semi_hard"] = functools.partial(_tensorflow_step, _tiled_semi_hard)
+    try:
+        import pytorch_metric_learning  # noqa: F401
+    except ImportError:
+        return contenders
+    return {**contenders, "pml TripletMarginLoss": _pytorch_step}
+
+
+def _strategy(name: str):  # type: ignore[no-untyped-def]
+    import tensorflow as tf
+
+    from model import triplet_loss
+
+    def loss(labels, embeddings):  # type: ignore[no-untyped-def]
+        seed = tf.constant([230, 0], tf.int64)
+        return triplet_loss.mean(*triplet_loss.STRATEGIES[name](labels, embeddings, _MARGIN, "euclidean", seed)["loss"])
+
+    return loss
+
+
+def _naive_batch_all(labels, embeddings):  # type: ignore[no-untyped-def]
+    """Batch all as its definition says it."""
+    import tensorflow as tf
+
+    from model.triplet_loss import _get_triplet_mask, pairwise_distances
+
+    distances = pairwise_distances(embeddings)
+    losses = distances[:, :, tf.newaxis] - distances[:, tf.newaxis, :] + _MARGIN
+    losses = tf.maximum(tf.where(_get_triplet_mask(labels), losses, 0.0), 0.0)
+    return tf.reduce_sum(losses) / tf.cast(tf.math.count_nonzero(losses), tf.float32)
+
+
+def _tiled_semi_hard(labels, embeddings):  # type: ignore[no-untyped-def]
+    """Semi-hard mining with a row of B candidates for each of the B^2 pairs."""
+    import tensorflow as tf
+
+    from model.triplet_loss import (
+        _get_anchor_negative_triplet_mask,
+        _get_anchor_positive_triplet_mask,
+        pairwise_distances,
+    )
+
+    distances = pairwise_distances(embeddings)
+    size = tf.shape(distances)[0]
+    candidates = tf.reshape(tf.tile(distances[:, tf.newaxis], [1, size, 1]), [-1, size])  # (B^2, B)
+    negative = _get_anchor_negative_triplet_mask(labels)
+    tiled = tf.reshape(tf.tile(negative[:, tf.newaxis], [1, size, 1]), [-1, size])  # (B^2, B)
+    farther = tf.logical_and(tiled, candidates > tf.reshape(distances, [-1, 1]))
+    nearest = tf.reshape(tf.reduce_min(tf.where(farther, candidates, candidates.dtype.max), axis=1), [size, size])
+    exists = tf.reshape(tf.reduce_any(farther, axis=1), [size, size])
+    farthest = tf.reduce_max(tf.where(negative, distances, 0.0), axis=1, keepdims=True)
+    losses = tf.maximum(distances - tf.where(exists, nearest, farthest) + _MARGIN, 0.0)
+    positive = _get_anchor_positive_triplet_mask(labels)
+    return tf.reduce_sum(tf.where(positive, losses, 0.0)) / tf.cast(tf.math.count_nonzero(positive), tf.float32)
+
+
+def _tensorflow_step(loss, labels: np.ndarray, embeddings: np.ndarray) -> Step:  # type: ignore[no-untyped-def]
+    import tensorflow as tf
+
+    labels, variable = tf.constant(labels), tf.Variable(embeddings)
+
+    @tf.function
+    def value_and_gradient():  # type: ignore[no-untyped-def]
+        with tf.GradientTape() as tape:
+            value = loss(labels, variable)
+        return value, tape.gradient(value, variable)
+
+    def step() -> None:
+        for result in value_and_gradient():
+            result.numpy()
+
+    return step
+
+
+def _pytorch_step(labels: np.ndarray, embeddings: np.ndarray) -> Step:
+    import torch
+    from pytorch_metric_learning import distances, losses
+
+    loss = losses.TripletMarginLoss(margin=_MARGIN, distance=distances.LpDistance(normalize_embeddings=False))
+    classes = torch.tensor(labels)
+
+    def step() -> None:
+        points = torch.tensor(embeddings, requires_grad=True)
+        loss(points, classes).backward()
+
+    return step
+
+
+def _seconds(step: Step) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def _peak_memory(name: str, size: int) -> float:
+    """Returns the bytes that the first call takes at its worst, in a process that has done nothing else."""
+    _contenders()[name](*_batch(32))()
+    step = _contenders()[name](*_batch(size))
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew
+    step()
+    return max(0.0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+if __name__ == "__main__":
+    main()
