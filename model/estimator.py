@@ -273,6 +273,12 @@ class Estimator:
 
         if stop.signal_number is not None and step < max_steps:
             raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
+        if eval_spec and eval_spec.gives_up(learner.state):
+            state = learner.state
+            _log.info(
+                "Stopped early at step %d: %s was best at step %d (%.4f); the last weights are scored.",
+                state.global_step, state.watched_metric, state.best_step, state.best_value,
+            )  # fmt: skip
         return scores
 
     def _guard(self, step: int, loss: float) -> None:

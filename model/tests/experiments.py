@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from model import checkpoints, datasets
+from model.errors import UserError
 from model.estimator import Estimator, RunConfig
 from model.model_fn import model_fn
 from model.params import Params
@@ -21,6 +23,15 @@ SMALL = {
 def digits():
     """scikit-learn's digits, 8x8x1."""
     return datasets.load("digits")
+
+
+def error_of(*args, **kwargs) -> str:
+    """The message, one line, with which `datasets.load` refuses its arguments."""
+    with pytest.raises(UserError) as caught:
+        datasets.load(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def estimator(model_dir, config=None, **changes):

@@ -8,7 +8,7 @@ import pytest
 
 from model import datasets
 from model.datasets import Split, load
-from model.errors import UserError
+from model.tests.experiments import error_of
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -32,14 +32,6 @@ FACTS: dict[str, dict] = {
         ],
     },
 }
-
-
-def error_of(*args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        load(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # Which source

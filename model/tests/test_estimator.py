@@ -232,12 +232,14 @@ def test_early_stopping_by_hand():
     assert (other.best_value, other.best_step, other.evaluations_without_best) == (0.1, 5, 0)
 
 
-def test_early_stopping_stops_and_stays_stopped(tmp_path, monkeypatch):
+def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
     monkeypatch.setattr(metrics, "recall_at_1", lambda *_: next(values))
     run = estimator(tmp_path)
     spec = TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 5, "recall_at_1", patience=2)
-    assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
+    with caplog.at_level("INFO"):
+        assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
+    assert "Stopped early at step 20: recall_at_1 was best at step 10 (0.9000); the last weights" in caplog.text
     assert run.latest_checkpoint().name == "step-00000020"
     assert train_and_evaluate(estimator(tmp_path), *spec) is None
     assert run.latest_checkpoint().name == "step-00000020"

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from model import tfds_source
 from model.datasets import load
-from model.errors import UserError
+from model.tests.experiments import error_of
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.random.default_rng(7).integers(0, 256, (30, 5, 4, 3), np.uint8)
@@ -97,14 +97,6 @@ class SmallMissingModule(SmallSet):
 class SmallBroken(SmallSet):
     def kind(self, i):
         raise RuntimeError("first line\nsecond line")
-
-
-def error_of(*args, **kwargs) -> str:
-    with pytest.raises(UserError) as caught:
-        load(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def as_set(split) -> set[tuple[bytes, int]]:
