@@ -16,13 +16,16 @@ anchor's K positives, which a binary search finds. The file explains itself from
 4. the losses of triplets that were chosen before ("offline")
 5. `STRATEGIES`, the dict that `triplet_strategy` names
 
-Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging.
+Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging. All of it works
+in functions with `jit_compile=True`; these have to know the shapes before they know the labels, and count with K = B.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 # What a strategy says of a batch: for each quantity, the sum of its terms and how many terms there are, so that
 # a mean over many batches is a mean over terms and not a mean of means.
@@ -54,12 +57,24 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
         embeddings = _unit_length(embeddings)
         distances = tf.maximum(1.0 - tf.matmul(embeddings, embeddings, transpose_b=True), 0.0)  # (B, B)
         return tf.linalg.set_diag(distances, tf.zeros_like(distances[0]))
+    return _root(_square_distances(embeddings), distance)
+
+
+@tf.custom_gradient
+def _square_distances(embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Computes ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2 between every two embeddings: (B, D) -> (B, B)."""
     dot_product = tf.matmul(embeddings, embeddings, transpose_b=True)  # (B, B)
     # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
     square_norm = tf.linalg.diag_part(dot_product)  # (B,)
     distances = square_norm[:, tf.newaxis] - 2.0 * dot_product + square_norm[tf.newaxis, :]  # (B, B)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        # The sum over b of 2 (u(a, b) + u(b, a)) (a - b): one product instead of the two that TensorFlow would take.
+        weights = upstream + tf.transpose(upstream)  # (B, B)
+        return 2.0 * (tf.reduce_sum(weights, axis=1, keepdims=True) * embeddings - tf.matmul(weights, embeddings))
+
     # Rounding can leave a small negative number where the distance is 0.
-    return _root(tf.maximum(distances, 0.0), distance)
+    return tf.maximum(distances, 0.0), gradient
 
 
 def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
@@ -114,11 +129,12 @@ class _Batch(NamedTuple):
     """The distances of a batch, from each of its images as the anchor."""
 
     distances: tf.Tensor  # (B, B)
-    positives: tf.Tensor  # (B, K) those to the anchor's positives, +inf where there is none
+    positives: tf.Tensor  # (B, K) those to the anchor's positives, ascending, +inf where there are no more
     negatives: tf.Tensor  # (B, B) those to the anchor's negatives, +inf elsewhere
+    is_positive: tf.Tensor  # (B, K)
     is_negative: tf.Tensor  # (B, B)
-    num_positives: tf.Tensor  # (B,)
-    num_negatives: tf.Tensor  # (B,)
+    num_positives: tf.Tensor  # (B, 1)
+    num_negatives: tf.Tensor  # (B, 1)
 
 
 def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
@@ -127,107 +143,118 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch
     distances = pairwise_distances(embeddings, distance)  # (B, B)
     batch_size = tf.shape(distances)[0]
 
-    # In an order that keeps the classes together, the images of a class are a contiguous run.
-    _, class_of, class_sizes = tf.unique_with_counts(labels)  # (C,), (B,), (C,)
-    order = tf.argsort(class_of, stable=True)  # (B,)
-    start = tf.gather(tf.cumsum(class_sizes, exclusive=True), class_of)[:, tf.newaxis]  # (B, 1)
-    size = tf.gather(class_sizes, class_of)[:, tf.newaxis]  # (B, 1)
-    offset = tf.range(tf.reduce_max(class_sizes))[tf.newaxis, :]  # (1, K)
+    # In the order of the labels, the images of a class are a contiguous run.
+    order = tf.argsort(labels, stable=True)  # (B,)
+    ordered = tf.gather(labels, order)  # (B,)
+    start = tf.searchsorted(ordered, labels, side="left")[:, tf.newaxis]  # (B, 1)
+    size = tf.searchsorted(ordered, labels, side="right")[:, tf.newaxis] - start  # (B, 1)
+    # XLA has to know K before it sees a label.
+    offset = tf.range(batch_size if _inside_xla() else tf.reduce_max(size))[tf.newaxis, :]  # (1, K)
     column = tf.gather(order, tf.minimum(start + offset, batch_size - 1))  # (B, K)
     other = tf.logical_and(offset < size, column != tf.range(batch_size)[:, tf.newaxis])  # (B, K) not the anchor
-    positives = tf.where(other, tf.gather(distances, column, batch_dims=1), float("inf"))  # (B, K)
+    unsorted = tf.where(other, tf.gather(tf.stop_gradient(distances), column, batch_dims=1), float("inf"))  # (B, K)
+    column = tf.gather(column, tf.argsort(unsorted, axis=1), batch_dims=1)  # (B, K)
+    is_positive = offset < size - 1  # (B, K)
 
     is_negative = _get_anchor_negative_triplet_mask(labels)  # (B, B)
     return _Batch(
         distances,
-        positives,
-        tf.where(is_negative, distances, float("inf")),
-        is_negative,
-        num_positives=size[:, 0] - 1,
-        num_negatives=batch_size - size[:, 0],
+        positives=tf.where(is_positive, tf.gather(distances, column, batch_dims=1), float("inf")),
+        negatives=tf.where(is_negative, distances, float("inf")),
+        is_positive=is_positive,
+        is_negative=is_negative,
+        num_positives=size - 1,
+        num_negatives=batch_size - size,
     )
 
 
 def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
-    """Finds for each value how many thresholds of its row are smaller: a binary search in T numbers.
+    """Finds for each value how many thresholds of its row are smaller: a binary search in K numbers.
 
     Args:
-        thresholds: Tensor of shape (B, T), ascending.
+        thresholds: Tensor of shape (B, K), ascending.
         values: Tensor of shape (B, N).
         side: "left" counts the thresholds < value, "right" those <= value.
 
     Returns:
-        int32 tensor of shape (B, N), from 0 to T.
+        int32 tensor of shape (B, N), from 0 to K.
     """
-    return tf.searchsorted(tf.stop_gradient(thresholds), tf.stop_gradient(values), side=side)
+    thresholds, values = tf.stop_gradient(thresholds), tf.stop_gradient(values)
+    inside_xla = _inside_xla()
+    large = (values.shape.num_elements() or 0) >= _WORTH_COMPILING and not tf.config.list_logical_devices("GPU")
+    if not inside_xla and not large:
+        return tf.searchsorted(thresholds, values, side=side)
+    # Rows are filled up to a power of two, so that few different shapes have to be compiled.
+    num_thresholds = tf.shape(thresholds)[1]
+    width = tf.reduce_min(tf.where(num_thresholds < _POWERS_OF_TWO, _POWERS_OF_TWO, _POWERS_OF_TWO[-1]))
+    thresholds = tf.pad(thresholds, [[0, 0], [0, width - num_thresholds]], constant_values=float("inf"))
+    if inside_xla:
+        ranks = _search(thresholds, values, side)
+    else:
+        num_rows = max(1, _SEARCHED_AT_ONCE // values.shape[1])
+        blocks = [slice(start, start + num_rows) for start in range(0, values.shape[0], num_rows)]
+        ranks = tf.concat([_compiled_search(thresholds[rows], values[rows], side) for rows in blocks], axis=0)
+    return tf.minimum(ranks, num_thresholds)  # what was filled up does not count
 
 
-class _Census(NamedTuple):
-    """The triplets of a batch by kind, counted without visiting them. All scalars."""
+def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
+    """Searches without branches: all values take the same steps, each half as long as the one before.
 
-    active_loss: tf.Tensor  # sum of d(a, p) - d(a, n) + margin over the triplets where it is positive
-    num_active: tf.Tensor  # how many these are: d(a, n) < d(a, p) + margin
-    num_hard: tf.Tensor  # triplets with d(a, n) < d(a, p)
-    num_valid: tf.Tensor  # triplets
+    A processor guesses which way a branch goes, and in a binary search it is wrong half of the time: compiled by XLA,
+    this takes a third of the time of `tf.searchsorted`.
 
+    Args:
+        thresholds: Tensor of shape (B, W), ascending, W a power of two; the last is +inf.
+        values: Tensor of shape (B, N).
+        side: As for `_ranks`.
 
-def _take_census(batch: _Batch, margin: float) -> _Census:
-    """Counts the triplets of every kind and sums the losses of the active ones.
-
-    With the threshold t = d(a, p) + margin, a negative has a positive loss exactly if d(a, n) < t: among the anchor's
-    sorted thresholds, with those from its rank on. Count the negatives of each rank, and sum their distances;
-    cumulated along the thresholds this gives the number r of active negatives of every threshold and the sum S of
-    their distances, and so
-
-        sum over n of max(t - d(a, n), 0) = r t - S
-
-    The gradient needs no more either: +r for d(a, p), and minus the number of active thresholds for d(a, n). With the
-    distances d(a, p) themselves among the thresholds, the same search also tells the hard triplets.
+    Returns:
+        int32 tensor of shape (B, N), from 0 to W - 1.
     """
-    thresholds = tf.concat([batch.positives, batch.positives + margin], axis=1)  # (B, 2K)
-    order = tf.argsort(thresholds, axis=1)  # (B, 2K)
-    thresholds = tf.gather(thresholds, order, batch_dims=1)  # (B, 2K) ascending, +inf at the end
-    is_threshold = thresholds < float("inf")  # (B, 2K)
-    has_margin = order >= tf.shape(batch.positives)[1]  # (B, 2K)
+    width = tf.shape(thresholds)[1]
+    before = tf.range(tf.shape(values)[0])[:, tf.newaxis] * width - 1  # (B, 1)
+    position = before + tf.zeros_like(values, tf.int32)  # (B, N) of the last threshold found to be smaller
+    for step in reversed(_POWERS_OF_TWO):
+        # Steps that are longer than a row are known when XLA compiles, which leaves them out.
+        ahead = tf.where(step < width, position + step, 0)  # (B, N)
+        threshold = tf.gather(tf.reshape(thresholds, [-1]), ahead)  # (B, N)
+        smaller = threshold < values if side == "left" else threshold <= values  # (B, N)
+        position = tf.where(tf.logical_and(step < width, smaller), ahead, position)
+    return position - before
 
-    num_ranks = tf.shape(thresholds)[1] + 1
-    ranks = _ranks(thresholds, batch.negatives, side="right")  # (B, B); what is no negative has the last rank
-    nearer = _cumulate(tf.ones_like(batch.distances), ranks, num_ranks)  # (B, 2K) r, negatives nearer than each
-    nearer_sum = _cumulate(batch.distances, ranks, num_ranks)  # (B, 2K) S
 
-    def total(which: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.where(tf.logical_and(is_threshold, which), values, 0.0))
+_compiled_search = tf.function(_search, jit_compile=True)
 
-    num_valid = tf.cast(batch.num_positives, tf.float64) * tf.cast(batch.num_negatives, tf.float64)  # (B,)
-    return _Census(
-        active_loss=total(has_margin, nearer * tf.cast(thresholds, tf.float64) - nearer_sum),
-        num_active=total(has_margin, nearer),
-        num_hard=total(tf.logical_not(has_margin), nearer),
-        num_valid=tf.reduce_sum(num_valid),
-    )
+# With so many values a search takes longer than a millisecond: over many steps it pays to have waited for XLA.
+_WORTH_COMPILING = 2**16
+
+# Values of which XLA keeps every step in memory; many more do not fit into the cache.
+_SEARCHED_AT_ONCE = 2**18
+
+_POWERS_OF_TWO = 2 ** np.arange(31, dtype=np.int32)
+
+
+def _inside_xla() -> bool:
+    """Returns whether this is being traced for a function with `jit_compile=True`."""
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def _num_above(batch: _Batch, ranks: tf.Tensor) -> tf.Tensor:
+    """Counts the thresholds above each negative: (B, B) -> (B, B), 0 for what is no negative."""
+    return tf.maximum(batch.num_positives - ranks, 0)
+
+
+def _num_below(ranks: tf.Tensor, num_thresholds: tf.Tensor) -> tf.Tensor:
+    """Counts the values below each threshold of a row, those of rank 0, up to 1, up to 2, ...: (B, N) -> (B, K)."""
+    bucket, num_buckets = _buckets(ranks, num_thresholds + 1)
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(bucket), bucket, num_buckets)
+    return tf.cumsum(tf.reshape(counts, [-1, num_thresholds + 1])[:, :-1], axis=1)
 
 
 def _buckets(ranks: tf.Tensor, num_ranks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Gives each rank of each row a bucket of its own: the bucket of each value, (B * N,), and how many there are."""
     row = tf.range(tf.shape(ranks)[0])[:, tf.newaxis]  # (B, 1)
     return tf.reshape(row * num_ranks + ranks, [-1]), tf.shape(ranks)[0] * num_ranks
-
-
-def _cumulate(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
-    """Sums in each row the values of rank 0, of ranks up to 1, of ranks up to 2, ...; the last rank is left out.
-
-    Args:
-        values: Tensor of shape (B, N).
-        ranks: int32 tensor of shape (B, N), from 0 to num_ranks - 1.
-        num_ranks: Scalar int32.
-
-    Returns:
-        float64 tensor of shape (B, num_ranks - 1): what float32 rounds away here would add up.
-    """
-    bucket, num_buckets = _buckets(ranks, num_ranks)
-    sums = tf.math.unsorted_segment_sum(tf.reshape(values, [-1]), bucket, num_buckets)
-    sums = tf.reshape(sums, [-1, num_ranks])  # (B, num_ranks)
-    return tf.cumsum(tf.cast(sums[:, :-1], tf.float64), axis=1)
 
 
 # ------------------------------------------------------------------------------ 3. online mining
@@ -389,8 +416,18 @@ def _batch_all(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
     batch = _sort_out(labels, embeddings, distance)
-    census = _take_census(batch, margin)
-    return _sums(batch, census, census.active_loss, census.num_active)
+    # With t = d(a, p) + margin, a triplet is active exactly if d(a, n) < t. Let the positive p have r(a, p) active
+    # negatives and the negative n have c(a, n) active positives. The sum over the active triplets is then
+    #
+    #     sum of t - d(a, n)  =  sum over (a, p) of r t  -  sum over (a, n) of c d(a, n)
+    #
+    # and these counts are its gradient, too: +r for d(a, p) and -c for d(a, n).
+    thresholds = batch.positives + margin  # (B, K)
+    ranks = _ranks(thresholds, batch.negatives, side="right")  # (B, B)
+    c = _num_above(batch, ranks)  # (B, B)
+    r = tf.where(batch.is_positive, _num_below(ranks, tf.shape(thresholds)[1]), 0)  # (B, K)
+    total = _dot(r, tf.where(batch.is_positive, thresholds, 0.0)) - _dot(c, batch.distances)
+    return _sums(batch, margin, total, _total(c))
 
 
 def _batch_hard(
@@ -402,29 +439,27 @@ def _batch_hard(
     positives = tf.where(_get_anchor_positive_triplet_mask(labels), batch.distances, -1.0)  # (B, B)
     hardest_positive = _distance(embeddings, tf.gather(embeddings, tf.argmax(positives, axis=1)), distance)  # (B,)
     hardest_negative = _distance(embeddings, tf.gather(embeddings, tf.argmin(batch.negatives, axis=1)), distance)
-    has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)  # (B,)
+    has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)[:, 0]  # (B,)
     losses = tf.where(has_triplet, _hinge(hardest_positive - hardest_negative, margin), 0.0)  # (B,)
-    census = _take_census(batch, 0.0 if isinstance(margin, str) else margin)
-    return _sums(batch, census, tf.reduce_sum(losses), _count(has_triplet))
+    return _sums(batch, 0.0 if isinstance(margin, str) else margin, tf.reduce_sum(losses), _count(has_triplet))
 
 
 def _batch_semi_hard(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
     batch = _sort_out(labels, embeddings, distance)
-    positives = tf.sort(batch.positives, axis=1)  # (B, K)
     # The negatives of rank 0 are nearer than every positive, or as near; those of rank k + 1 are farther than positive
     # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
     # after k that has one at all.
-    num_ranks = tf.shape(positives)[1] + 1
-    ranks = _ranks(positives, batch.negatives, side="left")  # (B, B)
+    num_ranks = tf.shape(batch.positives)[1] + 1
+    ranks = _ranks(batch.positives, batch.negatives, side="left")  # (B, B)
     nearest = _nearest_of_rank(batch.negatives, ranks, num_ranks)  # (B, K + 1)
-    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), tf.int32), axis=1)  # (B, K + 1) that have a negative
-    next_rank = tf.searchsorted(ranks_so_far, ranks_so_far[:, :-1] + 1, side="left")  # (B, K)
+    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), nearest.dtype), axis=1)  # (B, K + 1) that have a negative
+    next_rank = _ranks(ranks_so_far, ranks_so_far[:, :-1] + 1.0, side="left")  # (B, K)
     semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (B, K)
     farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (B, 1)
     negatives = tf.where(next_rank < num_ranks, semi_hard, farthest)  # (B, K)
-    return _pair_sums(batch, positives, negatives, tf.ones_like(positives, tf.bool), margin)
+    return _pair_sums(batch, negatives, batch.is_positive, margin)
 
 
 def _batch_random_semi_hard(
@@ -440,7 +475,8 @@ def _batch_random_semi_hard(
     length = end - first
     drawn = first + tf.minimum(tf.cast(draw * tf.cast(length, tf.float32), tf.int32), length - 1)
     chosen = tf.gather(order, tf.maximum(drawn, 0), batch_dims=1)  # (B, K)
-    return _pair_sums(batch, batch.positives, tf.gather(batch.distances, chosen, batch_dims=1), length > 0, margin)
+    negatives = tf.gather(batch.distances, chosen, batch_dims=1)  # (B, K)
+    return _pair_sums(batch, negatives, tf.logical_and(batch.is_positive, length > 0), margin)
 
 
 def _contrastive(
@@ -452,16 +488,16 @@ def _contrastive(
     # Both orders of a pair are in the sum, and each image with itself, which costs nothing.
     total = tf.reduce_sum(tf.where(batch.is_negative, repulsion, attraction)) / 2.0
     size = tf.cast(tf.shape(batch.distances)[0], tf.float64)
-    return _sums(batch, _take_census(batch, margin), total, size * (size - 1.0) / 2.0)
+    return _sums(batch, margin, total, size * (size - 1.0) / 2.0)
 
 
-def _pair_sums(batch: _Batch, positives: tf.Tensor, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> Sums:
-    """Sums the losses of (anchor, positive) pairs with one negative each; all of shape (B, K)."""
-    counts = tf.logical_and(counts, tf.logical_and(positives < float("inf"), batch.num_negatives[:, tf.newaxis] > 0))
+def _pair_sums(batch: _Batch, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> Sums:
+    """Sums the losses of (anchor, positive) pairs that have a negative each: all of shape (B, K)."""
+    counts = tf.logical_and(counts, batch.num_negatives > 0)  # (B, K)
     # Padding is taken out before anything is computed of it: a gradient passes both branches of `where`.
-    difference = tf.where(counts, positives, 0.0) - tf.where(counts, negatives, 0.0)  # (B, K)
+    difference = tf.where(counts, batch.positives, 0.0) - tf.where(counts, negatives, 0.0)  # (B, K)
     losses = tf.where(counts, _hinge(difference, margin), 0.0)  # (B, K)
-    return _sums(batch, _take_census(batch, margin), tf.reduce_sum(losses), _count(counts))
+    return _sums(batch, margin, tf.reduce_sum(losses), _count(counts))
 
 
 def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
@@ -472,23 +508,25 @@ def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) 
     return tf.reshape(smallest, [-1, num_ranks])
 
 
-def _sums(batch: _Batch, census: _Census, total: tf.Tensor, count: tf.Tensor) -> Sums:
+def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> Sums:
     """Returns the loss as (total, count), and what a person wants to see of the batch beside it."""
     one, has_positive, has_negative = tf.constant(1.0, tf.float64), batch.num_positives > 0, batch.num_negatives > 0
-    num_semi_hard = census.num_active - census.num_hard
-    is_positive = batch.positives < float("inf")
-    positives = tf.where(is_positive, batch.positives, 0.0)  # (B, K)
-    hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1), 0.0)  # (B,)
+    num_valid = _total(batch.num_positives * batch.num_negatives)
+    num_active = _total(_num_above(batch, _ranks(batch.positives + margin, batch.negatives, side="right")))
+    num_hard = _total(_num_above(batch, _ranks(batch.positives, batch.negatives, side="right")))
+    positives = tf.where(batch.is_positive, batch.positives, 0.0)  # (B, K)
+    hardest_positive = tf.reduce_max(positives, axis=1, keepdims=True)  # (B, 1)
+    hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1, keepdims=True), 0.0)  # (B, 1)
     negatives = tf.where(batch.is_negative, batch.distances, 0.0)  # (B, B)
     sums = {
         "loss": (tf.cast(total, tf.float64) + tf.cast(_nan_if_any(batch.distances), tf.float64), count),
-        "fraction_positive_triplets": (census.num_active, census.num_valid),
-        "fraction_hard_triplets": (census.num_hard, census.num_valid),
-        "fraction_semi_hard_triplets": (num_semi_hard, census.num_valid),
-        "fraction_easy_triplets": (census.num_valid - census.num_active, census.num_valid),
-        "mean_positive_dist": (tf.reduce_sum(positives), _count(is_positive)),
+        "fraction_positive_triplets": (num_active, num_valid),
+        "fraction_hard_triplets": (num_hard, num_valid),
+        "fraction_semi_hard_triplets": (num_active - num_hard, num_valid),
+        "fraction_easy_triplets": (num_valid - num_active, num_valid),
+        "mean_positive_dist": (tf.reduce_sum(positives), _count(batch.is_positive)),
         "mean_negative_dist": (tf.reduce_sum(negatives), _count(batch.is_negative)),
-        "hardest_positive_dist": (tf.reduce_sum(tf.reduce_max(positives, axis=1)), _count(has_positive)),
+        "hardest_positive_dist": (tf.reduce_sum(hardest_positive), _count(has_positive)),
         "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(has_negative)),
         "anchors_without_positive": (_count(tf.logical_not(has_positive)), one),
         "anchors_without_negative": (_count(tf.logical_not(has_negative)), one),
@@ -502,8 +540,18 @@ def _nan_if_any(distances: tf.Tensor) -> tf.Tensor:
     return 0.0 * tf.stop_gradient(tf.reduce_sum(distances[:, 0]))  # every embedding has a distance to the first
 
 
+def _dot(counts: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+    """Sums counts times distances, both (B, N), into a float64 scalar."""
+    products = tf.cast(counts, distances.dtype) * distances  # (B, N)
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(products, axis=1), tf.float64))
+
+
+def _total(counts: tf.Tensor) -> tf.Tensor:
+    """Sums int32 counts of shape (B, N): float32 cannot add 1 to 2^24, and 512 images hold more triplets than that."""
+    return tf.reduce_sum(tf.cast(tf.reduce_sum(counts, axis=1), tf.float64))
+
+
 def _count(mask: tf.Tensor) -> tf.Tensor:
-    # Counted as integers: float32 cannot add 1 to 2^24, and a batch of 512 holds more triplets than that.
     return tf.cast(tf.math.count_nonzero(mask), tf.float64)
 
 
@@ -563,14 +611,19 @@ def _hinge(difference: tf.Tensor, margin: float | str) -> tf.Tensor:
 
 
 def _root(squared: tf.Tensor, distance: str) -> tf.Tensor:
-    """Takes the square root if the distance is not a squared one; the gradient at 0 is 0."""
+    """Takes the square root if the distance is not a squared one."""
     if distance == "squared_euclidean":
         return squared
     if distance != "euclidean":
         raise ValueError(f"Expected distance to be one of {', '.join(DISTANCES)}. Received: {distance!r}")
-    # A gradient passes both branches of `where`: the inner one keeps sqrt away from 0, the outer one puts 0 back.
-    nonzero = squared != 0.0  # not `> 0`, which would turn NaN into 0
-    return tf.where(nonzero, tf.sqrt(tf.where(nonzero, squared, 1.0)), 0.0)
+    return _sqrt(squared)
+
+
+@tf.custom_gradient
+def _sqrt(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Takes the square root, whose gradient at 0 is 0 here."""
+    root = tf.sqrt(x)
+    return root, lambda upstream: tf.math.divide_no_nan(upstream, 2.0 * root)
 
 
 def _unit_length(vectors: tf.Tensor) -> tf.Tensor:
@@ -600,7 +653,7 @@ def _vector(labels: tf.Tensor) -> tf.Tensor:
             "Expected labels of shape (B,), the class of each image: squeeze a column, take the argmax of one-hot "
             f"rows. Received: shape {labels.shape}"
         )
-    return labels
+    return tf.cast(labels, tf.int32) if labels.dtype == tf.bool else labels
 
 
 def _euclidean(squared: bool) -> str:

@@ -148,6 +148,27 @@ def test_triplet_mask(batch):
     np.testing.assert_array_equal(_get_triplet_mask(tf.constant(labels)), expected)
 
 
+# ---------------------------------------------------------------------------------------- ranks
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("num_thresholds", [1, 7, 8])
+@pytest.mark.parametrize("how", ["small", "large", "inside XLA"])
+def test_ranks(how, num_thresholds, side, monkeypatch):
+    """All three ways to find them agree with NumPy, at ties and at infinity too."""
+    rng = np.random.default_rng(0)
+    thresholds = np.sort(rng.integers(0, 6, (5, num_thresholds)).astype(np.float32), axis=1)
+    thresholds[1, num_thresholds // 2 :] = np.inf
+    values = rng.integers(-1, 8, (5, 9)).astype(np.float32)
+    values[2, 3], values[1, :4] = np.inf, [0, 5, np.inf, -np.inf]
+    if how == "large":
+        monkeypatch.setattr(triplet_loss, "_WORTH_COMPILING", 1)
+        monkeypatch.setattr(triplet_loss, "_SEARCHED_AT_ONCE", 2 * 9)  # two rows, two rows, one row
+    function = tf.function(triplet_loss._ranks, jit_compile=how == "inside XLA")
+    expected = [np.searchsorted(row, of_row, side) for row, of_row in zip(thresholds, values, strict=True)]
+    np.testing.assert_array_equal(function(tf.constant(thresholds), tf.constant(values), side), expected)
+
+
 # ---------------------------------------------------------------------------------------- by hand
 
 
@@ -275,12 +296,9 @@ def test_random_semi_hard_negatives_are_semi_hard_and_drawn_evenly():
 # ---------------------------------------------------------------------------------------- gradients
 
 
-@pytest.mark.parametrize("margin", [MARGIN, "soft"])
 @pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("strategy", ORACLES)
+@pytest.mark.parametrize(("strategy", "margin"), [("batch_hard", "soft"), *((name, MARGIN) for name in ORACLES)])
 def test_gradients_against_finite_differences(strategy, distance, margin):
-    if margin == "soft" and strategy != "batch_hard":
-        pytest.skip("only batch hard has a soft margin")
     labels, embeddings = BATCHES["random"]
     _, gradient = loss_and_gradient(strategy, labels, embeddings, distance=distance, margin=margin)
     direction = np.random.default_rng(1).normal(size=embeddings.shape)
@@ -380,6 +398,51 @@ def test_a_large_batch_is_exact():
     loss, fraction = batch_all_triplet_loss(tf.constant(labels), tf.constant(embeddings), MARGIN)
     assert float(loss) == pytest.approx(total / active, rel=1e-6)
     assert float(fraction) == pytest.approx(active / valid, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "distance"),
+    [*((strategy, "euclidean") for strategy in STRATEGIES), *(("contrastive", distance) for distance in DISTANCES[1:])],
+)
+def test_a_function_compiled_by_xla_gives_the_same(strategy, distance):
+    def everything(labels, embeddings):
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            seen = values(strategy, labels, embeddings, distance=distance)
+        return seen, tape.gradient(seen["loss"], embeddings)
+
+    labels, embeddings = (tf.constant(part) for part in BATCHES["random"])
+    expected, gradient = everything(labels, embeddings)
+    seen, gradient_seen = tf.function(everything, jit_compile=True)(labels, embeddings)
+    if strategy == "batch_random_semi_hard":  # draws other negatives
+        assert 0 < seen.pop("loss") < MARGIN
+    else:
+        np.testing.assert_allclose(gradient_seen, gradient, atol=1e-12)
+    for name, value in seen.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12, err_msg=name)
+
+
+def test_second_derivatives():
+    """The Hessian times a direction, against differences of the gradient."""
+    labels, embeddings = BATCHES["random"]
+    direction = np.random.default_rng(3).normal(size=embeddings.shape)
+    variable = tf.Variable(embeddings)
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            loss = values("batch_all", labels, variable)["loss"]
+        slope = tf.reduce_sum(inner.gradient(loss, variable) * direction)
+    ahead, behind = (loss_and_gradient("batch_all", labels, embeddings + h * direction)[1] for h in (1e-6, -1e-6))
+    np.testing.assert_allclose(outer.gradient(slope, variable), (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float64"]
+)
+def test_labels_of_any_number_type(dtype):
+    embeddings = np.random.default_rng(0).normal(size=(4, 3))
+    labels = np.array([0, 1, 0, 1]).astype(dtype)
+    expected = oracles.batch_all(labels, embeddings, MARGIN)
+    np.testing.assert_allclose(batch_all_triplet_loss(tf.constant(labels), embeddings, MARGIN)[0], expected)
 
 
 def test_an_unknown_batch_size():
