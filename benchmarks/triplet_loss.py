@@ -4,8 +4,9 @@
 each strategy, the same loss over the B x B x B tensor ("naive"), semi-hard mining over B^2 x B tiles as TensorFlow
 Addons did it ("tiled"), and pytorch-metric-learning where it is installed (`pip install -r requirements-bench.txt`).
 At each size all take turns; the time is the median of the turns. Memory is the highest that a new process reaches
-during its first call at that size, above what it had after a call at a small one (Linux). The last rows give the
-exponent of B with which the time grows from 512 on.
+during its first call at that size, above what it had after a call at a small one (Linux); what XLA needs to compile
+is in it. The last rows say how many times faster the losses are than the others, and give the exponent of B with which
+the time grows from 512 on.
 """
 
 import argparse
@@ -24,6 +25,11 @@ from model import hardware
 
 _SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _LARGEST = {"naive batch_all": 512, "tiled semi_hard": 512, "pml TripletMarginLoss": 1024}  # 4 GB and 10 s there
+_COMPARED = (
+    ("batch_all", "naive batch_all"),
+    ("batch_all", "pml TripletMarginLoss"),
+    ("batch_semi_hard", "tiled semi_hard"),
+)
 _MARGIN = 0.5
 
 Step = Callable[[], None]  # computes value and gradient, and waits for them
@@ -43,6 +49,7 @@ def main() -> None:
     print(device)
     print(f"\n{'B':>6}  {'loss':<24}{'ms':>12}{'MB':>10}")
     times: dict[str, dict[int, float]] = {}
+    memory: dict[str, dict[int, float]] = {}
     for size in options.sizes:
         steps = {name: make(*_batch(size)) for name, make in _contenders().items() if size <= _LARGEST.get(name, size)}
         for step in steps.values():
@@ -52,8 +59,15 @@ def main() -> None:
             times.setdefault(name, {})[size] = statistics.median(turn[name] for turn in turns)
             arguments = ["--memory_of", name, "--sizes", str(size)]
             command = [sys.executable, "-m", "benchmarks.triplet_loss", *arguments]
-            memory = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            print(f"{size:>6}  {name:<24}{1e3 * times[name][size]:>12,.1f}{memory / 1e6:>10,.0f}", flush=True)
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            memory.setdefault(name, {})[size] = float(output)
+            print(
+                f"{size:>6}  {name:<24}{1e3 * times[name][size]:>12,.1f}{memory[name][size] / 1e6:>10,.0f}", flush=True
+            )
+    for name, other in _COMPARED:
+        for size in times.get(other, {}):
+            faster, smaller = (of[other][size] / of[name][size] for of in (times, memory))
+            print(f"{name} at B = {size}: {faster:,.1f} times faster than {other}, with 1/{smaller:,.1f} of its memory")
     for name, seconds in times.items():
         large = {math.log(size): math.log(value) for size, value in seconds.items() if size >= 512}
         if len(large) > 2:
@@ -67,10 +81,12 @@ def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
-    from model.triplet_loss import STRATEGIES
+    from model.triplet_loss import OFFLINE, STRATEGIES
 
     contenders: dict[str, Callable[[np.ndarray, np.ndarray], Step]]
-    contenders = {name: functools.partial(_tensorflow_step, _strategy(name)) for name in STRATEGIES}
+    contenders = {
+        name: functools.partial(_tensorflow_step, _strategy(name)) for name in STRATEGIES if name not in OFFLINE
+    }
     contenders["naive batch_all"] = functools.partial(_tensorflow_step, _naive_batch_all)
     contenders["tiled semi_hard"] = functools.partial(_tensorflow_step, _tiled_semi_hard)
     try:

@@ -26,10 +26,12 @@ from model.evaluation import Evaluator, predict, write_scores
 from model.files import write_whole
 from model.input_fn import EvalInput, TrainInput
 from model.learner import Learner, RunState
+from model.mining import Miner
 from model.model_fn import build_optimizer
 from model.network import build_network
 from model.params import Params
 from model.progress import TrainingProgress
+from model.sampling import BatchPolicy
 from model.signals import stop_requests
 
 _log = logging.getLogger(__name__)
@@ -236,6 +238,7 @@ class Estimator:
 
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
         images, labels = _replicate(strategy, data.images), _replicate(strategy, data.labels)
+        batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch
         scores = None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
@@ -245,7 +248,7 @@ class Estimator:
                 eval_writer = events.open_writer(self.model_dir / "eval", to_come)
                 stack.callback(eval_writer.close)
 
-            for step, batches, done in _upload(strategy, data, to_come):
+            for step, batches, done in _upload(strategy, batch_of, to_come, data.steps_per_mining):
                 result = train_step(images, labels, batches, done)
                 learner.state = learner.state.after_step(step)
                 if step == to_come.start:
@@ -376,16 +379,25 @@ def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
     return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(array))
 
 
-def _upload(strategy: tf.distribute.Strategy, data: TrainInput, to_come: range) -> Iterator[tuple[int, Any, Any]]:
+def _upload(
+    strategy: tf.distribute.Strategy, batch_of: BatchPolicy, to_come: range, steps_per_mining: int | None
+) -> Iterator[tuple[int, Any, Any]]:
     """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
-    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches.
-    for first in range(to_come.start, to_come.stop, _STEPS_PER_UPLOAD):
-        steps_here = to_come[first - to_come.start :][:_STEPS_PER_UPLOAD]
-        batches = np.stack([data.batches(step - 1) for step in steps_here])  # (S, B)
+    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches. None of them is asked for before
+    # its time: the first batch of a round is mined with the weights that the step before it leaves.
+    first = to_come.start
+    while first < to_come.stop:
+        end = min(first + _STEPS_PER_UPLOAD, to_come.stop)
+        if steps_per_mining is not None:
+            end = min(end, first + steps_per_mining - (first - 1) % steps_per_mining)
+        batches = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
+        missing = _STEPS_PER_UPLOAD - len(batches)
+        batches = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
         parts = np.split(batches, strategy.num_replicas_in_sync, axis=1)
         on_devices = strategy.experimental_distribute_values_from_function(
             lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
         )
         done = tf.constant(first - 1, tf.int64)
-        for step in steps_here:
+        for step in range(first, end):
             yield step, on_devices, done
+        first = end

@@ -16,6 +16,7 @@ from model import sampling
 from model.datasets import Dataset
 from model.errors import UserError
 from model.params import Params
+from model.triplet_loss import OFFLINE
 
 # Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
 _MAX_ROTATION = 10 / 180 * math.pi  # radians
@@ -33,8 +34,14 @@ class TrainInput:
 
     images: np.ndarray  # (N, H, W, C) uint8
     labels: np.ndarray  # (N,) int32
-    batches: sampling.BatchPolicy  # step -> (batch_size,) int32
+    batches: sampling.BatchPolicy  # step -> (batch_size,) int32, or pairs to mine for: (batch_size, 2)
     batch_size: int
+    steps_per_mining: int | None = None  # steps for which triplets are mined offline at a time
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that the network sees in a step: three for each triplet that is mined offline."""
+        return self.batch_size if self.steps_per_mining is None else 3 * self.batch_size
 
     @property
     def digest(self) -> str:
@@ -76,6 +83,8 @@ def train_input_fn(data: Dataset, params: Params) -> TrainInput:
             f"'batch_size' must be at most the {len(images)} training images of {data.name}, "
             f"received {params.batch_size}"
         )
+    if params.triplet_strategy in OFFLINE:
+        return _offline_input(data, params)
     if params.num_classes_per_batch is None or params.num_images_per_class is None:
         batches = sampling.uniform_batches(labels, params.seed, params.batch_size)
     else:
@@ -89,6 +98,24 @@ def train_input_fn(data: Dataset, params: Params) -> TrainInput:
             labels, params.seed, params.num_classes_per_batch, params.num_images_per_class
         )
     return TrainInput(images, labels, batches, params.batch_size)
+
+
+def _offline_input(data: Dataset, params: Params) -> TrainInput:
+    images, labels = data.train.images, data.train.labels
+    class_sizes = np.bincount(labels)
+    num_anchors = int(class_sizes[class_sizes > 1].sum())
+    if np.count_nonzero(class_sizes) < 2 or params.batch_size > num_anchors:
+        raise UserError(
+            f"'triplet_strategy' \"{params.triplet_strategy}\" needs two training classes, and batch_size = "
+            f"{params.batch_size} images with another one of their class; {data.name} has "
+            f"{np.count_nonzero(class_sizes)} and {num_anchors}"
+        )
+    batches = sampling.anchor_positive_batches(labels, params.seed, params.batch_size)
+    if params.mining_size is None:
+        steps_per_mining = -(-num_anchors // params.batch_size)
+    else:
+        steps_per_mining = params.mining_size // params.batch_size
+    return TrainInput(images, labels, batches, params.batch_size, steps_per_mining)
 
 
 def eval_input_fn(data: Dataset, params: Params) -> EvalInput:

@@ -56,6 +56,14 @@ class RunState:
         )
 
 
+@dataclass(frozen=True)
+class MinedRound:
+    """The batches of one round of offline mining: their images, (S, 3 * B) int32."""
+
+    number: int
+    batches: np.ndarray
+
+
 @dataclass
 class Learner:
     """A network, the optimizer that changes it (None where nothing is learned), and the state of the run."""
@@ -64,6 +72,7 @@ class Learner:
     network: keras.Model
     optimizer: keras.optimizers.Optimizer | None = None
     state: RunState = RunState()
+    mined: MinedRound | None = None
 
     def save(self, model_dir: Path, keep: int) -> Path:
         """Saves a checkpoint of everything and returns its folder.
@@ -73,6 +82,8 @@ class Learner:
         """
         tensors: dict[str, Any] = {f"run/{name}": np.array(v) for name, v in dataclasses.asdict(self.state).items()}
         tensors["run/params"] = np.array(self.params.to_json())
+        if self.mined is not None:
+            tensors["mined/number"], tensors["mined/batches"] = np.array(self.mined.number), self.mined.batches
         for name, variable in self._variables().items():
             value = variable.numpy()
             if not np.isfinite(value).all():
@@ -110,6 +121,8 @@ class Learner:
             value = tensors[f"run/{field.name}"].item()
             state[field.name] = value.decode() if isinstance(value, bytes) else value
         self.state = RunState(**state)
+        if "mined/number" in tensors:
+            self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
 
     def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
         if "run/params" not in tensors:

@@ -51,7 +51,8 @@ def model_fn(
 
     Args:
         features: float32 images of shape (B, H, W, C) in [0, 1].
-        labels: int32 tensor of shape (B,); not used in mode PREDICT.
+        labels: int32 tensor of shape (B,); not used in mode PREDICT. With an offline strategy, images and labels of
+            a training batch are triplets one after the other: anchor, positive, negative, anchor, ...
         mode: TRAIN (batch normalization by the batch), EVAL or PREDICT (by the moving averages).
         params: The experiment.
         network: From images to embeddings, as `build_network` makes it.
@@ -65,7 +66,10 @@ def model_fn(
     if mode == ModeKeys.PREDICT:
         return EstimatorSpec(mode, predictions)
 
-    strategy = triplet_loss.STRATEGIES[params.triplet_strategy]
+    name: str = params.triplet_strategy
+    if mode == ModeKeys.EVAL:  # whose batches are images, not triplets
+        name = triplet_loss.OFFLINE.get(name, name)
+    strategy = triplet_loss.STRATEGIES[name]
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
     sums = strategy(labels, embeddings, params.margin, params.distance_name, seed)
     norms = tf.norm(embeddings, axis=1)  # (B,)

@@ -83,8 +83,21 @@ class Params(BaseModel):
     )
 
     # Loss
-    triplet_strategy: Literal["batch_all", "batch_hard", "batch_semi_hard", "batch_random_semi_hard", "contrastive"] = (
-        Field("batch_all", description="Which triplets of a batch the loss is made of, or its pairs")
+    triplet_strategy: Literal[
+        "batch_all",
+        "batch_hard",
+        "batch_semi_hard",
+        "batch_random_semi_hard",
+        "contrastive",
+        "offline_semi_hard",
+        "offline_hard",
+    ] = Field(
+        "batch_all",
+        description="Which triplets of a batch the loss is made of, or its pairs; offline: triplets that are mined "
+        "before the steps that train on them, batch_size of them in a batch",
+    )
+    mining_size: PositiveInt | None = Field(
+        None, description="Anchors for which offline triplets are mined at a time; null mines once an epoch"
     )
     margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] = Field(
         0.5,
@@ -132,6 +145,21 @@ class Params(BaseModel):
             raise ValueError(
                 f"'batch_size' must be num_classes_per_batch x num_images_per_class = "
                 f"{classes} x {images} = {classes * images}, received {self.batch_size}"
+            )
+        if self.triplet_strategy.startswith("offline"):
+            if classes:
+                raise ValueError(
+                    f"'num_classes_per_batch' needs a strategy that mines inside the batch, received {classes} with "
+                    f'"{self.triplet_strategy}"'
+                )
+            if self.mining_size is not None and self.mining_size < self.batch_size:
+                raise ValueError(
+                    f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
+                )
+        elif self.mining_size is not None:
+            raise ValueError(
+                f'\'mining_size\' needs triplet_strategy "offline_semi_hard" or "offline_hard", received '
+                f'{self.mining_size} with "{self.triplet_strategy}"'
             )
         if self.margin == "soft" and self.triplet_strategy != "batch_hard":
             raise ValueError(

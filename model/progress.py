@@ -73,7 +73,7 @@ class TrainingProgress:
             scalars["global_step/sec"] = steps / seconds
             self._trained_steps += steps
             self._trained_seconds += seconds
-            self._show(step, scalars["loss"], steps * self._data.batch_size / seconds)
+            self._show(step, scalars["loss"], steps * self._data.images_per_step / seconds)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)

@@ -25,10 +25,14 @@ def permutation(seed: int, *stream: int, size: int) -> np.ndarray:
     Returns:
         int32 array of shape (size,).
     """
+    return np.argsort(_draw(seed, *stream, size=size), kind="stable").astype(np.int32)
+
+
+def _draw(seed: int, *stream: int, size: int) -> np.ndarray:
+    """Returns so many random integers from 0 to 2^64 - 1, uint64."""
     counter = np.zeros(4, np.uint64)
     counter[1 : 1 + len(stream)] = stream  # Philox counts its own draws in counter[0]
-    keys = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
-    return np.argsort(keys, kind="stable").astype(np.int32)
+    return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
 
 
 def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
@@ -105,5 +109,36 @@ def class_balanced_batches(
             first = hand * num_images_per_class
             parts.append(order_of_images(int(label), deal)[first : first + num_images_per_class])
         return np.concatenate(parts)
+
+    return batch
+
+
+def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
+    """Returns batches of pairs: the anchors go through all images as in `uniform_batches`, each with a random positive.
+
+    Args:
+        labels: Integer array of shape (N,). An image that is the only one of its class is in no pair.
+        seed: From 0 to 2^64 - 1.
+        batch_size: Pairs in a batch, from 1 to the number of images that have a positive.
+
+    Returns:
+        A function from the step to int32 indices of shape (batch_size, 2): anchor, positive.
+    """
+    positives_stream = 3
+    _, class_of, class_sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    by_class = np.argsort(class_of, kind="stable").astype(np.int32)
+    first = np.cumsum(class_sizes) - class_sizes  # of each class, in by_class
+    place = np.empty(len(labels), np.int64)  # of each image, in by_class
+    place[by_class] = np.arange(len(labels))
+    images = np.flatnonzero(class_sizes[class_of] > 1).astype(np.int32)
+    anchors_of = uniform_batches(labels[images], seed, batch_size)
+
+    def batch(step: int) -> np.ndarray:
+        anchors = images[anchors_of(step)]
+        start, size = first[class_of[anchors]], class_sizes[class_of[anchors]]
+        # One of the other images of the class: 1 to size - 1 places on, in a circle.
+        steps_on = 1 + _draw(seed, step, positives_stream, size=batch_size) % (size - 1).astype(np.uint64)
+        positives = by_class[start + (place[anchors] - start + steps_on.astype(np.int64)) % size]
+        return np.column_stack([anchors, positives])
 
     return batch

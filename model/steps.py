@@ -34,7 +34,7 @@ def compile_train_step(
 
     Returns:
         step(images, labels, batches, done): all uint8 training images (N, H, W, C), all labels (N,), the int32 indices
-        (S, B) of the next S batches, and the scalar int64 global step before the first of them. Each call makes one
+        (S, B) of the next batches, and the scalar int64 global step before the first of them. Each call makes one
         step, the one that the optimizer has come to.
     """
     params, network, optimizer = learner.params, learner.network, learner.optimizer

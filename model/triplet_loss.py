@@ -593,6 +593,34 @@ def triplet_loss(
     return mean(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
 
 
+def _offline(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
+) -> Sums:
+    # The batch is triplets, one after the other.
+    embeddings = _matrix(embeddings)
+    anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, embeddings.shape[1]]), axis=1)  # (B / 3, D)
+    positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
+    losses = _hinge(positives - negatives, margin)  # (B / 3,)
+    is_hard = negatives < positives
+    is_semi_hard = tf.logical_and(losses > 0.0, tf.logical_not(is_hard))
+    none = tf.zeros_like(losses[:1])
+    terms = {
+        "loss": losses,
+        "fraction_positive_triplets": losses > 0.0,
+        "fraction_hard_triplets": is_hard,
+        "fraction_semi_hard_triplets": is_semi_hard,
+        "fraction_easy_triplets": losses <= 0.0,
+        "mean_positive_dist": positives,
+        "mean_negative_dist": negatives,
+        "hardest_positive_dist": positives,  # the only one that the anchor has
+        "hardest_negative_dist": negatives,
+        "anchors_without_positive": none,
+        "anchors_without_negative": none,
+    }
+    dtype = losses.dtype
+    return {name: (tf.reduce_sum(tf.cast(term, dtype)), tf.cast(tf.size(term), dtype)) for name, term in terms.items()}
+
+
 def _distance(a: tf.Tensor, b: tf.Tensor, distance: str) -> tf.Tensor:
     """Computes the distances between corresponding vectors: (..., D) and (..., D) -> (...)."""
     a, b = _full_precision(a), _full_precision(b)
@@ -672,4 +700,10 @@ STRATEGIES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, Any, str, tf.Tensor], S
     "batch_semi_hard": _batch_semi_hard,
     "batch_random_semi_hard": _batch_random_semi_hard,
     "contrastive": _contrastive,
+    "offline_semi_hard": _offline,
+    "offline_hard": _offline,
 }
+
+# The strategies whose training batches are triplets that were mined before, each with the one that does among the
+# images of a batch what was done among many: it scores batches that are not triplets.
+OFFLINE: Mapping[str, str] = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}

@@ -14,6 +14,7 @@ LAYERS = [
     {"train", "evaluate"},
     {"model.experiment"},
     {"model.estimator"},
+    {"model.mining"},
     {"model.progress", "model.evaluation"},
     {"model.steps"},
     {"model.learner", "model.input_fn", "model.model_fn"},

@@ -43,6 +43,7 @@ EVERYTHING = {
     "normalize_embeddings": True,
     "triplet_strategy": "batch_hard",
 }
+OFFLINE = {"triplet_strategy": "offline_semi_hard", "mining_size": 700, "use_batch_norm": True}  # rounds of 10 steps
 P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8}
 
 
@@ -55,7 +56,9 @@ def test_training_learns(tmp_path):
     assert scores["fraction_positive_triplets"] < untrained.evaluate(eval_input(run))["fraction_positive_triplets"] / 4
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING, P_X_K], ids=["defaults", "everything", "P x K"])
+@pytest.mark.parametrize(
+    "changes", [{}, EVERYTHING, P_X_K, OFFLINE], ids=["defaults", "everything", "P x K", "offline"]
+)
 def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):
     train(tmp_path / "whole", **changes)
     for max_steps in (3, 10, 11, STEPS):
@@ -87,6 +90,23 @@ def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     whole = final_tensors(tmp_path / "whole")
     assert any("seed" in name for name in whole[1])
     assert final_tensors(tmp_path / "pieces") == whole
+
+
+@pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
+def test_offline_mining_learns(tmp_path, strategy):
+    changes = {"learning_rate": 0.01, "num_channels": 16, "triplet_strategy": strategy, "mining_size": 128}
+    after_one_step = train(tmp_path, 1, **changes)
+    assert after_one_step.evaluate(eval_input(after_one_step))["recall_at_1"] < 0.8
+    run = train(tmp_path, 60, **changes)
+    assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
+
+
+def test_a_strategy_may_change_in_the_middle(tmp_path):
+    """The triplets of the old one are still in the checkpoint."""
+    train(tmp_path, 12, triplet_strategy="offline_hard", mining_size=700)
+    train(tmp_path, 25)
+    train(tmp_path, 30, triplet_strategy="offline_semi_hard")
+    assert checkpoints.step_of(checkpoints.list_checkpoints(tmp_path)[-1]) == 30
 
 
 def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
@@ -397,17 +417,19 @@ def two_devices():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices):
+@pytest.mark.parametrize("changes", [{"use_batch_norm": True}, OFFLINE], ids=["online", "offline"])
+def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)
-    run = estimator(tmp_path / "mirrored", config, use_batch_norm=True)
-    run.train(train_input(run), 12)
-    run = estimator(tmp_path / "mirrored", config, use_batch_norm=True)
-    run.train(train_input(run), 25)
-    whole = estimator(tmp_path / "whole", config, use_batch_norm=True)
-    whole.train(train_input(whole), 25)
+    for folder, pieces in [("mirrored", (12, 25)), ("whole", (25,))]:
+        for max_steps in pieces:
+            whole = estimator(tmp_path / folder, config, **changes)
+            whole.train(train_input(whole), max_steps)
     assert final_tensors(tmp_path / "mirrored") == final_tensors(tmp_path / "whole")
     assert whole.evaluate(eval_input(whole))["recall_at_1"] > 0.5
 
+
+def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices):
+    config = RunConfig(5, 10, 5, train_distribute=two_devices)
     uneven = estimator(tmp_path / "odd", config, batch_size=6, num_classes_per_batch=3, num_images_per_class=2)
     with pytest.raises(UserError, match="must be a multiple of the 2 devices and give each at least 2, received 3"):
         uneven.train(train_input(uneven), 1)

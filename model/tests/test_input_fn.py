@@ -44,11 +44,25 @@ def test_p_x_k_input():
             {"batch_size": 8, "num_classes_per_batch": 4, "num_images_per_class": 2},
             "'num_classes_per_batch' must be at most the 3 training classes of small, received 4",
         ),
+        (
+            {"batch_size": 31, "triplet_strategy": "offline_hard"},
+            "'batch_size' must be at most the 30 training images of small, received 31",
+        ),
     ],
 )
 def test_batches_that_the_data_cannot_fill(changes, message):
     with pytest.raises(UserError, match=message):
         input_fn.train_input_fn(dataset(), Params(**changes))
+
+
+@pytest.mark.parametrize(("num_classes", "per_class", "found"), [(1, 10, "has 1 and 10"), (10, 1, "has 10 and 0")])
+def test_offline_mining_needs_classes_and_pairs(num_classes, per_class, found):
+    data = dataset(num_classes, per_class)
+    params = Params(batch_size=10, triplet_strategy="offline_semi_hard")
+    with pytest.raises(
+        UserError, match=f"'triplet_strategy' \"offline_semi_hard\" needs two training classes.*{found}"
+    ):
+        input_fn.train_input_fn(data, params)
 
 
 def test_evaluation_sees_every_image_once_and_mixes_the_classes():

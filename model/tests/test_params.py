@@ -84,6 +84,12 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
             '{"num_classes_per_batch": 10, "num_images_per_class": 16}',
             r"'batch_size' must be .* = 10 x 16 = 160, received 64",
         ),
+        (
+            '{"triplet_strategy": "offline_hard", "num_classes_per_batch": 8, "num_images_per_class": 8}',
+            r"'num_classes_per_batch' needs a strategy that mines inside the batch, received 8 with \"offline_hard\"",
+        ),
+        ('{"triplet_strategy": "offline_hard", "mining_size": 63}', r"'mining_size' must be at least batch_size = 64"),
+        ('{"mining_size": 640}', r"'mining_size' needs triplet_strategy \"offline_semi_hard\" or \"offline_hard\""),
         ('{"warmup_steps": 10}', r"'warmup_steps' needs learning_rate_schedule \"cosine\""),
         ('{"margin": 1, "margin": 2}', r"'margin' is there twice"),
         ("", r"not valid JSON: .* line 1, column 1"),

@@ -14,6 +14,7 @@ def policies():
         "class balanced": sampling.class_balanced_batches(
             LABELS, seed=230, num_classes_per_batch=3, num_images_per_class=4
         ),
+        "anchors and positives": sampling.anchor_positive_batches(LABELS, seed=230, batch_size=12),
     }
 
 
@@ -117,3 +118,17 @@ def test_a_class_with_too_few_images_repeats_them_evenly():
         indices = batch(step)
         assert (np.bincount(labels[indices]) == 5).all()
         assert sorted(np.bincount(indices, minlength=8)) == [1] * 6 + [2] * 2
+
+
+def test_every_image_is_an_anchor_once_an_epoch_with_each_positive_as_often():
+    labels = np.array([5, 0, 5, 9, 5, 0, 5])  # 9 is alone
+    batch = sampling.anchor_positive_batches(labels, seed=1, batch_size=4)
+    epochs = 2000
+    pairs = np.concatenate([batch(step) for step in range(6 * epochs // 4)])
+    anchors, positives = pairs.T
+    assert (labels[anchors] == labels[positives]).all() and (anchors != positives).all()
+    np.testing.assert_array_equal(np.bincount(anchors), [epochs, epochs, epochs, 0, epochs, epochs, epochs])
+    for anchor in (0, 2, 4, 6):
+        counts = np.bincount(positives[anchors == anchor], minlength=7)[[i for i in (0, 2, 4, 6) if i != anchor]]
+        assert np.sum((counts - epochs / 3) ** 2) / (epochs / 3) < 18.4  # chi-square, its 1 - 1e-4 quantile
+    assert (positives[anchors == 1] == 5).all()
