@@ -3,10 +3,10 @@
 `python -m benchmarks.triplet_loss` takes batches of 64 to 8,192 random embeddings (D = 64, 10 classes) and measures
 each strategy, the same loss over the B x B x B tensor ("naive"), semi-hard mining over B^2 x B tiles as TensorFlow
 Addons did it ("tiled"), and pytorch-metric-learning where it is installed (`pip install -r requirements-bench.txt`).
-At each size all take turns of two calls; the time is the median of the second ones. Memory is the highest that a new process reaches
-during its first call at that size, above what it had after a call at a small one (Linux); what XLA needs to compile
-is in it. The last rows say how many times faster the losses are than the others, and give the exponent of B with which
-the time grows from 512 on.
+At each size all take turns of two calls; the time is the median of the second ones. Memory is the highest that a new
+process reaches during its first call at that size, above what it had after a call at a small one (Linux); what XLA
+needs to compile is in it. The last rows say how many times faster the losses are than the others, and give the exponent
+of B with which the time grows from 512 on.
 """
 
 import argparse
