@@ -1,14 +1,14 @@
 """Scores the newest checkpoint of the experiment in --model_dir on the test images."""
 
-from pathlib import Path
+import argparse
 
 from model import cli
 from model.experiment import open_experiment
 
 
-def main(model_dir: Path, data_dir: Path | None) -> None:
+def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
-    experiment = open_experiment(model_dir, data_dir)
+    experiment = open_experiment(options.model_dir, options.data_dir)
     scores = experiment.evaluate()
     experiment.report(scores)
 

@@ -12,22 +12,30 @@ import tqdm
 from model.errors import Interrupted, UserError
 
 
-def run(main: Callable[[Path, Path | None], None], description: str, arguments: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[argparse.Namespace], None],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
     """Runs a command and ends the process: 0, 2 after an error of the user's, 128 + n after signal n.
 
     Args:
-        main: Takes the folder of the experiment and the folder of its data.
+        main: Takes the options: `model_dir`, `data_dir` and what `add_options` adds.
         description: What --help says.
         arguments: The command line, `sys.argv` by default.
+        add_options: Adds options of the command's own.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
     )
     parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+    if add_options is not None:
+        add_options(parser)
     options = parser.parse_args(arguments)
     try:
-        main(options.model_dir, options.data_dir)
+        main(options)
     except UserError as error:
         _end(str(error), 2)
     except OSError as error:

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,15 @@ class Estimator:
         self.config = config or RunConfig()
         self._network_fn = network_fn
         self._optimizer_fn = optimizer_fn
+        self._predictors: dict[Shape, tuple[Learner, Callable[..., Mapping[str, tf.Tensor]]]] = {}  # traced once
+
+    def newest_checkpoint(self) -> Path:
+        """Returns the folder of the newest checkpoint that is whole.
+
+        Raises:
+            UserError: There is none.
+        """
+        return self._load(None)[0]
 
     def latest_checkpoint(self) -> Path | None:
         """Returns the folder of the newest checkpoint, or None where there is none."""
@@ -159,7 +168,7 @@ class Estimator:
             UserError: There is no checkpoint, or it cannot be used.
         """
         data = input_fn()
-        with _one_line_errors(self.model_dir):
+        with one_line_errors(self.model_dir):
             learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
             scores = Evaluator(self.model_fn, learner, data).evaluate()
             try:
@@ -185,9 +194,14 @@ class Estimator:
             UserError: There is no checkpoint, or it cannot be used.
         """
         images = input_fn()
-        with _one_line_errors(self.model_dir):
-            learner = self._learner_to_use(images.shape[1:], checkpoint_path)
-            return predict(steps.compile_predict_step(self.model_fn, learner), images, "embedding")
+        with one_line_errors(self.model_dir):
+            path, tensors = self._load(checkpoint_path)
+            if images.shape[1:] not in self._predictors:
+                learner = self._build_learner(images.shape[1:])
+                self._predictors[images.shape[1:]] = learner, steps.compile_predict_step(self.model_fn, learner)
+            learner, predict_step = self._predictors[images.shape[1:]]
+            learner.restore(path, tensors)
+            return predict(predict_step, images, "embedding")
 
     def export_saved_model(
         self, export_dir_base: str | Path, image_shape: Shape, checkpoint_path: Path | None = None
@@ -220,7 +234,7 @@ class Estimator:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(self.model_dir / ".lock", timeout=0), _one_line_errors(self.model_dir):
+            with filelock.FileLock(self.model_dir / ".lock", timeout=0), one_line_errors(self.model_dir):
                 return self._loop(train_spec, eval_spec)
         except filelock.Timeout:
             raise UserError(f"{self.model_dir}: another process is training here; wait for it or stop it") from None
@@ -323,19 +337,25 @@ class Estimator:
 
     def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:
         """Returns the learner of a checkpoint, without an optimizer."""
-        if checkpoint_path is None:
-            newest = checkpoints.load_newest(self.model_dir)
-            if newest is None:
-                raise UserError(
-                    f"{checkpoints.folder(self.model_dir)}: no checkpoint; train first: "
-                    f"python train.py --model_dir {self.model_dir}"
-                )
-            checkpoint_path, tensors = newest
-        else:
-            tensors = checkpoints.load(checkpoint_path)
-        learner = Learner(self.params, self._network_fn(self.params, image_shape, self.config.precision))
-        learner.restore(checkpoint_path, tensors)
+        path, tensors = self._load(checkpoint_path)
+        learner = self._build_learner(image_shape)
+        learner.restore(path, tensors)
         return learner
+
+    def _build_learner(self, image_shape: Shape) -> Learner:
+        return Learner(self.params, self._network_fn(self.params, image_shape, self.config.precision))
+
+    def _load(self, checkpoint_path: Path | None) -> tuple[Path, dict[str, np.ndarray]]:
+        """Reads a checkpoint, the newest whole one if None is given."""
+        if checkpoint_path is not None:
+            return checkpoint_path, checkpoints.load(checkpoint_path)
+        newest = checkpoints.load_newest(self.model_dir)
+        if newest is None:
+            raise UserError(
+                f"{checkpoints.folder(self.model_dir)}: no checkpoint; train first: "
+                f"python train.py --model_dir {self.model_dir}"
+            )
+        return newest
 
 
 def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> dict[str, float] | None:
@@ -356,7 +376,7 @@ def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: E
 
 
 @contextlib.contextmanager
-def _one_line_errors(model_dir: Path) -> Iterator[None]:
+def one_line_errors(model_dir: Path) -> Iterator[None]:
     """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
     try:
         yield

@@ -1,13 +1,17 @@
 """TensorBoard event files in which every step stands once, however often a run was interrupted."""
 
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 
 _log = logging.getLogger(__name__)
+
+# How the name of an event file ends that holds pictures of one step and no curves.
+_OF_PICTURES = ".pictures"
 
 _FRAMING = 16  # bytes of length and checksums that a file adds to each record
 
@@ -26,8 +30,26 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
         A writer to be used with `tf.summary`.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        _forget(path, steps)
+        if not path.name.endswith(_OF_PICTURES):
+            _forget(path, steps)
     return tf.summary.create_file_writer(str(folder))
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> None:
+    """Writes PNG files as images that TensorBoard shows, in an event file of their own that replaces the last one.
+
+    Args:
+        folder: Where the event files are, or will be.
+        pictures: PNG files by name.
+        step: The global step that they show.
+    """
+    old = list(folder.glob(f"events.out.tfevents.*{_OF_PICTURES}"))
+    writer = tf.summary.create_file_writer(str(folder), filename_suffix=_OF_PICTURES)
+    with contextlib.closing(writer), writer.as_default(step=step):
+        for name, png in pictures.items():
+            tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis])
+    for path in old:
+        path.unlink()
 
 
 def _forget(path: Path, steps: range) -> None:

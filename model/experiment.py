@@ -69,7 +69,7 @@ class Experiment:
         for name, score in scores.items():
             if name != "global_step":
                 print(f"  {name:<28}{score:>10.4f}")
-        print(f"\nThe curves: {shlex.join([_tensorboard(), '--logdir', str(self.model_dir.parent)])}")
+        print(f"\nThe curves: {tensorboard_command(self.model_dir.parent)}")
 
 
 def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
@@ -122,6 +122,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
     return Experiment(model_dir, params, data, train_input, Estimator(model_fn, model_dir, params, config))
 
 
-def _tensorboard() -> str:
+def tensorboard_command(logdir: Path) -> str:
     """Returns how TensorBoard is called: by its name, or by its path if its environment is not activated."""
-    return "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+    program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+    return shlex.join([program, "--logdir", str(logdir)])

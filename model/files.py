@@ -4,12 +4,15 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside, flushes it to the disk, and renames it onto the one that is there."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file beside, flushes it to the disk, and renames it onto the one that is there."""
     beside = path.with_name(f"tmp-{path.name}")
-    beside.write_text(text, encoding="utf-8")
-    flush(beside)
-    os.replace(beside, path)
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        flush(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
     flush(path.parent)
 
 

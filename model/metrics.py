@@ -4,6 +4,9 @@ A query is right at rank 1 when its nearest neighbour has its label. Distances a
 neighbour that comes first.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 # Distances are computed for this many pairs at a time (32 MiB of float32), whatever the size of the gallery.
@@ -64,20 +67,79 @@ def nearest_neighbors(queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarr
     Returns:
         int64 array of shape (Q,), indices into the gallery; the first one of those equally near.
     """
+    nearest = np.empty(len(queries), np.int64)
+    for chunk, distances in _distances(queries, gallery, ignore):
+        nearest[chunk] = distances.argmin(axis=1)
+    return nearest
+
+
+@dataclass(frozen=True)
+class ClassNeighbors:
+    """The nearest gallery rows of each query; -1 and inf where there is none of that kind.
+
+    Attributes:
+        nearest: int64 array of shape (Q,), the nearest of all, an index into the gallery.
+        same: int64 array of shape (Q,), the nearest of the query's own class.
+        other: int64 array of shape (Q,), the nearest of another class.
+        same_distance: float32 array of shape (Q,), euclidean.
+        other_distance: float32 array of shape (Q,).
+    """
+
+    nearest: np.ndarray
+    same: np.ndarray
+    other: np.ndarray
+    same_distance: np.ndarray
+    other_distance: np.ndarray
+
+
+def class_neighbors(
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    ignore: np.ndarray | None = None,
+) -> ClassNeighbors:
+    """Finds for each query its nearest gallery row of the same class, and that of another class.
+
+    Args:
+        queries: Array of shape (Q, D).
+        query_labels: Integer array of shape (Q,).
+        gallery: Array of shape (G, D).
+        gallery_labels: Integer array of shape (G,).
+        ignore: As for `nearest_neighbors`.
+    """
+    nearest = np.empty(len(queries), np.int64)
+    found = np.empty((2, len(queries)), np.int64)
+    for chunk, distances in _distances(queries, gallery, ignore):
+        nearest[chunk] = distances.argmin(axis=1)
+        is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
+        for row, eligible in enumerate((is_same, ~is_same)):
+            of_kind = np.where(eligible, distances, np.inf)
+            index = of_kind.argmin(axis=1)
+            found[row, chunk] = np.where(np.isfinite(of_kind[np.arange(len(index)), index]), index, -1)
+    # The difference itself is more exact than what the search compares.
+    length = np.linalg.norm(queries - gallery[found], axis=2)  # (2, Q)
+    same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)
+    same, other = found
+    return ClassNeighbors(nearest, same, other, same_distance, other_distance)
+
+
+def _distances(
+    queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields some queries at a time with their squared distances to the gallery, (rows, G), up to a constant a row."""
     # Distances do not change when both move together, and small numbers have less to lose by rounding.
     center = gallery.mean(axis=0, dtype=np.float64)
     queries = (queries - center).astype(np.float32)
     gallery = (gallery - center).astype(np.float32)
     square_norm = np.einsum("gd,gd->g", gallery, gallery)  # (G,)
-    nearest = np.empty(len(queries), np.int64)
     rows = max(1, _PAIRS_AT_A_TIME // len(gallery))
     for start in range(0, len(queries), rows):
-        chunk = slice(start, start + rows)
+        chunk = slice(start, min(start + rows, len(queries)))
         # ||q - g||^2 without ||q||^2, which is the same for the whole row
         distances = queries[chunk] @ gallery.T  # (rows, G)
         distances *= -2
         distances += square_norm
         if ignore is not None:
             distances[np.arange(len(distances)), ignore[chunk]] = np.inf
-        nearest[chunk] = distances.argmin(axis=1)
-    return nearest
+        yield chunk, distances

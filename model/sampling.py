@@ -142,3 +142,22 @@ def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> B
         return np.column_stack([anchors, positives])
 
     return batch
+
+
+def stratified_sample(labels: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """Draws images so that every class keeps its share, up to rounding.
+
+    Args:
+        labels: Integer array of shape (N,).
+        seed: From 0 to 2^64 - 1.
+        count: How many images; all where there are not so many.
+
+    Returns:
+        int32 indices of shape (min(count, N),), ascending.
+    """
+    sample_stream = 4
+    shuffled = permutation(seed, 0, sample_stream, size=len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    count = min(count, len(labels))
+    # Every N / count-th image of a row in which each class is one piece.
+    return np.sort(by_class[np.arange(count) * len(labels) // max(count, 1)])

@@ -11,13 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 # From the top to the bottom: a module imports only from lines below its own.
 LAYERS = [
-    {"train", "evaluate"},
+    {"train", "evaluate", "visualize_embeddings"},
+    {"model.visualization"},
     {"model.experiment"},
     {"model.estimator"},
     {"model.mining"},
     {"model.progress", "model.evaluation"},
     {"model.steps"},
     {"model.learner", "model.input_fn", "model.model_fn"},
+    {"model.animation", "model.report"},
+    {"model.plots", "model.projector", "model.projection"},
+    {"model.view", "model.sprite"},
     {"model.losses", "model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
     {"model.tfds_source"},
     {"model.idx", "model.image_folder"},

@@ -1,0 +1,45 @@
+"""Many images in one: thumbnails on a square grid."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+# The largest side of a picture that browsers and TensorBoard show, in pixels.
+MAX_SIDE = 8192
+
+# Sides of a thumbnail, in pixels: smaller images are enlarged by a whole number, larger ones shrunk.
+_MIN_THUMBNAIL, _MAX_THUMBNAIL = 24, 96
+
+
+def make_thumbnails(images: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
+    """Resizes images so that a square grid of all of them has at most so many pixels a side.
+
+    Args:
+        images: uint8 array of shape (N, H, W, C), N at least 1.
+        max_side: Of the grid.
+
+    Returns:
+        uint8 array of shape (N, h, w, C), in the proportions of the images.
+    """
+    count, height, width, channels = images.shape
+    longest = max(height, width)
+    room = max(1, min(_MAX_THUMBNAIL, max_side // math.ceil(math.sqrt(count))))
+    if longest > room:
+        height, width = (max(1, side * room // longest) for side in (height, width))
+        pictures = [Image.fromarray(image if channels == 3 else image[..., 0]) for image in images]
+        resized = np.stack([np.asarray(picture.resize((width, height), Image.Resampling.BOX)) for picture in pictures])
+        return resized.reshape(count, height, width, channels)
+    factor = max(1, min(room // longest, -(-_MIN_THUMBNAIL // longest)))
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def make_sprite(thumbnails: np.ndarray) -> Image.Image:
+    """Lays thumbnails (N, h, w, C) out, row by row, on a square grid of ceil(sqrt(N)) a side; the rest is black."""
+    count, height, width, channels = thumbnails.shape
+    side = math.ceil(math.sqrt(count))
+    cells = np.zeros((side * side, height, width, channels), np.uint8)
+    cells[:count] = thumbnails
+    grid = cells.reshape(side, side, height, width, channels).swapaxes(1, 2)
+    grid = grid.reshape(side * height, side * width, channels)
+    return Image.fromarray(grid if channels == 3 else grid[..., 0])

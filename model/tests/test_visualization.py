@@ -1,0 +1,375 @@
+"""`visualize_embeddings.py` on real digits: files that agree with the data, in TensorBoard and in a real browser."""
+
+import base64
+import contextlib
+import csv
+import errno
+import io
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import train
+import visualize_embeddings
+from model import checkpoints, cli, events, files, projector
+from model.tests.experiments import digits, estimator, write_params
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def visualize(*arguments):
+    cli.run(visualize_embeddings.main, "", [str(argument) for argument in arguments], visualize_embeddings.add_options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An experiment after three epochs, seen at its end: some of its test images are answered wrongly."""
+    model_dir = write_params(tmp_path_factory.mktemp("experiments") / "small", num_epochs=3)
+    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    visualize("--model_dir", model_dir)
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def embedded(trained):
+    """Test and training embeddings of the experiment, from the estimator."""
+    run, data = estimator(trained), digits()
+    return [run.predict(lambda images=split.images: images)["embeddings"] for split in (data.test, data.train)]
+
+
+def rows(folder):
+    (path,) = folder.glob("*-metadata.tsv")
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_what_is_written(trained):
+    names = {path.name for path in (trained / "eval").iterdir()}
+    bundle = [name for name in names if name.startswith("test_359_images_step_68")]
+    assert sorted(name.removeprefix("test_359_images_step_68") for name in bundle) == [
+        "-metadata.tsv", "-sprite.png", ".data-00000-of-00001", ".index",
+    ]  # fmt: skip
+    (pictures,) = (name for name in names if name.endswith(".pictures"))
+    (curves,) = (name for name in names if name.endswith(".v2"))
+    assert names - set(bundle) == {"checkpoint", "projector_config.pbtxt", "plots", "report.html", pictures, curves}
+    plots = {path.name for path in (trained / "eval" / "plots").iterdir()}
+    expected = ("t-sne", "t-sne-images", "mistakes", "distances", "confusion", "retrieval")
+    assert plots == {f"{name}.png" for name in expected}
+    for name in plots:
+        Image.open(trained / "eval" / "plots" / name).verify()
+
+
+def test_the_checkpoint_holds_the_embeddings(trained, embedded):
+    reader = tf.train.load_checkpoint(str(trained / "eval"))
+    (name,) = (name for name in reader.get_variable_to_shape_map() if name.startswith("test_"))
+    np.testing.assert_allclose(reader.get_tensor(name), embedded[0], atol=1e-5)
+
+
+def test_the_metadata_is_what_plain_loops_find(trained, embedded):
+    """Every test image against every training image."""
+    data = digits()
+    test, gallery = (part.astype(np.float64) for part in embedded)
+    lengths = np.sqrt(((test[:, None] - gallery) ** 2).sum(axis=2))
+    seen = rows(trained / "eval")
+    assert list(seen[0]) == [
+        "index", "label", "predicted", "correct", "nearest_same_class", "nearest_other_class", "safety",
+        "nearest_wrong_neighbor",
+    ]  # fmt: skip
+    assert len(seen) == 359
+    for index, row in enumerate(seen):
+        same = lengths[index][data.train.labels == data.test.labels[index]].min()
+        other = np.where(data.train.labels == data.test.labels[index], np.inf, lengths[index])
+        assert row["index"] == str(index)
+        assert row["label"] == f"class {data.test.labels[index]}"
+        assert row["predicted"] == f"class {data.train.labels[lengths[index].argmin()]}"
+        assert row["correct"] == ("yes" if same < other.min() else "no")
+        assert float(row["nearest_same_class"]) == pytest.approx(same, abs=1e-3)
+        assert float(row["nearest_other_class"]) == pytest.approx(other.min(), abs=1e-3)
+        assert float(row["safety"]) == pytest.approx(other.min() - same, abs=2e-3)
+        assert row["nearest_wrong_neighbor"] == str(other.argmin())
+    wrong = sum(row["correct"] == "no" for row in seen)
+    assert wrong > 0
+    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    assert scores["knn_accuracy"] == pytest.approx(1 - wrong / 359)
+
+
+def test_the_sprite_shows_the_images(trained):
+    (path,) = (trained / "eval").glob("*-sprite.png")
+    sprite, images = np.asarray(Image.open(path)), digits().test.images
+    assert sprite.shape == (19 * 24, 19 * 24)
+    for index in (0, 18, 19, 358):
+        row, column = divmod(index, 19)
+        np.testing.assert_array_equal(sprite[row * 24 :, column * 24 :][:24:3, :24:3], images[index, ..., 0])
+
+
+def test_the_report_needs_nothing_else(trained):
+    report = (trained / "eval" / "report.html").read_text()
+    page = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)  # the code of the library
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 7
+    assert "digits, 359 test images, step 68" in report
+    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    for name in ("loss", "recall_at_1"):
+        assert f'<th>{name}</th><td class="number">{scores[name]:.4f}</td>' in report
+    pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', report)
+    assert len(pictures) == 6
+    for _, encoded in pictures:
+        Image.open(io.BytesIO(base64.b64decode(encoded))).verify()
+
+
+def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
+    visualize("--model_dir", trained, "--split", "train", "--num_images", "100", "--output_dir", tmp_path)
+    seen = rows(tmp_path)
+    assert len(seen) == 100 and len({row["index"] for row in seen}) == 100
+    assert min(float(row["nearest_same_class"]) for row in seen) > 0
+    labels = [digits().train.labels[int(row["index"])] for row in seen]
+    assert [row["label"] for row in seen] == [f"class {label}" for label in labels]
+    assert np.bincount(labels).min() >= 9  # of every class its share
+
+
+def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
+    visualize("--model_dir", trained, "--num_images", "40", "--output_dir", tmp_path, "--animate")
+    path = tmp_path / "plots" / "evolution.gif"
+    assert str(path) in capsys.readouterr().out
+    between = 8 * (len(checkpoints.list_checkpoints(trained)) - 1)
+    assert between >= 16
+    with Image.open(path) as gif:
+        assert gif.n_frames > between
+    videos = [path.name for path in (tmp_path / "plots").glob("*.mp4")]
+    assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
+
+
+def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    first = checkpoints.list_checkpoints(trained)[0]
+    before = sorted(path.name for path in (trained / "eval").glob("test_359_images*"))
+    visualize("--model_dir", tmp_path / "copy", "--checkpoint", first)
+    after = {path.name for path in (tmp_path / "copy" / "eval").iterdir()}
+    assert not after & set(before)
+    step = checkpoints.step_of(first)
+    assert f"test_359_images_step_{step}.index" in after
+    assert len([name for name in after if name.endswith(".pictures")]) == 1
+    report = (tmp_path / "copy" / "eval" / "report.html").read_text()
+    assert "<th>loss</th>" not in report  # metrics.json tells of another step
+
+
+def test_evaluating_again_leaves_the_pictures(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    pictures = list((tmp_path / "copy" / "eval").glob("*.pictures"))
+    events.open_writer(tmp_path / "copy" / "eval", range(1, 100)).close()
+    assert [path.exists() for path in pictures] == [True]
+
+
+def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    metadata = {"index": [0, 1, 2], "label": ["a\tb", "c\nd", "é\r"]}
+    projector.write_bundle(tmp_path, "some", np.eye(3, dtype=np.float32), images, metadata)
+    assert (tmp_path / "some-metadata.tsv").read_text(encoding="utf-8") == "index\tlabel\n0\ta b\n1\tc d\n2\té \n"
+    saved = tf.train.load_variable(str(tmp_path), "some/.ATTRIBUTES/VARIABLE_VALUE")
+    np.testing.assert_array_equal(saved, np.eye(3))
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--checkpoint", "nowhere"], "nowhere: expected the folder of a checkpoint"),
+        (["--checkpoint", "checkpoints/step-00000999"], "step-00000999"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(trained, tmp_path, capsys, arguments, expected):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--output_dir", tmp_path / "out", *arguments)
+    assert raised.value.code == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["0", "100001", "many"])
+def test_a_number_of_images_that_makes_no_sense(trained, capsys, number):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--num_images", number)
+    assert raised.value.code == 2
+    assert "--num_images" in capsys.readouterr().err
+
+
+def test_without_training_first(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", write_params(tmp_path))
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"train first: python train.py --model_dir {tmp_path}")
+    assert not (tmp_path / "eval").exists()
+
+
+def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatch):
+    """Whichever file it is that no longer finds room."""
+    monkeypatch.setattr("model.visualization.project", lambda embeddings, seed, start=None: embeddings[:, :2])
+    shutil.copytree(trained, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
+    flush = files.flush
+    for room in range(3):
+        left = iter(range(room))
+
+        def flush_or_not(path, left=left):
+            if path.is_file() and next(left, None) is None:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            flush(path)
+
+        monkeypatch.setattr(files, "flush", flush_or_not)
+        with pytest.raises(SystemExit) as raised:
+            visualize("--model_dir", tmp_path / "copy")
+        assert raised.value.code == 2
+        assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+        after = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
+        assert after.keys() == before.keys()
+        for path in after:
+            if path.suffix == ".png" and path.parent.name == "plots":
+                Image.open(path).verify()
+            else:
+                assert after[path] == before[path]
+
+
+# ------------------------------------------------------------------------------------------- TensorBoard, the browser
+
+
+@pytest.fixture(scope="module")
+def tensorboard(trained):
+    """The address of a TensorBoard over the experiments."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", trained.parent, "--port", str(port)]
+    process = subprocess.Popen([*command, "--load_fast", "false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://localhost:{port}"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if "small/eval" in json.loads(urllib.request.urlopen(f"{address}/data/runs").read()):
+                break
+        time.sleep(0.3)
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def fetch(address):
+    return urllib.request.urlopen(address).read()
+
+
+def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
+    plugin = f"{tensorboard}/data/plugin/projector"
+    assert json.loads(fetch(f"{plugin}/runs")) == ["small/eval"]  # and no other folder
+    (entry,) = json.loads(fetch(f"{plugin}/info?run=small%2Feval"))["embeddings"]
+    assert entry["tensorShape"] == [359, 8]
+    query = f"run=small%2Feval&name={entry['tensorName'].replace('/', '%2F')}"
+    served = np.frombuffer(fetch(f"{plugin}/tensor?{query}"), np.float32).reshape(359, 8)
+    np.testing.assert_allclose(served, embedded[0], atol=1e-5)
+    (metadata,) = (trained / "eval").glob("*-metadata.tsv")
+    assert fetch(f"{plugin}/metadata?{query}").decode().splitlines() == metadata.read_text().splitlines()
+    (sprite,) = (trained / "eval").glob("*-sprite.png")
+    assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
+    images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
+    assert set(images) == {"t-sne", "t-sne-images", "mistakes", "distances", "confusion", "retrieval"}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--window-size=1400,1000", "--use-gl=angle",
+        "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+def wait_for(what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.3)
+    raise AssertionError("did not happen")
+
+
+def errors(browser):
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+# Looks into the shadow roots, too.
+ALL_TEXT = """
+const texts = []
+const visit = node => {
+  if (node.nodeType === Node.TEXT_NODE) texts.push(node.data)
+  if (node.shadowRoot) visit(node.shadowRoot)
+  if (node.nodeName === "STYLE" || node.nodeName === "SCRIPT") return
+  node.childNodes.forEach(visit)
+}
+visit(document.body)
+return texts.join(" ").replace(/\\s+/g, " ")
+"""
+
+
+def test_the_projector_shows_the_points_in_a_browser(browser, tensorboard):
+    browser.get(f"{tensorboard}/#projector")
+    for _ in range(2):  # the plugin is a frame in a frame
+        (frame,) = wait_for(lambda: browser.find_elements("css selector", "iframe[src*=projector]"))
+        browser.switch_to.frame(frame)
+    expected = ("Points: 359", "Dimension: 8", "label 10 colors", "correct 2 colors")
+    wait_for(lambda: all(words in browser.execute_script(ALL_TEXT) for words in expected))
+    assert errors(browser) == []
+
+
+def test_the_report_answers_to_the_mouse(browser, trained, embedded):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    browser.get((trained / "eval" / "report.html").resolve().as_uri())
+    place = """
+        const figure = Bokeh.documents[0].roots()[0]
+        const view = Object.values(Bokeh.index)[0] ?? Bokeh.index.get(figure)
+        const data = figure.renderers[0].data_source.data
+        const rect = view.el.getBoundingClientRect()
+        const {x_scale, y_scale} = view.frame
+        return [rect.left + x_scale.compute(data.x[arguments[0]]), rect.top + y_scale.compute(data.y[arguments[0]])]
+    """
+    is_ready = "return window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle"
+    wait_for(lambda: browser.execute_script(is_ready))
+    lengths = np.linalg.norm(embedded[0][:, None] - embedded[0], axis=2) + np.diag(np.full(359, np.inf))
+    x, y = browser.execute_script(place, 5)
+    ActionChains(browser).move_by_offset(int(x), int(y)).click().perform()
+    lines = wait_for(lambda: (text := browser.find_element("id", "neighbors").text) != "Click a dot." and text)
+    first, *neighbors = lines.splitlines()
+    clicked = int(re.match(r"image (\d+): ", first)[1])  # dots lie on each other
+    labels = digits().test.labels
+    assert first.startswith(f"image {clicked}: {labels[clicked]}, taken for ")
+    expected = [f"{labels[j]}, distance {lengths[clicked, j]:.2f}" for j in np.argsort(lengths[clicked])[:8]]
+    assert neighbors == expected
+    requests = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in requests if not name.startswith("data:")] == []
+    assert "taken for" in browser.execute_script(ALL_TEXT).replace(lines, "")  # the dot that is pointed at is named
+    assert errors(browser) == []

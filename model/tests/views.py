@@ -1,0 +1,37 @@
+"""Small views for tests of the pictures."""
+
+import numpy as np
+
+from model.metrics import class_neighbors
+from model.view import Embedded, View
+
+
+def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False):
+    """Random images whose embeddings lie around the middles of their classes, with neighbours among 90 others."""
+    rng = np.random.default_rng(seed)
+    middles = rng.normal(size=(num_classes, size)) * 4
+
+    def embedded(count):
+        labels = np.arange(count, dtype=np.int32) % num_classes
+        images = rng.integers(0, 256, (count, side, side + 1, channels), np.uint8)
+        embeddings = (middles[labels] + spread * rng.normal(size=(count, size))).astype(np.float32)
+        return Embedded(images, labels, embeddings)
+
+    gallery = embedded(90)
+    own = np.arange(num_images) if in_gallery else None
+    shown = (
+        Embedded(gallery.images[own], gallery.labels[own], gallery.embeddings[own])
+        if own is not None
+        else embedded(num_images)
+    )
+    return View(
+        title="some images, step 7",
+        class_names=tuple(f"kind {i}" for i in range(num_classes)),
+        margin=0.5,
+        shown=shown,
+        gallery=gallery,
+        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, own),
+        points=shown.embeddings[:, :2],
+        indices=np.arange(num_images),
+        in_gallery=own,
+    )

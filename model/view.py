@@ -1,0 +1,59 @@
+"""What the pictures of an experiment show: images, where the network puts them, and what lies next to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.metrics import ClassNeighbors
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Images with their classes and embeddings.
+
+    Attributes:
+        images: (N, H, W, C) uint8, C is 1 or 3.
+        labels: (N,) int32.
+        embeddings: (N, D) float32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
+class View:
+    """Images, their neighbours in a gallery, and their places on a plane.
+
+    Attributes:
+        title: Which images these are, in words.
+        class_names: Of the labels 0, 1, ...
+        margin: Of the loss, a number or "soft".
+        shown: The images to show.
+        gallery: Those among which their neighbours are, the training images.
+        neighbors: The nearest of these.
+        points: (N, 2) float32, a projection of the embeddings shown.
+        indices: Where each image shown is in its split, (N,) int32.
+        in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    margin: float | str
+    shown: Embedded
+    gallery: Embedded
+    neighbors: ClassNeighbors
+    points: np.ndarray
+    indices: np.ndarray
+    in_gallery: np.ndarray | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The label of the nearest gallery image, (N,) int32."""
+        return self.gallery.labels[self.neighbors.nearest]
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether that is the label of the image, (N,) bool."""
+        return self.predicted == self.shown.labels

@@ -1,0 +1,161 @@
+"""Everything that a person wants to look at after training: the Projector bundle, the pictures, the report."""
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from model import checkpoints, events, plots, projector
+from model.animation import draw_evolution
+from model.datasets import Split
+from model.estimator import one_line_errors
+from model.experiment import Experiment
+from model.files import write_whole
+from model.metrics import class_neighbors, recall_at_1
+from model.projection import project
+from model.report import make_report
+from model.sampling import stratified_sample
+from model.view import Embedded, View
+
+_log = logging.getLogger(__name__)
+
+# Images of an animation: more dots would not show more.
+_ANIMATED_IMAGES = 3000
+
+
+def visualize(
+    experiment: Experiment,
+    *,
+    checkpoint: Path | None = None,
+    split: str = "test",
+    num_images: int = 10_000,
+    output_dir: Path | None = None,
+    animate: bool = False,
+) -> list[Path]:
+    """Writes the Projector bundle, the pictures and the report of an experiment.
+
+    Args:
+        experiment: What was trained.
+        checkpoint: Folder of a checkpoint; None takes the newest.
+        split: Which images to show, "test" or "train".
+        num_images: How many at most, a stratified sample.
+        output_dir: Where to write; None takes `model_dir/eval`.
+        animate: Whether to draw how the embeddings came to be.
+
+    Returns:
+        What a person opens, files and folders.
+
+    Raises:
+        UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
+    """
+    folder = output_dir or experiment.model_dir / "eval"
+    checkpoint = checkpoint or experiment.estimator.newest_checkpoint()
+    step = checkpoints.step_of(checkpoint)
+    view = _look(experiment, checkpoint, split, num_images)
+    with one_line_errors(folder):
+        pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
+        report = make_report(view, pictures, _scores(experiment.model_dir, view, step), experiment.params.model_dump())
+        name = f"{split}_{len(view.points)}_images_step_{step}"
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        for picture, png in pictures.items():
+            write_whole(folder / "plots" / f"{picture}.png", png)
+        events.write_pictures(folder, pictures, step)
+        projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
+        write_whole(folder / "report.html", report)
+        written = [folder / "report.html", folder / "plots"]
+        if animate:
+            written += draw_evolution(folder / "plots", *_frames(experiment, view), view)
+    return written
+
+
+def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int) -> View:
+    """Embeds the images to show and the training images, among which their neighbours are."""
+    data, params = experiment.data, experiment.params
+    gallery = _embed(experiment, data.train, checkpoint)
+    images = data.train if split == "train" else data.test
+    chosen = stratified_sample(images.labels, params.seed, num_images)
+    if split == "train":
+        in_gallery, kind = chosen, "training"
+        shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
+    else:
+        in_gallery, kind = None, "test"
+        shown = _embed(experiment, Split(images.images[chosen], images.labels[chosen]), checkpoint)
+    if len(chosen) < len(images.labels):
+        _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
+    of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
+    return View(
+        title=f"{data.name}, {len(chosen):,}{of_all} {kind} images, step {checkpoints.step_of(checkpoint):,}",
+        class_names=data.class_names,
+        margin=params.margin,
+        shown=shown,
+        gallery=gallery,
+        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery),
+        points=project(shown.embeddings, params.seed),
+        indices=chosen,
+        in_gallery=in_gallery,
+    )
+
+
+def _embed(experiment: Experiment, split: Split, checkpoint: Path) -> Embedded:
+    embeddings = experiment.estimator.predict(lambda: split.images, checkpoint)["embeddings"]
+    return Embedded(split.images, split.labels, embeddings)
+
+
+def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Projects some of the images as every checkpoint embeds them, each projection from the end of the last one.
+
+    Returns:
+        The labels of these images, (n,), and by global step their places, (n, 2).
+    """
+    chosen = stratified_sample(view.shown.labels, experiment.params.seed, _ANIMATED_IMAGES)
+    some = Split(view.shown.images[chosen], view.shown.labels[chosen])
+    frames: dict[int, np.ndarray] = {}
+    points = None
+    for path in checkpoints.list_checkpoints(experiment.model_dir):
+        points = project(_embed(experiment, some, path).embeddings, experiment.params.seed, points)
+        frames[checkpoints.step_of(path)] = points
+    return some.labels, frames
+
+
+def _scores(model_dir: Path, view: View, step: int) -> dict[str, float]:
+    """Returns the scores of the images shown, after those of the last evaluation if it was of this step."""
+    try:
+        found = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+        scores = {name: value for name, value in found.items() if value is not None}
+    except (OSError, ValueError, KeyError):
+        scores = {}
+    if scores.get("global_step") != step:
+        scores = {"global_step": step}
+    return {
+        **scores,
+        "knn_accuracy": float(np.mean(view.is_right)),
+        "recall_at_1": recall_at_1(view.shown.embeddings, view.shown.labels),
+    }
+
+
+def _metadata(view: View) -> dict[str, list[object]]:
+    """Returns the columns that the Projector shows of each image."""
+    # The Projector names points by the first column that holds no numbers, and paints it in the colours of classes.
+    numbered = all(name.isdecimal() for name in view.class_names)
+    names = np.array([f"class {name}" if numbered else name for name in view.class_names], object)
+    neighbors = view.neighbors
+    columns = {
+        "index": view.indices,
+        "label": names[view.shown.labels],
+        "predicted": names[view.predicted],
+        "correct": np.where(view.is_right, "yes", "no"),
+        "nearest_same_class": neighbors.same_distance.astype(np.float64).round(4),
+        "nearest_other_class": neighbors.other_distance.astype(np.float64).round(4),
+        "safety": (neighbors.other_distance - neighbors.same_distance).astype(np.float64).round(4),
+        "nearest_wrong_neighbor": neighbors.other,
+    }
+    return {name: column.tolist() for name, column in columns.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, facecolor="white")
+    return buffer.getvalue()

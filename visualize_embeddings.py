@@ -1,0 +1,45 @@
+"""Makes what there is to see of the experiment in --model_dir: the Projector's files, pictures, a report."""
+
+import argparse
+from pathlib import Path
+
+from model import cli
+from model.experiment import open_experiment, tensorboard_command
+
+
+def main(options: argparse.Namespace) -> None:
+    """Draws, writes, and says where."""
+    experiment = open_experiment(options.model_dir, options.data_dir)
+
+    from model.visualization import visualize  # after TensorFlow has been started
+
+    written = visualize(
+        experiment,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        num_images=options.num_images,
+        output_dir=options.output_dir,
+        animate=options.animate,
+    )
+    print("Written:", *written, sep="\n  ")
+    print(f"\nThe Projector and the curves: {tensorboard_command(options.output_dir or experiment.model_dir.parent)}")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument("--checkpoint", type=Path, help="folder of a checkpoint, the newest if not given")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="which images to show")
+    parser.add_argument("--num_images", type=_count, default=10_000, help="show at most so many, a stratified sample")
+    parser.add_argument("--output_dir", type=Path, help="where to write, MODEL_DIR/eval if not given")
+    parser.add_argument("--animate", action="store_true", help="also draw how they moved, checkpoint by checkpoint")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 2 <= count <= 100_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 2 to 100,000, received {text}")
+    return count
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, add_options=add_options)
