@@ -22,7 +22,7 @@ def main(options: argparse.Namespace) -> None:
         animate=options.animate,
     )
     print("Written:", *written, sep="\n  ")
-    print(f"\nThe Projector and the curves: {tensorboard_command(options.output_dir or experiment.model_dir.parent)}")
+    print(f"\nProjector and curves: {tensorboard_command(options.output_dir or experiment.model_dir.parent)}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,12 @@ import tqdm
 from matplotlib import animation
 from matplotlib.figure import Figure
 
-from model.plots import draw_points
+from model.plots import draw_points, name_class
 from model.view import View
 
-# Pictures of the way from one checkpoint to the next, how many a second, and how many the last one stands still.
+# Pictures of all the way at most, and of the way from one checkpoint to the next; how many a second, and how many the
+# last one stands still.
+_PICTURES = 120
 _PICTURES_BETWEEN = 8
 _PICTURES_PER_SECOND = 16
 _PICTURES_AT_THE_END = 24
@@ -35,9 +37,10 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
     is_projected = view.shown.embeddings.shape[1] > 2
     # The scale of a projection means nothing; that of two-dimensional embeddings does.
     frames = [points / _spread(points) if is_projected else points for points in places.values()]
-    figure = Figure(figsize=(7, 7.4))
+    figure = Figure(figsize=(6, 6.4))
     axes = figure.add_axes((0.07, 0.05, 0.91, 0.88))
-    artists = draw_points(axes, frames[-1], labels, size=8)
+    artists = draw_points(axes, frames[-1], labels, size=9)
+    names = {label: name_class(axes, view, label, (0.0, 0.0)) for label in artists}
     everywhere = np.concatenate(frames)
     low, high = everywhere.min(axis=0), everywhere.max(axis=0)
     room = 0.05 * max((high - low).max(), 1e-6)
@@ -47,7 +50,8 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
         axes.set_axis_off()
     title = figure.suptitle("")
 
-    ways = [(i, (k + 1) / _PICTURES_BETWEEN) for i in range(len(frames) - 1) for k in range(_PICTURES_BETWEEN)]
+    between = min(_PICTURES_BETWEEN, max(1, _PICTURES // len(frames)))
+    ways = [(i, (k + 1) / between) for i in range(len(frames) - 1) for k in range(between)]
     ways = [(0, 0.0), *ways, *ways[-1:] * _PICTURES_AT_THE_END] if ways else [(0, 0.0)]
 
     def draw(way: tuple[int, float]) -> None:
@@ -56,7 +60,8 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
         points = frames[i] if part == 0 else (1 - part) * frames[i] + part * frames[i + 1]
         for label, artist in artists.items():
             artist.set_offsets(points[labels == label])
-        title.set_text(f"{view.title.rsplit(',', 1)[0]}: step {steps[i + (part >= 0.5)]:,}")
+            names[label].xy = np.median(points[labels == label], axis=0)
+        title.set_text(f"{view.subject}, step {steps[i + (part >= 0.5)]:,}")
 
     writers: dict[str, animation.AbstractMovieWriter] = {
         "evolution.gif": animation.PillowWriter(fps=_PICTURES_PER_SECOND)

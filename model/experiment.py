@@ -69,7 +69,8 @@ class Experiment:
         for name, score in scores.items():
             if name != "global_step":
                 print(f"  {name:<28}{score:>10.4f}")
-        print(f"\nThe curves: {tensorboard_command(self.model_dir.parent)}")
+        print(f"\nPictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
+        print(f"Curves:   {tensorboard_command(self.model_dir.parent)}")
 
 
 def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:

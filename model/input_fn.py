@@ -52,7 +52,7 @@ class TrainInput:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which N images come by, not a whole number in general."""
+        """Steps in which N images come by, as anchors if they are mined offline; not a whole number in general."""
         return len(self.images) / self.batch_size
 
     def steps_in(self, epochs: int) -> int:
@@ -114,7 +114,7 @@ def _offline_input(data: Dataset, params: Params) -> TrainInput:
     if params.mining_size is None:
         steps_per_mining = -(-num_anchors // params.batch_size)
     else:
-        steps_per_mining = params.mining_size // params.batch_size
+        steps_per_mining = min(params.mining_size, num_anchors) // params.batch_size
     return TrainInput(images, labels, batches, params.batch_size, steps_per_mining)
 
 

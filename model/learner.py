@@ -24,6 +24,10 @@ _PARAMS_OF_THE_WEIGHTS = (
 )  # fmt: skip
 
 
+# Parameters that decide which triplets are mined offline: those of a round are no use under others.
+_PARAMS_OF_THE_TRIPLETS = ("triplet_strategy", "mining_size", "batch_size", "distance", "squared", "seed")
+
+
 @dataclass(frozen=True)
 class RunState:
     """Where a run is."""
@@ -121,7 +125,8 @@ class Learner:
             value = tensors[f"run/{field.name}"].item()
             state[field.name] = value.decode() if isinstance(value, bytes) else value
         self.state = RunState(**state)
-        if "mined/number" in tensors:
+        saved, now = json.loads(tensors["run/params"].item()), json.loads(self.params.to_json())
+        if "mined/number" in tensors and all(saved[name] == now[name] for name in _PARAMS_OF_THE_TRIPLETS):
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
 
     def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from model import steps
+from model import steps, triplet_loss
 from model.evaluation import predict
 from model.input_fn import TrainInput
 from model.learner import Learner, MinedRound
@@ -51,10 +51,10 @@ class Miner:
             int32 indices of shape (3 * B,): an anchor, its positive, its negative, the next anchor, ...
         """
         round_, place = divmod(step, self._steps_per_round)
-        shape = self._steps_per_round, 3 * self._data.batch_size
         mined = self._learner.mined
-        if mined is None or mined.number != round_ or mined.batches.shape != shape:
-            mined = self._learner.mined = MinedRound(round_, self._mine(round_).reshape(shape))
+        if mined is None or mined.number != round_:
+            batches = self._mine(round_).reshape(self._steps_per_round, 3 * self._data.batch_size)
+            mined = self._learner.mined = MinedRound(round_, batches)
         return mined.batches[place]
 
     def _mine(self, round_: int) -> np.ndarray:
@@ -66,7 +66,7 @@ class Miner:
         if len(np.unique(data.labels[pool])) == 1:  # no negatives in there
             pool = np.arange(len(data.labels))
         embeddings = predict(self._predict_step, data.images[pool], "embedding, to mine")["embeddings"]  # (P, D)
-        anchors, positives = np.searchsorted(pool, pairs).T  # (A,)
+        anchors, positives = np.searchsorted(pool, pairs).T.astype(np.int32)  # (A,)
         semi_hard = params.triplet_strategy == "offline_semi_hard"
         negatives = choose_negatives(
             embeddings, data.labels[pool], anchors, positives, params.distance_name, semi_hard=semi_hard
@@ -87,9 +87,9 @@ def choose_negatives(
 
     Args:
         embeddings: float32 array of shape (P, D).
-        labels: Integer array of shape (P,), of at least two classes.
-        anchors: Integer array of shape (A,), indices into the embeddings.
-        positives: Integer array of shape (A,).
+        labels: int32 array of shape (P,), of at least two classes.
+        anchors: int32 array of shape (A,), indices into the embeddings.
+        positives: int32 array of shape (A,).
         distance: "euclidean", "squared_euclidean" or "cosine".
         semi_hard: Whether to take the nearest of the negatives that are farther than the positive, and the farthest
             negative where none is; otherwise the nearest negative.
@@ -98,38 +98,47 @@ def choose_negatives(
         int64 array of shape (A,), indices into the embeddings; the first one of those equally far.
     """
     if distance == "cosine":
-        embeddings = tf.math.l2_normalize(embeddings, axis=1).numpy()
-    # Distances do not change when all move together, and small numbers have less to lose by rounding. All three kinds
-    # of distances have one order, that of the squared ones.
-    embeddings = embeddings - embeddings.mean(axis=0)
+        embeddings = triplet_loss.unit_length(embeddings).numpy()
+        square_norm = np.zeros(len(embeddings), np.float32)
+    else:
+        # Distances do not change when all move together, and small numbers have less to lose by rounding.
+        embeddings = embeddings - embeddings.mean(axis=0)
+        square_norm = np.sum(embeddings**2, axis=1)  # (P,)
     rows = max(1, _PAIRS_AT_A_TIME // len(embeddings))
     chosen = []
     for start in tqdm.tqdm(range(0, len(anchors), rows), "mining", disable=None, leave=False):
         here = slice(start, start + rows)
-        queries = embeddings[anchors[here]]  # (rows, D)
-        to_positive = np.sum((queries - embeddings[positives[here]]) ** 2, axis=1)  # (rows,)
-        bound = to_positive if semi_hard else np.full_like(to_positive, -np.inf)
-        chosen.append(_nearest_beyond(queries, labels[anchors[here]], bound, embeddings, labels).numpy())
+        chosen.append(
+            _choose(embeddings, square_norm, labels, anchors[here], positives[here], tf.constant(semi_hard)).numpy()
+        )
     return np.concatenate(chosen)
 
 
 @tf.function(
     input_signature=[
         tf.TensorSpec((None, None), tf.float32),
-        tf.TensorSpec((None,), tf.int32),
         tf.TensorSpec((None,), tf.float32),
-        tf.TensorSpec((None, None), tf.float32),
         tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((), tf.bool),
     ]
 )
-def _nearest_beyond(
-    anchors: tf.Tensor, anchor_labels: tf.Tensor, bound: tf.Tensor, pool: tf.Tensor, pool_labels: tf.Tensor
+def _choose(
+    pool: tf.Tensor,
+    square_norm: tf.Tensor,
+    labels: tf.Tensor,
+    anchors: tf.Tensor,
+    positives: tf.Tensor,
+    semi_hard: tf.Tensor,
 ) -> tf.Tensor:
-    """Finds the nearest negative farther than a bound, the farthest where none is: (A, D), ..., (P, D) -> (A,)."""
-    square_norm_a, square_norm_p = (tf.reduce_sum(tf.square(x), axis=1) for x in (anchors, pool))
-    distances = square_norm_a[:, tf.newaxis] - 2.0 * tf.matmul(anchors, pool, transpose_b=True) + square_norm_p
-    is_negative = anchor_labels[:, tf.newaxis] != pool_labels[tf.newaxis, :]  # (A, P)
-    is_beyond = tf.logical_and(is_negative, distances > bound[:, tf.newaxis])  # (A, P)
-    nearest = tf.argmin(tf.where(is_beyond, distances, float("inf")), axis=1)  # (A,)
+    """Does what `choose_negatives` says, for some anchors at a time: (P, D), (P,), (P,), (A,), (A,), () -> (A,)."""
+    # ||n||^2 - 2 <a, n> is the squared distance but for ||a||^2, which is the same for all; without the norms it is in
+    # the order of the cosine distances. The positive's is one of these numbers: ties are ties.
+    distances = square_norm - 2.0 * tf.matmul(tf.gather(pool, anchors), pool, transpose_b=True)  # (A, P)
+    to_positive = tf.gather(distances, positives, batch_dims=1)[:, tf.newaxis]  # (A, 1)
+    is_negative = tf.gather(labels, anchors)[:, tf.newaxis] != labels  # (A, P)
+    is_farther = tf.logical_and(is_negative, tf.logical_or(distances > to_positive, tf.logical_not(semi_hard)))
+    nearest = tf.argmin(tf.where(is_farther, distances, float("inf")), axis=1)  # (A,)
     farthest = tf.argmax(tf.where(is_negative, distances, float("-inf")), axis=1)  # (A,)
-    return tf.where(tf.reduce_any(is_beyond, axis=1), nearest, farthest)
+    return tf.where(tf.reduce_any(is_farther, axis=1), nearest, farthest)

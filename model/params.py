@@ -97,7 +97,9 @@ class Params(BaseModel):
         "before the steps that train on them, batch_size of them in a batch",
     )
     mining_size: PositiveInt | None = Field(
-        None, description="Anchors for which offline triplets are mined at a time; null mines once an epoch"
+        None,
+        description="Offline triplets are mined for so many anchors at a time, rounded down to whole batches, among "
+        "these and their positives; null, and more than there are, mine for all of them, once an epoch",
     )
     margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] = Field(
         0.5,

@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 
 from model.view import View
 
@@ -216,16 +217,18 @@ def _plane(view: View) -> tuple[Figure, Axes]:
 def _name_classes(axes: Axes, view: View) -> None:
     """Writes the name of each class above most of its images."""
     present = np.unique(view.shown.labels)
-    if len(present) > _NAMED_CLASSES:
-        return
-    halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
-    for label in present:
+    for label in present if len(present) <= _NAMED_CLASSES else []:
         of_class = view.points[view.shown.labels == label]
-        place = float(np.median(of_class[:, 0])), float(np.quantile(of_class[:, 1], 0.97))
-        axes.annotate(
-            _name(view, label), place, xytext=(0, 6), textcoords="offset points", ha="center", va="bottom",
-            fontsize=15, weight="bold", path_effects=halo, zorder=5,
-        )  # fmt: skip
+        name_class(axes, view, label, (np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.97)))
+
+
+def name_class(axes: Axes, view: View, label: int, place: tuple[float, float]) -> Annotation:
+    """Writes the name of a class above a place."""
+    halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
+    return axes.annotate(
+        _name(view, label), place, xytext=(0, 6), textcoords="offset points", ha="center", va="bottom",
+        fontsize=15, weight="bold", path_effects=halo, zorder=5,
+    )  # fmt: skip
 
 
 def _tinted(image: np.ndarray, color: str) -> np.ndarray:

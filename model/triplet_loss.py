@@ -17,7 +17,8 @@ anchor's K positives, which a binary search finds. The file explains itself from
 5. `STRATEGIES`, the dict that `triplet_strategy` names
 
 Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging. All of it works
-in functions with `jit_compile=True`; these have to know the shapes before they know the labels, and count with K = B.
+in functions with `jit_compile=True`; these have to know the shapes before they know the labels, and count with K = B,
+for batches of up to 32,768.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,14 +48,15 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
     Returns:
         Tensor of shape (B, B), of the dtype of the embeddings (float16 and bfloat16 are computed in float32).
         Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
-        of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one.
+        of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one, and gradient 0.
+        The products round: distances much smaller than the norms of their embeddings lose digits.
 
     Raises:
         ValueError: The embeddings are not a matrix, or there is no such distance.
     """
     embeddings = _matrix(embeddings)
     if distance == "cosine":
-        embeddings = _unit_length(embeddings)
+        embeddings = unit_length(embeddings)
         distances = tf.maximum(1.0 - tf.matmul(embeddings, embeddings, transpose_b=True), 0.0)  # (B, B)
         return tf.linalg.set_diag(distances, tf.zeros_like(distances[0]))
     return _root(_square_distances(embeddings), distance)
@@ -135,11 +137,12 @@ class _Batch(NamedTuple):
     is_negative: tf.Tensor  # (B, B)
     num_positives: tf.Tensor  # (B, 1)
     num_negatives: tf.Tensor  # (B, 1)
+    is_finite: tf.Tensor  # () whether all embeddings and distances are: no comparison tells of NaN
 
 
 def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
     """Computes the distances and sorts out each anchor's positives, which are few: K is the largest class."""
-    labels = _vector(labels)
+    labels, embeddings = _vector(labels), _matrix(embeddings)
     distances = pairwise_distances(embeddings, distance)  # (B, B)
     batch_size = tf.shape(distances)[0]
 
@@ -165,6 +168,7 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch
         is_negative=is_negative,
         num_positives=size - 1,
         num_negatives=batch_size - size,
+        is_finite=tf.reduce_all(tf.math.is_finite(embeddings)) & tf.reduce_all(tf.math.is_finite(distances)),
     )
 
 
@@ -181,8 +185,9 @@ def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     """
     thresholds, values = tf.stop_gradient(thresholds), tf.stop_gradient(values)
     inside_xla = _inside_xla()
-    large = (values.shape.num_elements() or 0) >= _WORTH_COMPILING and not tf.config.list_logical_devices("GPU")
-    if not inside_xla and not large:
+    # XLA compiles for each shape anew: for shapes that a function was traced for, on a CPU, it pays.
+    large = not tf.executing_eagerly() and (values.shape.num_elements() or 0) >= _WORTH_COMPILING
+    if not inside_xla and (not large or tf.config.list_logical_devices("GPU")):
         return tf.searchsorted(thresholds, values, side=side)
     # Rows are filled up to a power of two, so that few different shapes have to be compiled.
     num_thresholds = tf.shape(thresholds)[1]
@@ -198,7 +203,7 @@ def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
 
 
 def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
-    """Searches without branches: all values take the same steps, each half as long as the one before.
+    """Searches without branches, for XLA: all values take the same steps, each half as long as the one before.
 
     A processor guesses which way a branch goes, and in a binary search it is wrong half of the time: compiled by XLA,
     this takes a third of the time of `tf.searchsorted`.
@@ -216,7 +221,7 @@ def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     position = before + tf.zeros_like(values, tf.int32)  # (B, N) of the last threshold found to be smaller
     for step in reversed(_POWERS_OF_TWO):
         # Steps that are longer than a row are known when XLA compiles, which leaves them out.
-        ahead = tf.where(step < width, position + step, 0)  # (B, N)
+        ahead = position + step  # (B, N)
         threshold = tf.gather(tf.reshape(thresholds, [-1]), ahead)  # (B, N)
         smaller = threshold < values if side == "left" else threshold <= values  # (B, N)
         position = tf.where(tf.logical_and(step < width, smaller), ahead, position)
@@ -276,7 +281,7 @@ def batch_all_triplet_loss(
 
     Returns:
         The loss and the fraction of the valid triplets whose loss is positive, in [0, 1]; scalars. Both are 0
-        when the batch holds no valid triplet. NaN embeddings give a NaN loss.
+        when the batch holds no valid triplet. NaN or infinite embeddings give a NaN loss.
 
     Raises:
         ValueError: Labels are not of shape (B,), embeddings not of shape (B, D), or there is no such distance.
@@ -309,7 +314,7 @@ def batch_hard_triplet_loss(
 
     Returns:
         The loss, a scalar. An anchor without a positive or without a negative has no triplet and does not count;
-        0 when no anchor has one. NaN embeddings give a NaN loss.
+        0 when no anchor has one. NaN or infinite embeddings give a NaN loss.
 
     Raises:
         ValueError: As for `batch_all_triplet_loss`.
@@ -335,7 +340,7 @@ def batch_semi_hard_triplet_loss(
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss, a scalar; 0 when the batch holds no valid triplet. NaN embeddings give a NaN loss.
+        The loss, a scalar; 0 when the batch holds no valid triplet. NaN or infinite embeddings give a NaN loss.
 
     Raises:
         ValueError: As for `batch_all_triplet_loss`.
@@ -364,12 +369,13 @@ def batch_random_semi_hard_triplet_loss(
         labels: Tensor of shape (B,), the class of each image.
         embeddings: Tensor of shape (B, D).
         margin: As for `batch_all_triplet_loss`.
-        seed: Integer tensor of shape (2,), for example (seed, global step): the same seed draws the same negatives.
+        seed: Integer tensor of shape (2,), for example (seed, global step): the same seed draws the same negatives,
+            but others in functions with `jit_compile=True`.
         squared: Whether euclidean distances are squared.
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN embeddings give a NaN loss.
+        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN or infinite embeddings give a NaN loss.
 
     Raises:
         ValueError: As for `batch_all_triplet_loss`.
@@ -425,7 +431,7 @@ def _batch_all(
     thresholds = batch.positives + margin  # (B, K)
     ranks = _ranks(thresholds, batch.negatives, side="right")  # (B, B)
     c = _num_above(batch, ranks)  # (B, B)
-    r = tf.where(batch.is_positive, _num_below(ranks, tf.shape(thresholds)[1]), 0)  # (B, K)
+    r = _num_below(ranks, tf.shape(thresholds)[1])  # (B, K)
     total = _dot(r, tf.where(batch.is_positive, thresholds, 0.0)) - _dot(c, batch.distances)
     return _sums(batch, margin, total, _total(c))
 
@@ -433,7 +439,7 @@ def _batch_all(
 def _batch_hard(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
-    batch = _sort_out(labels, embeddings, distance)
+    labels, batch = _vector(labels), _sort_out(labels, embeddings, distance)
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
     # its gradient does not pass a B x B matrix.
     positives = tf.where(_get_anchor_positive_triplet_mask(labels), batch.distances, -1.0)  # (B, B)
@@ -519,7 +525,7 @@ def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> S
     hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1, keepdims=True), 0.0)  # (B, 1)
     negatives = tf.where(batch.is_negative, batch.distances, 0.0)  # (B, B)
     sums = {
-        "loss": (tf.cast(total, tf.float64) + tf.cast(_nan_if_any(batch.distances), tf.float64), count),
+        "loss": (tf.where(batch.is_finite, tf.cast(total, tf.float64), float("nan")), count),
         "fraction_positive_triplets": (num_active, num_valid),
         "fraction_hard_triplets": (num_hard, num_valid),
         "fraction_semi_hard_triplets": (num_active - num_hard, num_valid),
@@ -533,11 +539,6 @@ def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> S
     }
     dtype = batch.distances.dtype
     return {name: (tf.cast(total, dtype), tf.cast(count, dtype)) for name, (total, count) in sums.items()}
-
-
-def _nan_if_any(distances: tf.Tensor) -> tf.Tensor:
-    """Returns NaN if an embedding is NaN, else 0: NaN is not less than anything, so no comparison ever counts it."""
-    return 0.0 * tf.stop_gradient(tf.reduce_sum(distances[:, 0]))  # every embedding has a distance to the first
 
 
 def _dot(counts: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
@@ -598,7 +599,7 @@ def _offline(
 ) -> Sums:
     # The batch is triplets, one after the other.
     embeddings = _matrix(embeddings)
-    anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, embeddings.shape[1]]), axis=1)  # (B / 3, D)
+    anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, tf.shape(embeddings)[1]]), axis=1)
     positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
     losses = _hinge(positives - negatives, margin)  # (B / 3,)
     is_hard = negatives < positives
@@ -625,7 +626,7 @@ def _distance(a: tf.Tensor, b: tf.Tensor, distance: str) -> tf.Tensor:
     """Computes the distances between corresponding vectors: (..., D) and (..., D) -> (...)."""
     a, b = _full_precision(a), _full_precision(b)
     if distance == "cosine":
-        return 1.0 - tf.reduce_sum(_unit_length(a) * _unit_length(b), axis=-1)
+        return 1.0 - tf.reduce_sum(unit_length(a) * unit_length(b), axis=-1)
     return _root(tf.reduce_sum(tf.square(a - b), axis=-1), distance)
 
 
@@ -654,11 +655,15 @@ def _sqrt(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     return root, lambda upstream: tf.math.divide_no_nan(upstream, 2.0 * root)
 
 
-def _unit_length(vectors: tf.Tensor) -> tf.Tensor:
-    """Scales vectors (..., D) to length 1; those of length 0 stay. The largest number first: squares can overflow."""
+def unit_length(vectors: tf.Tensor) -> tf.Tensor:
+    """Scales vectors (..., D) to length 1; those of length 0 stay, and have gradient 0.
+
+    By the largest number first: squares can overflow.
+    """
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(vectors), axis=-1, keepdims=True))
-    vectors = vectors / tf.where(largest > 0.0, largest, 1.0)
-    return tf.math.l2_normalize(vectors, axis=-1)
+    nonzero = largest != 0.0
+    vectors = tf.where(nonzero, vectors / tf.where(nonzero, largest, 1.0), 1.0)
+    return tf.where(nonzero, tf.math.l2_normalize(vectors, axis=-1), 0.0)
 
 
 def _full_precision(embeddings: tf.Tensor) -> tf.Tensor:

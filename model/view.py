@@ -27,7 +27,8 @@ class View:
     """Images, their neighbours in a gallery, and their places on a plane.
 
     Attributes:
-        title: Which images these are, in words.
+        subject: Which images these are, in words.
+        step: The global step of the network that embedded them.
         class_names: Of the labels 0, 1, ...
         margin: Of the loss, a number or "soft".
         shown: The images to show.
@@ -38,7 +39,8 @@ class View:
         in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
     """
 
-    title: str
+    subject: str
+    step: int
     class_names: tuple[str, ...]
     margin: float | str
     shown: Embedded
@@ -47,6 +49,11 @@ class View:
     points: np.ndarray
     indices: np.ndarray
     in_gallery: np.ndarray | None = None
+
+    @property
+    def title(self) -> str:
+        """What stands above a picture."""
+        return f"{self.subject}, step {self.step:,}"
 
     @property
     def predicted(self) -> np.ndarray:

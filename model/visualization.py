@@ -23,7 +23,7 @@ from model.view import Embedded, View
 _log = logging.getLogger(__name__)
 
 # Images of an animation: more dots would not show more.
-_ANIMATED_IMAGES = 3000
+_ANIMATED_IMAGES = 1500
 
 
 def visualize(
@@ -53,16 +53,15 @@ def visualize(
     """
     folder = output_dir or experiment.model_dir / "eval"
     checkpoint = checkpoint or experiment.estimator.newest_checkpoint()
-    step = checkpoints.step_of(checkpoint)
     view = _look(experiment, checkpoint, split, num_images)
     with one_line_errors(folder):
         pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
-        report = make_report(view, pictures, _scores(experiment.model_dir, view, step), experiment.params.model_dump())
-        name = f"{split}_{len(view.points)}_images_step_{step}"
+        report = make_report(view, pictures, _scores(experiment.model_dir, view), experiment.params.model_dump())
+        name = f"{split}_{len(view.points)}_images_step_{view.step}"
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         for picture, png in pictures.items():
             write_whole(folder / "plots" / f"{picture}.png", png)
-        events.write_pictures(folder, pictures, step)
+        events.write_pictures(folder, pictures, view.step)
         projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
         write_whole(folder / "report.html", report)
         written = [folder / "report.html", folder / "plots"]
@@ -87,7 +86,8 @@ def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int)
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
     of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
     return View(
-        title=f"{data.name}, {len(chosen):,}{of_all} {kind} images, step {checkpoints.step_of(checkpoint):,}",
+        subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
+        step=checkpoints.step_of(checkpoint),
         class_names=data.class_names,
         margin=params.margin,
         shown=shown,
@@ -120,15 +120,15 @@ def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, n
     return some.labels, frames
 
 
-def _scores(model_dir: Path, view: View, step: int) -> dict[str, float]:
+def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the scores of the images shown, after those of the last evaluation if it was of this step."""
     try:
         found = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))["metrics"]
         scores = {name: value for name, value in found.items() if value is not None}
     except (OSError, ValueError, KeyError):
         scores = {}
-    if scores.get("global_step") != step:
-        scores = {"global_step": step}
+    if scores.get("global_step") != view.step:
+        scores = {"global_step": view.step}
     return {
         **scores,
         "knn_accuracy": float(np.mean(view.is_right)),

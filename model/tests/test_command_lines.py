@@ -17,6 +17,7 @@ import tensorflow as tf
 
 import evaluate
 import train
+import visualize_embeddings
 from model import checkpoints, cli, hardware
 from model.params import Params
 from model.tests.experiments import digits, final_tensors, scalars, write_params
@@ -45,7 +46,7 @@ def test_train_prints_a_table_and_the_next_command(trained):
     assert printed == {name: f"{value:.4f}" for name, value in written.items() if name != "global_step"}
     assert written["global_step"] == -(-1438 * 8 // 64)
     assert float(printed["recall_at_1"]) > 0.9
-    program, logdir = re.search(r"^The curves: (\S*tensorboard) --logdir (\S+)$", result.stdout, re.MULTILINE).groups()
+    program, logdir = re.search(r"^Curves:   (\S*tensorboard) --logdir (\S+)$", result.stdout, re.MULTILINE).groups()
     assert logdir == str(model_dir.parent)
     assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout.startswith(b"2.")
 
@@ -121,7 +122,7 @@ def refused(capsys, main, *arguments):
     return line
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main])
+@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -142,14 +143,14 @@ def test_a_bad_experiment_is_one_line_and_nothing_is_written(tmp_path, capsys, m
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main])
+@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
 def test_a_data_folder_that_is_not_there(tmp_path, capsys, main):
     model_dir = write_params(tmp_path / "mine", dataset="mnist")
     assert "nowhere" in refused(capsys, main, "--model_dir", model_dir, "--data_dir", tmp_path / "nowhere")
     assert [path.name for path in model_dir.iterdir()] == ["params.json"]
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main])
+@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
 def test_batches_that_the_data_cannot_fill(tmp_path, capsys, main):
     model_dir = write_params(tmp_path, batch_size=1439)
     line = refused(capsys, main, "--model_dir", model_dir)

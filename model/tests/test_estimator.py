@@ -102,11 +102,19 @@ def test_offline_mining_learns(tmp_path, strategy):
 
 
 def test_a_strategy_may_change_in_the_middle(tmp_path):
-    """The triplets of the old one are still in the checkpoint."""
+    """The triplets that were mined under other parameters are dropped."""
+
+    def mined():
+        return checkpoints.load_newest(tmp_path)[1].get("mined/batches")
+
     train(tmp_path, 12, triplet_strategy="offline_hard", mining_size=700)
+    first = mined()
+    train(tmp_path, 14, triplet_strategy="offline_hard", mining_size=700)
+    np.testing.assert_array_equal(mined(), first)
+    train(tmp_path, 16, triplet_strategy="offline_semi_hard", mining_size=700)
+    assert (mined() != first).any()
     train(tmp_path, 25)
-    train(tmp_path, 30, triplet_strategy="offline_semi_hard")
-    assert checkpoints.step_of(checkpoints.list_checkpoints(tmp_path)[-1]) == 30
+    assert mined() is None
 
 
 def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):

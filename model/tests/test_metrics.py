@@ -62,3 +62,27 @@ def test_duplicates_are_found_and_an_image_is_never_its_own_neighbour():
 def test_nothing_to_ask():
     assert np.isnan(metrics.recall_at_1(np.zeros((3, 2)), np.array([0, 1, 2])))
     assert np.isnan(metrics.knn_accuracy(np.zeros((0, 2)), np.zeros(0, int), np.zeros((3, 2)), np.zeros(3, int)))
+
+
+@pytest.mark.parametrize("pairs_at_a_time", [1, 100, 10_000])
+def test_class_neighbors(data, monkeypatch, pairs_at_a_time):
+    monkeypatch.setattr(metrics, "_PAIRS_AT_A_TIME", pairs_at_a_time)
+    points, labels = data
+    labels[7] = 9  # alone in its class
+    found = metrics.class_neighbors(points, labels, points, labels, ignore=np.arange(60))
+    for index, (point, label) in enumerate(zip(points, labels, strict=True)):
+        lengths = {i: oracles.distance(point, other) for i, other in enumerate(points) if i != index}
+        same = {i: length for i, length in lengths.items() if labels[i] == label}
+        other = {i: length for i, length in lengths.items() if labels[i] != label}
+        assert found.nearest[index] == min(lengths, key=lengths.get)
+        assert found.same[index] == (min(same, key=same.get) if same else -1)
+        assert found.other[index] == min(other, key=other.get)
+        assert found.same_distance[index] == pytest.approx(min(same.values(), default=np.inf), rel=1e-5)
+        assert found.other_distance[index] == pytest.approx(min(other.values()), rel=1e-5)
+    assert found.same[7] == -1 and np.isinf(found.same_distance[7])
+
+
+def test_class_neighbors_where_there_is_one_class():
+    found = metrics.class_neighbors(np.zeros((2, 3)), np.zeros(2, int), np.ones((3, 3)), np.zeros(3, int))
+    assert found.other.tolist() == [-1, -1] and np.isinf(found.other_distance).all()
+    assert found.same.tolist() == found.nearest.tolist() == [0, 0]

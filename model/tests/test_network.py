@@ -67,6 +67,11 @@ def test_model_fn(strategy):
     assert float(total / count) == pytest.approx(np.linalg.norm(embeddings, axis=1).mean(), rel=1e-5)
     assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
 
+    counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
+    seed = tf.constant([params.seed, 0], tf.int64)
+    expected = triplet_loss.STRATEGIES[counterpart](labels, embeddings, params.margin, "euclidean", seed)["loss"]
+    assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
+
     predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)
     np.testing.assert_allclose(predicted.predictions["embeddings"], embeddings)
     assert predicted.loss is None and not predicted.metrics

@@ -132,3 +132,13 @@ def test_every_image_is_an_anchor_once_an_epoch_with_each_positive_as_often():
         counts = np.bincount(positives[anchors == anchor], minlength=7)[[i for i in (0, 2, 4, 6) if i != anchor]]
         assert np.sum((counts - epochs / 3) ** 2) / (epochs / 3) < 18.4  # chi-square, its 1 - 1e-4 quantile
     assert (positives[anchors == 1] == 5).all()
+
+
+def test_a_stratified_sample_keeps_the_shares_of_the_classes():
+    labels = np.repeat([4, 7, 2], [600, 300, 100])[np.random.default_rng(1).permutation(1000)]
+    sample = sampling.stratified_sample(labels, seed=3, count=100)
+    assert len(set(sample)) == 100 and (np.diff(sample) > 0).all()
+    counts = {label: np.count_nonzero(labels[sample] == label) for label in (4, 7, 2)}
+    assert counts == {4: 60, 7: 30, 2: 10}
+    assert list(sample) != list(sampling.stratified_sample(labels, seed=4, count=100))
+    np.testing.assert_array_equal(sampling.stratified_sample(labels, 3, 5000), np.arange(1000))

@@ -25,7 +25,8 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         else embedded(num_images)
     )
     return View(
-        title="some images, step 7",
+        subject="some images",
+        step=7,
         class_names=tuple(f"kind {i}" for i in range(num_classes)),
         margin=0.5,
         shown=shown,
