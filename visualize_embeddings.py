@@ -20,6 +20,7 @@ def main(options: argparse.Namespace) -> None:
         num_images=options.num_images,
         output_dir=options.output_dir,
         animate=options.animate,
+        use_tsne=not options.no_tsne,
     )
     print("Written:", *written, sep="\n  ")
     print(f"\nProjector and curves: {tensorboard_command(options.output_dir or experiment.model_dir.parent)}")
@@ -31,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images to show")
     parser.add_argument("--num_images", type=_count, default=10_000, help="show at most so many, a stratified sample")
     parser.add_argument("--output_dir", type=Path, help="where to write, MODEL_DIR/eval if not given")
+    parser.add_argument("--no_tsne", action="store_true", help="place the images by PCA, in a second, and not by t-SNE")
     parser.add_argument("--animate", action="store_true", help="also draw how they moved, checkpoint by checkpoint")
 
 

@@ -16,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from model.view import View
+from model.view import View, printable
 
 _COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
@@ -135,7 +135,8 @@ def distances(view: View) -> Figure:
         left.annotate("", (middle, height), (middle + margin, height), arrowprops=bar)
         left.text(middle + margin, height, f" margin {margin:g}", va="center")
     left.set(xlabel="distance of two images", ylabel="density", title="Pairs")
-    left.legend()
+    if left.get_legend_handles_labels()[0]:
+        left.legend()
     safety = view.neighbors.other_distance - view.neighbors.same_distance
     safety = safety[np.isfinite(safety)]
     if len(safety):
@@ -165,8 +166,9 @@ def confusion(view: View) -> Figure:
             if number:
                 color = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
                 axes.text(column, row, f"{number}", ha="center", va="center", fontsize=8, color=color)
-        axes.set_xticks(range(count), view.class_names, rotation=90 if max(map(len, view.class_names)) > 3 else 0)
-        axes.set_yticks(range(count), view.class_names)
+        names = [_name(view, label) for label in range(count)]
+        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(count), names)
     else:
         figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
     axes.set(xlabel="class of the nearest training image", ylabel="class of the image")
@@ -196,8 +198,8 @@ def retrieval(view: View) -> Figure:
 
 
 PICTURES: Mapping[str, Callable[[View], Figure]] = {
-    "t-sne": scatter,
-    "t-sne-images": thumbnails,
+    "scatter": scatter,
+    "scatter-images": thumbnails,
     "mistakes": mistakes,
     "distances": distances,
     "confusion": confusion,
@@ -210,7 +212,7 @@ def _plane(view: View) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0.02, 0.05, 0.96, 0.89))
     axes.set_axis_off()
     axes.set_aspect("equal", adjustable="datalim")
-    figure.suptitle(view.title)
+    figure.suptitle(f"{view.title}: {view.projection}")
     return figure, axes
 
 
@@ -269,5 +271,4 @@ def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: s
 
 
 def _name(view: View, label: int) -> str:
-    name = view.class_names[label]
-    return name if len(name) <= 14 else name[:13] + "…"
+    return printable(view.class_names[label], 14).replace("$", r"\$")  # which matplotlib takes for mathematics

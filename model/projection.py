@@ -1,4 +1,4 @@
-"""Embeddings of any dimension on a plane: t-SNE, or as they are where they have two dimensions.
+"""Embeddings of any dimension on a plane: by t-SNE, or faster by PCA.
 
 References:
     van der Maaten, Hinton: Visualizing Data using t-SNE, 2008.
@@ -18,8 +18,15 @@ _ITERATIONS_PER_UPDATE = 10
 _MANY = 10_000
 
 
-def project(embeddings: np.ndarray, seed: int, start: np.ndarray | None = None) -> np.ndarray:
-    """Projects embeddings onto a plane.
+def pca(embeddings: np.ndarray) -> np.ndarray:
+    """Projects embeddings (N, D) onto their first two principal components, (N, 2) float32."""
+    centered = embeddings - embeddings.mean(axis=0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    return np.pad(centered @ axes[:2].T, [(0, 0), (0, max(0, 2 - len(axes)))]).astype(np.float32)
+
+
+def tsne(embeddings: np.ndarray, seed: int, start: np.ndarray | None = None) -> np.ndarray:
+    """Projects embeddings onto a plane so that neighbours stay neighbours.
 
     Args:
         embeddings: Array of shape (N, D).
@@ -27,16 +34,12 @@ def project(embeddings: np.ndarray, seed: int, start: np.ndarray | None = None) 
         start: (N, 2), where to begin, so that the picture is a change of another one; PCA otherwise.
 
     Returns:
-        float32 array of shape (N, 2). With D <= 2 the embeddings themselves; the first two principal components
-        of at most 4 images, and of images that all lie in one place.
+        float32 array of shape (N, 2); the first two principal components of at most 4 images, and of images that all
+        lie in one place.
     """
-    count, size = embeddings.shape
-    if size <= 2:
-        return np.pad(embeddings, [(0, 0), (0, 2 - size)]).astype(np.float32)
-    if count <= 4 or not np.ptp(embeddings, axis=0).any():  # few, or all in one place
-        centered = embeddings - embeddings.mean(axis=0)
-        _, _, axes = np.linalg.svd(centered, full_matrices=False)
-        return np.pad(centered @ axes[:2].T, [(0, 0), (0, max(0, 2 - len(axes)))]).astype(np.float32)
+    count = len(embeddings)
+    if count <= 4 or not np.ptp(embeddings, axis=0).any():
+        return pca(embeddings)
     affinities = openTSNE.affinity.PerplexityBasedNN(
         np.ascontiguousarray(embeddings, np.float64),
         perplexity=min(_PERPLEXITY, (count - 1) / 3),

@@ -20,12 +20,16 @@ from model.view import View
 # Neighbours shown of an image, and sides in pixels: of a thumbnail in the page, and of the sprite in the file.
 _NEIGHBORS = 8
 _CELL = 56
+
+# More classes than this are not named in the legend.
+_NAMED_CLASSES = 40
+
 _MAX_SPRITE = 4096
 
 # Heading and caption of each picture.
 _CAPTIONS = {
-    "t-sne": ("t-SNE", "Crosses are images whose nearest training image is of another class."),
-    "t-sne-images": ("The images themselves", "As many as find a place."),
+    "scatter": ("Every image as a dot", "Crosses are images whose nearest training image is of another class."),
+    "scatter-images": ("The images themselves", "As many as find a place."),
     "mistakes": (
         "The surest mistakes",
         "Each time the image, the training image nearest to it, which is of another class, and the nearest one of its "
@@ -127,7 +131,8 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
     )  # fmt: skip
     figure.grid.visible = figure.axis.visible = False
     dots: list[Any] = []
-    for label in np.unique(view.shown.labels):
+    present = np.unique(view.shown.labels)
+    for label in present:
         of_class = models.CDSView(
             filter=models.IndexFilter(indices=np.flatnonzero(view.shown.labels == label).tolist())
         )
@@ -142,12 +147,15 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
     )
     figure.legend.click_policy = "hide"
     figure.add_layout(figure.legend[0], "right")
+    figure.legend.visible = len(present) <= _NAMED_CLASSES
     rings = plotting.ColumnDataSource({"x": [], "y": []})
     figure.scatter("x", "y", source=rings, size=13, fill_color=None, line_color="black", line_width=1.5)
 
     count = min(_NEIGHBORS, len(view.points) - 1)
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(view.shown.embeddings)
-    lengths, neighbors = search.kneighbors()  # of each image without itself
+    lengths = neighbors = np.zeros((len(view.points), 0))
+    if count:
+        search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(view.shown.embeddings)
+        lengths, neighbors = search.kneighbors()  # of each image without itself
     arguments = {
         "source": source, "rings": rings, "count": count,
         "neighbors": neighbors.astype(np.int32).ravel(), "lengths": lengths.astype(np.float32).ravel(),

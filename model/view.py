@@ -29,12 +29,13 @@ class View:
     Attributes:
         subject: Which images these are, in words.
         step: The global step of the network that embedded them.
-        class_names: Of the labels 0, 1, ...
+        class_names: Of the labels 0, 1, ..., as `printable` returns them.
         margin: Of the loss, a number or "soft".
         shown: The images to show.
         gallery: Those among which their neighbours are, the training images.
         neighbors: The nearest of these.
-        points: (N, 2) float32, a projection of the embeddings shown.
+        points: (N, 2) float32, the places of the embeddings shown on a plane.
+        projection: How these were found, in words.
         indices: Where each image shown is in its split, (N,) int32.
         in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
     """
@@ -47,6 +48,7 @@ class View:
     gallery: Embedded
     neighbors: ClassNeighbors
     points: np.ndarray
+    projection: str
     indices: np.ndarray
     in_gallery: np.ndarray | None = None
 
@@ -64,3 +66,9 @@ class View:
     def is_right(self) -> np.ndarray:
         """Whether that is the label of the image, (N,) bool."""
         return self.predicted == self.shown.labels
+
+
+def printable(name: str, length: int = 60) -> str:
+    """Returns a name on one line of at most so many characters, without those that are not to be seen."""
+    name = " ".join("".join(character if character.isprintable() else " " for character in name).split())
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from model import checkpoints, events, plots, projector
 from model.animation import draw_evolution
 from model.datasets import Split
+from model.errors import UserError
 from model.estimator import one_line_errors
 from model.experiment import Experiment
 from model.files import write_whole
 from model.metrics import class_neighbors, recall_at_1
-from model.projection import project
+from model.projection import pca, tsne
 from model.report import make_report
 from model.sampling import stratified_sample
-from model.view import Embedded, View
+from model.view import Embedded, View, printable
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def visualize(
     num_images: int = 10_000,
     output_dir: Path | None = None,
     animate: bool = False,
+    use_tsne: bool = True,
 ) -> list[Path]:
     """Writes the Projector bundle, the pictures and the report of an experiment.
 
@@ -44,6 +46,7 @@ def visualize(
         num_images: How many at most, a stratified sample.
         output_dir: Where to write; None takes `model_dir/eval`.
         animate: Whether to draw how the embeddings came to be.
+        use_tsne: Whether to place them by t-SNE, else by PCA; two-dimensional ones are drawn as they are.
 
     Returns:
         What a person opens, files and folders.
@@ -51,9 +54,11 @@ def visualize(
     Raises:
         UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
     """
+    if animate and not use_tsne and experiment.params.embedding_size > 2:
+        raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
     folder = output_dir or experiment.model_dir / "eval"
     checkpoint = checkpoint or experiment.estimator.newest_checkpoint()
-    view = _look(experiment, checkpoint, split, num_images)
+    view = _look(experiment, checkpoint, split, num_images, use_tsne)
     with one_line_errors(folder):
         pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
         report = make_report(view, pictures, _scores(experiment.model_dir, view), experiment.params.model_dump())
@@ -70,7 +75,7 @@ def visualize(
     return written
 
 
-def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int) -> View:
+def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int, use_tsne: bool) -> View:
     """Embeds the images to show and the training images, among which their neighbours are."""
     data, params = experiment.data, experiment.params
     gallery = _embed(experiment, data.train, checkpoint)
@@ -85,18 +90,30 @@ def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int)
     if len(chosen) < len(images.labels):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
     of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
+    points, projection = _place(shown.embeddings, params.seed, use_tsne)
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
         step=checkpoints.step_of(checkpoint),
-        class_names=data.class_names,
+        class_names=tuple(printable(name) for name in data.class_names),
         margin=params.margin,
         shown=shown,
         gallery=gallery,
         neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery),
-        points=project(shown.embeddings, params.seed),
+        points=points,
+        projection=projection,
         indices=chosen,
         in_gallery=in_gallery,
     )
+
+
+def _place(
+    embeddings: np.ndarray, seed: int, use_tsne: bool, start: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
+    """Returns places on a plane, (N, 2), and how they were found."""
+    size = embeddings.shape[1]
+    if size <= 2:
+        return np.pad(embeddings, [(0, 0), (0, 2 - size)]), "the embeddings as they are"
+    return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
 
 
 def _embed(experiment: Experiment, split: Split, checkpoint: Path) -> Embedded:
@@ -105,7 +122,7 @@ def _embed(experiment: Experiment, split: Split, checkpoint: Path) -> Embedded:
 
 
 def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Projects some of the images as every checkpoint embeds them, each projection from the end of the last one.
+    """Places some of the images as every checkpoint embeds them, each time from where they were the last time.
 
     Returns:
         The labels of these images, (n,), and by global step their places, (n, 2).
@@ -115,7 +132,7 @@ def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, n
     frames: dict[int, np.ndarray] = {}
     points = None
     for path in checkpoints.list_checkpoints(experiment.model_dir):
-        points = project(_embed(experiment, some, path).embeddings, experiment.params.seed, points)
+        points, _ = _place(_embed(experiment, some, path).embeddings, experiment.params.seed, True, points)
         frames[checkpoints.step_of(path)] = points
     return some.labels, frames
 

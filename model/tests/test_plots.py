@@ -9,15 +9,17 @@ from PIL import Image
 
 from model import plots
 from model.animation import draw_evolution
+from model.report import make_report
 from model.tests.views import view
-from model.view import Embedded
+from model.view import Embedded, printable
 
 VIEWS = {
     "ordinary": {},
     "colour": {"channels": 3},
     "one class": {"num_classes": 1},
+    "one image": {"num_images": 1, "num_classes": 2},
     "two images": {"num_images": 2, "num_classes": 2},
-    "many classes": {"num_classes": 45},
+    "many classes": {"num_classes": 300, "num_images": 400},
     "no mistakes": {"spread": 1e-3},
     "all mixed up": {"spread": 100.0},
     "training images": {"in_gallery": True},
@@ -37,6 +39,25 @@ def test_pictures(picture, kind):
     pixels = np.asarray(Image.open(buffer).convert("L"))
     assert min(pixels.shape) > 50
     assert pixels.min() < 128 < pixels.max()  # something is drawn on white
+
+
+HOSTILE = ("tab\tline\nfeed", "<script>alert(1)</script>", "\u202eright to left\u200f", "x" * 10_000, r"$\frac{", "")
+
+
+def test_names_that_nobody_would_choose():
+    some = view(num_classes=6, spread=3.0)
+    names = tuple(printable(name) for name in HOSTILE)
+    assert names[0] == "tab line feed" and names[2] == "right to left" and len(names[3]) == 60
+    hostile = dataclasses.replace(some, class_names=names)
+    for picture in plots.PICTURES.values():
+        picture(hostile).savefig(io.BytesIO(), format="png")
+    page = make_report(hostile, {}, {}, {"dataset": HOSTILE[1]})
+    assert "alert(1)</script>" not in page
+
+
+@pytest.mark.parametrize("kind", ["one image", "two images", "many classes", "one class"])
+def test_reports(kind):
+    assert view(**VIEWS[kind]).title in make_report(view(**VIEWS[kind]), {}, {"loss": 0.5}, {})
 
 
 def test_the_scatter_names_the_classes_and_counts_the_wrong_ones():

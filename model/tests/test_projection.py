@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import sklearn.decomposition
 
-from model.projection import project
+from model.projection import pca, tsne
 
 
 def clusters(seed=0):
@@ -14,7 +15,7 @@ def clusters(seed=0):
 
 def test_neighbors_stay_neighbors():
     labels, embeddings = clusters()
-    points = project(embeddings, seed=1)
+    points = tsne(embeddings, seed=1)
     assert points.shape == (90, 2) and points.dtype == np.float32
     lengths = np.linalg.norm(points[:, None] - points, axis=2) + np.diag(np.full(90, np.inf))
     assert (labels[lengths.argmin(axis=1)] == labels).all()
@@ -22,32 +23,31 @@ def test_neighbors_stay_neighbors():
 
 def test_the_same_seed_gives_the_same_picture():
     _, embeddings = clusters()
-    np.testing.assert_array_equal(project(embeddings, seed=1), project(embeddings, seed=1))
+    np.testing.assert_array_equal(tsne(embeddings, seed=1), tsne(embeddings, seed=1))
 
 
 def test_a_projection_goes_on_from_another_one():
     """A little later the points are where they were, but for a little."""
     _, embeddings = clusters()
-    first = project(embeddings, seed=1)
+    first = tsne(embeddings, seed=1)
     later = embeddings + 0.01 * np.random.default_rng(5).normal(size=embeddings.shape)
-    second = project(later, 1, first)
+    second = tsne(later, 1, first)
     size = np.linalg.norm(first - first.mean(axis=0), axis=1).mean()
     assert np.linalg.norm(second - first, axis=1).max() < 0.5 * size
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_what_lies_on_a_plane_is_left_alone(size):
-    embeddings = np.random.default_rng(0).normal(size=(50, size)).astype(np.float32)
-    points = project(embeddings, 0)
-    np.testing.assert_array_equal(points[:, :size], embeddings)
-    assert points.shape == (50, 2)
+def test_principal_components():
+    """Those of scikit-learn, up to signs."""
+    embeddings = np.random.default_rng(0).normal(size=(50, 7)) * np.arange(1, 8)
+    expected = sklearn.decomposition.PCA(2).fit_transform(embeddings)
+    np.testing.assert_allclose(np.abs(pca(embeddings)), np.abs(expected), atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
 def test_a_few_images(count):
-    points = project(np.random.default_rng(0).normal(size=(count, 8)), 0)
+    points = tsne(np.random.default_rng(0).normal(size=(count, 8)), 0)
     assert points.shape == (count, 2) and np.isfinite(points).all()
 
 
 def test_images_that_all_lie_in_one_place():
-    assert np.isfinite(project(np.ones((40, 8)), 0)).all()
+    assert np.isfinite(tsne(np.ones((40, 8)), 0)).all()

@@ -25,8 +25,6 @@ import visualize_embeddings
 from model import checkpoints, cli, events, files, projector
 from model.tests.experiments import digits, estimator, write_params
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
 
 def visualize(*arguments):
     cli.run(visualize_embeddings.main, "", [str(argument) for argument in arguments], visualize_embeddings.add_options)
@@ -66,7 +64,7 @@ def test_what_is_written(trained):
     (curves,) = (name for name in names if name.endswith(".v2"))
     assert names - set(bundle) == {"checkpoint", "projector_config.pbtxt", "plots", "report.html", pictures, curves}
     plots = {path.name for path in (trained / "eval" / "plots").iterdir()}
-    expected = ("t-sne", "t-sne-images", "mistakes", "distances", "confusion", "retrieval")
+    expected = ("scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval")
     assert plots == {f"{name}.png" for name in expected}
     for name in plots:
         Image.open(trained / "eval" / "plots" / name).verify()
@@ -130,7 +128,7 @@ def test_the_report_needs_nothing_else(trained):
 
 
 def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
-    visualize("--model_dir", trained, "--split", "train", "--num_images", "100", "--output_dir", tmp_path)
+    visualize("--model_dir", trained, "--split", "train", "--num_images", "100", "--output_dir", tmp_path, "--no_tsne")
     seen = rows(tmp_path)
     assert len(seen) == 100 and len({row["index"] for row in seen}) == 100
     assert min(float(row["nearest_same_class"]) for row in seen) > 0
@@ -155,7 +153,7 @@ def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "copy")
     first = checkpoints.list_checkpoints(trained)[0]
     before = sorted(path.name for path in (trained / "eval").glob("test_359_images*"))
-    visualize("--model_dir", tmp_path / "copy", "--checkpoint", first)
+    visualize("--model_dir", tmp_path / "copy", "--checkpoint", first, "--no_tsne")
     after = {path.name for path in (tmp_path / "copy" / "eval").iterdir()}
     assert not after & set(before)
     step = checkpoints.step_of(first)
@@ -187,7 +185,7 @@ def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--checkpoint", "nowhere"], "nowhere: expected the folder of a checkpoint"),
+        (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (["--checkpoint", "checkpoints/step-00000999"], "step-00000999"),
     ],
 )
@@ -215,9 +213,16 @@ def test_without_training_first(tmp_path, capsys):
     assert not (tmp_path / "eval").exists()
 
 
+def test_an_animation_without_tsne_is_refused(trained, capsys):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--animate", "--no_tsne")
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("leave out --no_tsne")
+
+
 def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatch):
     """Whichever file it is that no longer finds room."""
-    monkeypatch.setattr("model.visualization.project", lambda embeddings, seed, start=None: embeddings[:, :2])
+    monkeypatch.setattr("model.visualization.tsne", lambda embeddings, seed, start=None: embeddings[:, :2])
     shutil.copytree(trained, tmp_path / "copy")
     before = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
     flush = files.flush
@@ -283,93 +288,84 @@ def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
     (sprite,) = (trained / "eval").glob("*-sprite.png")
     assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
     images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
-    assert set(images) == {"t-sne", "t-sne-images", "mistakes", "distances", "confusion", "retrieval"}
+    assert set(images) == {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
+def page():
+    """A page of a real browser; what goes wrong in it is collected in `page.errors`."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs chromium, as Debian packages it")
+    from playwright.sync_api import sync_playwright
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--window-size=1400,1000", "--use-gl=angle",
-        "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    arguments = [
+        "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+        "--ignore-gpu-blocklist", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage",
+    ]  # fmt: skip
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.errors = []
+        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        yield page
+        browser.close()
 
 
-def wait_for(what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for(page, what):
+    for _ in range(400):
         found = what()
         if found:
             return found
-        time.sleep(0.3)
+        page.wait_for_timeout(300)
     raise AssertionError("did not happen")
 
 
-def errors(browser):
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+def test_the_projector_shows_the_points_and_runs_tsne(page, tensorboard, tmp_path):
+    page.goto(f"{tensorboard}/#projector")
+    frame = wait_for(page, lambda: next((frame for frame in page.frames if "projector_binary" in frame.url), None))
+    frame.get_by_text("Points: 359").wait_for()
+    frame.get_by_text("Dimension: 8").wait_for()
+    chosen = frame.locator("vz-projector-data-panel").get_by_text("label", exact=True)
+    wait_for(page, chosen.count)
+    frame.locator("[data-panel='tsne']").evaluate("tab => tab.click()")
+    frame.locator(".run-tsne").evaluate("button => button.click()")
+    iterations = frame.locator(".run-tsne-iter")
+    first = wait_for(page, lambda: int(iterations.inner_text()))
+    assert wait_for(page, lambda: int(iterations.inner_text()) > first)
+    page.screenshot(path=tmp_path / "projector.png")
+    shown = np.asarray(Image.open(tmp_path / "projector.png").convert("L"))[130:990, 300:1080]
+    assert len(np.unique(shown)) > 50  # the grey images are there
+    assert page.errors == []
 
 
-# Looks into the shadow roots, too.
-ALL_TEXT = """
-const texts = []
-const visit = node => {
-  if (node.nodeType === Node.TEXT_NODE) texts.push(node.data)
-  if (node.shadowRoot) visit(node.shadowRoot)
-  if (node.nodeName === "STYLE" || node.nodeName === "SCRIPT") return
-  node.childNodes.forEach(visit)
-}
-visit(document.body)
-return texts.join(" ").replace(/\\s+/g, " ")
-"""
-
-
-def test_the_projector_shows_the_points_in_a_browser(browser, tensorboard):
-    browser.get(f"{tensorboard}/#projector")
-    for _ in range(2):  # the plugin is a frame in a frame
-        (frame,) = wait_for(lambda: browser.find_elements("css selector", "iframe[src*=projector]"))
-        browser.switch_to.frame(frame)
-    expected = ("Points: 359", "Dimension: 8", "label 10 colors", "correct 2 colors")
-    wait_for(lambda: all(words in browser.execute_script(ALL_TEXT) for words in expected))
-    assert errors(browser) == []
-
-
-def test_the_report_answers_to_the_mouse(browser, trained, embedded):
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    browser.get((trained / "eval" / "report.html").resolve().as_uri())
-    place = """
+def test_the_report_answers_to_the_mouse(page, trained, embedded):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.errors.clear()
+    report = (trained / "eval" / "report.html").resolve().as_uri()
+    page.goto(report)
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
+    x, y = page.evaluate("""
         const figure = Bokeh.documents[0].roots()[0]
         const view = Object.values(Bokeh.index)[0] ?? Bokeh.index.get(figure)
         const data = figure.renderers[0].data_source.data
-        const rect = view.el.getBoundingClientRect()
-        const {x_scale, y_scale} = view.frame
-        return [rect.left + x_scale.compute(data.x[arguments[0]]), rect.top + y_scale.compute(data.y[arguments[0]])]
-    """
-    is_ready = "return window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle"
-    wait_for(lambda: browser.execute_script(is_ready))
-    lengths = np.linalg.norm(embedded[0][:, None] - embedded[0], axis=2) + np.diag(np.full(359, np.inf))
-    x, y = browser.execute_script(place, 5)
-    ActionChains(browser).move_by_offset(int(x), int(y)).click().perform()
-    lines = wait_for(lambda: (text := browser.find_element("id", "neighbors").text) != "Click a dot." and text)
-    first, *neighbors = lines.splitlines()
+        const rect = view.el.getBoundingClientRect();
+        [rect.left + view.frame.x_scale.compute(data.x[5]), rect.top + view.frame.y_scale.compute(data.y[5])]
+    """)
+    page.mouse.move(x, y)
+    page.get_by_text(re.compile(r"^\d, taken for \d")).first.wait_for()  # the dot that is pointed at is named
+    page.mouse.click(x, y)
+    page.locator("#neighbors figure").first.wait_for()
+    first, *neighbors = page.locator("#neighbors figcaption").all_inner_texts()
     clicked = int(re.match(r"image (\d+): ", first)[1])  # dots lie on each other
     labels = digits().test.labels
     assert first.startswith(f"image {clicked}: {labels[clicked]}, taken for ")
-    expected = [f"{labels[j]}, distance {lengths[clicked, j]:.2f}" for j in np.argsort(lengths[clicked])[:8]]
+    lengths = np.linalg.norm(embedded[0][clicked] - embedded[0], axis=1)
+    lengths[clicked] = np.inf
+    expected = [f"{labels[j]}, distance {lengths[j]:.2f}" for j in np.argsort(lengths)[:8]]
     assert neighbors == expected
-    requests = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert [name for name in requests if not name.startswith("data:")] == []
-    assert "taken for" in browser.execute_script(ALL_TEXT).replace(lines, "")  # the dot that is pointed at is named
-    assert errors(browser) == []
+    assert [url for url in requests if not url.startswith("data:")] == [report]
+    assert page.errors == []

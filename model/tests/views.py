@@ -33,6 +33,7 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         gallery=gallery,
         neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, own),
         points=shown.embeddings[:, :2],
+        projection="its first two dimensions",
         indices=np.arange(num_images),
         in_gallery=own,
     )
