@@ -10,8 +10,8 @@ from model import metrics, steps
 from model.input_fn import EvalInput
 from model.learner import Learner
 
-# Images embedded at a time; the result does not depend on it.
-_BATCH_SIZE = 256
+# Images embedded at a time, and their pixels, which decide how much memory the network needs.
+_MAX_IMAGES, _MAX_PIXELS = 1024, 2**20
 
 
 class Evaluator:
@@ -67,9 +67,10 @@ def predict(
     """
     if not len(images):
         raise ValueError(f"Expected at least one image. Received: shape {images.shape}")
-    starts = range(0, len(images), _BATCH_SIZE)
+    size = max(1, min(_MAX_IMAGES, _MAX_PIXELS // (images.shape[1] * images.shape[2])))
+    starts = range(0, len(images), size)
     parts = [
-        predict_step(images[start : start + _BATCH_SIZE])
+        predict_step(images[start : start + size])
         for start in tqdm.tqdm(starts, description, disable=None, leave=False)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -109,14 +109,19 @@ def class_neighbors(
         ignore: As for `nearest_neighbors`.
     """
     nearest = np.empty(len(queries), np.int64)
-    found = np.empty((2, len(queries)), np.int64)
+    found = np.empty((2, len(queries)), np.int64)  # of the query's class, of another one
     for chunk, distances in _distances(queries, gallery, ignore):
-        nearest[chunk] = distances.argmin(axis=1)
+        rows = np.arange(len(distances))
+        first = nearest[chunk] = distances.argmin(axis=1)
+        # It is the nearest of its kind; the other kind is what is left without its.
+        exists = np.isfinite(distances[rows, first])
         is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
-        for row, eligible in enumerate((is_same, ~is_same)):
-            of_kind = np.where(eligible, distances, np.inf)
-            index = of_kind.argmin(axis=1)
-            found[row, chunk] = np.where(np.isfinite(of_kind[np.arange(len(index)), index]), index, -1)
+        first_is_same = is_same[rows, first]
+        np.copyto(distances, np.inf, where=is_same == first_is_same[:, np.newaxis])
+        second = distances.argmin(axis=1)
+        second = np.where(np.isfinite(distances[rows, second]), second, -1)
+        first = np.where(exists, first, -1)
+        found[:, chunk] = np.where(first_is_same, [first, second], [second, first])
     # The difference itself is more exact than what the search compares.
     length = np.linalg.norm(queries - gallery[found], axis=2)  # (2, Q)
     same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)

@@ -31,7 +31,7 @@ _MISTAKES, _QUERIES, _NEIGHBORS, _THUMBNAILS = 30, 10, 10, 1500
 _ROW = 1.4
 
 # Pairs that a histogram is drawn of.
-_PAIRS = 1_000_000
+_PAIRS = 100_000
 
 # More classes than this are not named one by one.
 _NAMED_CLASSES = 40
