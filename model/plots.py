@@ -64,7 +64,8 @@ def scatter(view: View) -> Figure:
     wrong = view.points[~view.is_right]
     axes.scatter(wrong[:, 0], wrong[:, 1], s=42, marker="x", color="black", linewidths=1.2)
     _name_classes(axes, view)
-    figure.text(0.5, 0.02, f"x: the nearest training image is of another class ({len(wrong):,})", ha="center")
+    mark = f"x: its nearest training image is of another class ({len(wrong):,})."
+    figure.text(0.5, 0.02, f"Each dot is an image, coloured by its class. {mark}", ha="center")
     return figure
 
 
@@ -83,6 +84,8 @@ def thumbnails(view: View) -> Figure:
         box = AnnotationBbox(OffsetImage(picture, zoom=zoom), view.points[index], frameon=False, pad=0)
         axes.add_artist(box)
     _name_classes(axes, view)
+    caption = "As many of the images as find a place, coloured by their class."
+    figure.text(0.5, 0.02, caption, ha="center")
     return figure
 
 
@@ -95,7 +98,8 @@ def mistakes(view: View) -> Figure:
     of_all = "" if len(shown) == len(wrong) else f"{len(shown)} of "
     columns = min(4, max(1, len(shown)))
     figure, axes = _sheet(
-        f"{view.title}: {of_all}{len(wrong):,} mistake{'s' * (len(wrong) != 1)}, the surest first",
+        f"{view.title}: {of_all}{len(wrong):,} mistake{'s' * (len(wrong) != 1)}, the surest first\n"
+        "red: the nearest training image, of another class; blue: the nearest of its own class",
         width=3.4 * columns - 0.4,
         rows=max(1, -(-len(shown) // columns)),
     )
@@ -103,11 +107,11 @@ def mistakes(view: View) -> Figure:
         row, column = divmod(place, columns)
         x, name = 3.4 * column, _name(view, labels[index])
         nearest, same = neighbors.nearest[index], neighbors.same[index]
-        _put(axes, x, row, view.shown.images[index], name, "image")
-        distance = f"wrong {neighbors.other_distance[index]:.2f}"
+        _put(axes, x, row, view.shown.images[index], name, "")
+        distance = f"distance {neighbors.other_distance[index]:.2f}"
         _put(axes, x + 1, row, gallery.images[nearest], _name(view, gallery.labels[nearest]), distance, _WRONG)
         if same >= 0:
-            distance = f"right {neighbors.same_distance[index]:.2f}"
+            distance = f"distance {neighbors.same_distance[index]:.2f}"
             _put(axes, x + 2, row, gallery.images[same], name, distance, _RIGHT)
     return figure
 
@@ -124,7 +128,10 @@ def distances(view: View) -> Figure:
     figure.suptitle(view.title)
     left, right = figure.subplots(1, 2)
     bins = np.linspace(0, max(length.max(initial=0), 1e-6), 81)
-    for chosen, color, style, name in ((same, _RIGHT, "-", "one class"), (~same, _WRONG, "--", "two classes")):
+    for chosen, color, style, name in (
+        (same, _RIGHT, "-", "the same class"),
+        (~same, _WRONG, "--", "different classes"),
+    ):
         if chosen.any():
             left.hist(length[chosen], bins, density=True, color=color, alpha=0.35)
             left.hist(length[chosen], bins, density=True, color=color, histtype="step", linestyle=style, label=name)
@@ -146,7 +153,7 @@ def distances(view: View) -> Figure:
     if margin:
         right.axvline(margin, color="black", linewidth=1, linestyle="--", label=f"margin {margin:g}")
         right.legend()
-    right.set(xlabel="nearest of another class - nearest of its class", ylabel="images")
+    right.set(xlabel="distance of the nearest of another class, minus that of its own", ylabel="images")
     right.set_title("How safe each image is", pad=18)
     return figure
 
@@ -172,7 +179,7 @@ def confusion(view: View) -> Figure:
     else:
         figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
     axes.set(xlabel="class of the nearest training image", ylabel="class of the image")
-    axes.set_title(f"{view.title}: {view.is_right.mean():.2%} right")
+    axes.set_title(f"{view.title}: {view.is_right.mean():.2%} right (colours: mistakes)")
     return figure
 
 
@@ -182,10 +189,11 @@ def retrieval(view: View) -> Figure:
     _, first = np.unique(labels, return_index=True)
     queries = first[np.linspace(0, len(first) - 1, min(_QUERIES, len(first))).round().astype(int)]
     count = min(_NEIGHBORS, len(gallery.labels) - (view.in_gallery is not None))
-    title = f"{view.title}: the {count} nearest training images"
+    title = f"{view.title}: some of them, with the {count} nearest training images and their distances\n"
+    title += "blue: the same class; red: another one"
     figure, axes = _sheet(title, width=count + 1.4, rows=len(queries))
     for row, query in enumerate(queries):
-        _put(axes, 0, row, view.shown.images[query], _name(view, labels[query]), "image")
+        _put(axes, 0, row, view.shown.images[query], _name(view, labels[query]), "")
         length = np.linalg.norm(gallery.embeddings - view.shown.embeddings[query], axis=1)
         if view.in_gallery is not None:
             length[view.in_gallery[query]] = np.inf  # an image is no answer to itself
@@ -248,11 +256,11 @@ def _tinted(image: np.ndarray, color: str) -> np.ndarray:
 def _sheet(title: str, width: float, rows: int) -> tuple[Figure, Axes]:
     """Returns a sheet for `_put`: so many images wide, so many rows high."""
     height = _ROW * rows
-    figure = Figure(figsize=(max(width, 6.0), height + 0.5))
-    axes = figure.add_axes((0.01, 0.0, 0.98, height / (height + 0.5)))
+    figure = Figure(figsize=(max(width, 6.6), height + 0.6))
+    axes = figure.add_axes((0.01, 0.0, 0.98, height / (height + 0.6)))
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
     axes.set_axis_off()
-    figure.suptitle(title, y=1 - 0.12 / (height + 0.5), va="top")
+    figure.suptitle(title, y=1 - 0.1 / (height + 0.6), va="top", fontsize=11)
     return figure, axes
 
 
@@ -266,8 +274,8 @@ def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: s
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), aspect="equal")
     if frame is not None:
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=frame, linewidth=3))
-    axes.text(center[0], center[1] - 0.46, above, fontsize=9, ha="center", va="bottom")
-    axes.text(center[0], center[1] + 0.46, below, fontsize=9, ha="center", va="top")
+    axes.text(center[0], center[1] - 0.47, above, fontsize=9, ha="center", va="bottom")
+    axes.text(center[0], center[1] + 0.48, below, fontsize=9, ha="center", va="top")
 
 
 def _name(view: View, label: int) -> str:

@@ -67,8 +67,11 @@ const show = (j, text, wrong) => {
   figure.append(image, caption)
   place.append(figure)
 }
-show(i, `image ${d.index[i]}: ${d.name[i]}, taken for ${d.predicted[i]}`, false)
-near.forEach((j, k) => show(j, `${d.name[j]}, distance ${lengths[i * count + k].toFixed(2)}`, d.name[j] !== d.name[i]))
+show(i, `image ${d.index[i]}: class ${d.name[i]}, its nearest training image ${d.predicted[i]}; next to it:`, false)
+near.forEach((j, k) => {
+  const length = lengths[i * count + k].toFixed(2)
+  show(j, `class ${d.name[j]}, distance ${length}`, d.name[j] !== d.name[i])
+})
 """
 
 
@@ -95,7 +98,7 @@ def make_report(
     )
     return environment.get_template("report.html").render(
         view=view,
-        sprite=jinja2.filters.Markup(_data_uri(_png(sprite))),
+        sprite=base64.b64encode(_png(sprite)).decode(),
         sprite_size=[columns * side for side in cell],
         cell=cell,
         bokeh_resources=jinja2.filters.Markup(resources.Resources(mode="inline", components=["bokeh"]).render()),
@@ -143,7 +146,9 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
             )
         )  # fmt: skip
     figure.add_tools(
-        models.HoverTool(renderers=dots, tooltips=f"{image}<div>@name, taken for @predicted (@index)</div>")
+        models.HoverTool(
+            renderers=dots, limit=1, tooltips=f"{image}<div>class @name, nearest training image @predicted</div>"
+        )
     )
     figure.legend.click_policy = "hide"
     figure.add_layout(figure.legend[0], "right")

@@ -23,7 +23,9 @@ from PIL import Image
 import train
 import visualize_embeddings
 from model import checkpoints, cli, events, files, projector
+from model.report import make_report
 from model.tests.experiments import digits, estimator, write_params
+from model.tests.views import view
 
 
 def visualize(*arguments):
@@ -108,7 +110,7 @@ def test_the_sprite_shows_the_images(trained):
     (path,) = (trained / "eval").glob("*-sprite.png")
     sprite, images = np.asarray(Image.open(path)), digits().test.images
     assert sprite.shape == (19 * 24, 19 * 24)
-    for index in (0, 18, 19, 358):
+    for index in range(359):
         row, column = divmod(index, 19)
         np.testing.assert_array_equal(sprite[row * 24 :, column * 24 :][:24:3, :24:3], images[index, ..., 0])
 
@@ -116,7 +118,7 @@ def test_the_sprite_shows_the_images(trained):
 def test_the_report_needs_nothing_else(trained):
     report = (trained / "eval" / "report.html").read_text()
     page = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)  # the code of the library
-    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 7
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 6
     assert "digits, 359 test images, step 68" in report
     scores = json.loads((trained / "metrics.json").read_text())["metrics"]
     for name in ("loss", "recall_at_1"):
@@ -356,16 +358,45 @@ def test_the_report_answers_to_the_mouse(page, trained, embedded):
         [rect.left + view.frame.x_scale.compute(data.x[5]), rect.top + view.frame.y_scale.compute(data.y[5])]
     """)
     page.mouse.move(x, y)
-    page.get_by_text(re.compile(r"^\d, taken for \d")).first.wait_for()  # the dot that is pointed at is named
+    page.get_by_text(
+        re.compile(r"^class \d, nearest training image \d")
+    ).first.wait_for()  # the dot that is pointed at is named
     page.mouse.click(x, y)
     page.locator("#neighbors figure").first.wait_for()
     first, *neighbors = page.locator("#neighbors figcaption").all_inner_texts()
     clicked = int(re.match(r"image (\d+): ", first)[1])  # dots lie on each other
     labels = digits().test.labels
-    assert first.startswith(f"image {clicked}: {labels[clicked]}, taken for ")
+    assert first.startswith(f"image {clicked}: class {labels[clicked]}, its nearest training image ")
     lengths = np.linalg.norm(embedded[0][clicked] - embedded[0], axis=1)
     lengths[clicked] = np.inf
-    expected = [f"{labels[j]}, distance {lengths[j]:.2f}" for j in np.argsort(lengths)[:8]]
+    expected = [f"class {labels[j]}, distance {lengths[j]:.2f}" for j in np.argsort(lengths)[:8]]
     assert neighbors == expected
-    assert [url for url in requests if not url.startswith("data:")] == [report]
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report]
     assert page.errors == []
+    pixels = thumbnail(page)[3::7, 3::7]
+    np.testing.assert_allclose(pixels, digits().test.images[clicked, ..., 0], atol=2)
+
+
+def test_a_report_of_many_images_shows_them(page, tmp_path):
+    """More than a browser keeps in a value of a style sheet."""
+    many = view(num_images=2500, side=28)
+    path = tmp_path / "report.html"
+    path.write_text(make_report(many, {}, {}, {}), encoding="utf-8")
+    assert path.stat().st_size > 4e6
+    page.errors.clear()
+    page.goto(path.as_uri())
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
+    page.evaluate("Bokeh.documents[0].roots()[0].renderers[0].data_source.selected.indices = [1234]")
+    page.locator("#neighbors figure").first.wait_for()
+    pixels = thumbnail(page)
+    expected = Image.fromarray(many.shown.images[1234, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
+    assert np.corrcoef(pixels.ravel(), np.ravel(expected))[0, 1] > 0.7
+    other = Image.fromarray(many.shown.images[1233, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
+    assert np.corrcoef(pixels.ravel(), np.ravel(other))[0, 1] < 0.2
+    assert page.errors == []
+
+
+def thumbnail(page):
+    """The first image beside the chart, without its frame."""
+    png = page.locator("#neighbors .thumbnail").first.screenshot()
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))[3:-3, 3:-3]
