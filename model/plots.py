@@ -143,7 +143,7 @@ def distances(view: View) -> Figure:
         left.text(middle + margin, height, f" margin {margin:g}", va="center")
     left.set(xlabel="distance of two images", ylabel="density", title="Pairs")
     if left.get_legend_handles_labels()[0]:
-        left.legend()
+        left.legend(loc="upper right")
     safety = view.neighbors.other_distance - view.neighbors.same_distance
     safety = safety[np.isfinite(safety)]
     if len(safety):
@@ -152,7 +152,7 @@ def distances(view: View) -> Figure:
     right.text(0, 1.0, "wrong | right ", ha="center", va="bottom", transform=right.get_xaxis_transform())
     if margin:
         right.axvline(margin, color="black", linewidth=1, linestyle="--", label=f"margin {margin:g}")
-        right.legend()
+        right.legend(loc="upper right")
     right.set(xlabel="distance of the nearest of another class, minus that of its own", ylabel="images")
     right.set_title("How safe each image is", pad=18)
     return figure
