@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ def visualize(
     Raises:
         UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
     """
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", experiment.model_dir.resolve().name):
+        _log.warning(
+            "%s: TensorBoard's Projector needs a folder name of letters, digits, '.', '_' and '-'.",
+            experiment.model_dir,
+        )
     if animate and not use_tsne and experiment.params.embedding_size > 2:
         raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
     folder = output_dir or experiment.model_dir / "eval"

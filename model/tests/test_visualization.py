@@ -151,6 +151,12 @@ def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
     assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
 
 
+def test_a_name_that_tensorboard_cannot_show_is_told(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "my run (1)")
+    visualize("--model_dir", tmp_path / "my run (1)", "--no_tsne", "--num_images", "2")
+    assert "my run (1): TensorBoard's Projector needs a folder name of letters" in capsys.readouterr().err
+
+
 def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "copy")
     first = checkpoints.list_checkpoints(trained)[0]
