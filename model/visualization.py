@@ -50,7 +50,7 @@ def visualize(
         use_tsne: Whether to place them by t-SNE, else by PCA; two-dimensional ones are drawn as they are.
 
     Returns:
-        What a person opens, files and folders.
+        The files.
 
     Raises:
         UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
@@ -70,12 +70,13 @@ def visualize(
         report = make_report(view, pictures, _scores(experiment.model_dir, view), experiment.params.model_dump())
         name = f"{split}_{len(view.points)}_images_step_{view.step}"
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        for picture, png in pictures.items():
-            write_whole(folder / "plots" / f"{picture}.png", png)
+        written = [folder / "plots" / f"{picture}.png" for picture in pictures]
+        for path, png in zip(written, pictures.values(), strict=True):
+            write_whole(path, png)
         events.write_pictures(folder, pictures, view.step)
-        projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
+        written += projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
         write_whole(folder / "report.html", report)
-        written = [folder / "report.html", folder / "plots"]
+        written.append(folder / "report.html")
         if animate:
             written += draw_evolution(folder / "plots", *_frames(experiment, view), view)
     return written

@@ -142,7 +142,10 @@ def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
 def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
     visualize("--model_dir", trained, "--num_images", "40", "--output_dir", tmp_path, "--animate")
     path = tmp_path / "plots" / "evolution.gif"
-    assert str(path) in capsys.readouterr().out
+    told = capsys.readouterr().out
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events")]
+    assert len(files) > 13 and all(f"\n  {path}\n" in told for path in files)
+    assert re.search(rf"tensorboard --logdir {tmp_path}$", told, re.MULTILINE)
     between = 8 * (len(checkpoints.list_checkpoints(trained)) - 1)
     assert between >= 16
     with Image.open(path) as gif:
