@@ -10,7 +10,7 @@ import tqdm
 from matplotlib import animation
 from matplotlib.figure import Figure
 
-from model.plots import draw_points, name_class
+from model.plots import NAMED_CLASSES, draw_points, name_class
 from model.view import View
 
 # Pictures of all the way at most, and of the way from one checkpoint to the next; how many a second, and how many the
@@ -40,7 +40,8 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
     figure = Figure(figsize=(6, 6.4))
     axes = figure.add_axes((0.07, 0.05, 0.91, 0.88))
     artists = draw_points(axes, frames[-1], labels, size=9)
-    names = {label: name_class(axes, view, label, (0.0, 0.0)) for label in artists}
+    named = artists if len(artists) <= NAMED_CLASSES else ()
+    names = {label: name_class(axes, view, label, (0.0, 0.0)) for label in named}
     everywhere = np.concatenate(frames)
     low, high = everywhere.min(axis=0), everywhere.max(axis=0)
     room = 0.05 * max((high - low).max(), 1e-6)
@@ -60,7 +61,8 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
         points = frames[i] if part == 0 else (1 - part) * frames[i] + part * frames[i + 1]
         for label, artist in artists.items():
             artist.set_offsets(points[labels == label])
-            names[label].xy = np.median(points[labels == label], axis=0)
+        for label, name in names.items():
+            name.xy = np.median(points[labels == label], axis=0)
         title.set_text(f"{view.subject}, step {steps[i + (part >= 0.5)]:,}")
 
     writers: dict[str, animation.AbstractMovieWriter] = {

@@ -108,7 +108,7 @@ class Learner:
         Raises:
             UserError: It is not a checkpoint of this network under these parameters.
         """
-        self._compare_params(path, tensors)
+        changed = self._compare_params(path, tensors)
         variables = self._variables()
         for name, variable in variables.items():
             if name not in tensors:
@@ -125,20 +125,22 @@ class Learner:
             value = tensors[f"run/{field.name}"].item()
             state[field.name] = value.decode() if isinstance(value, bytes) else value
         self.state = RunState(**state)
-        saved, now = json.loads(tensors["run/params"].item()), json.loads(self.params.to_json())
-        if "mined/number" in tensors and all(saved[name] == now[name] for name in _PARAMS_OF_THE_TRIPLETS):
+        if "mined/number" in tensors and not changed.intersection(_PARAMS_OF_THE_TRIPLETS):
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
 
-    def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
+    def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> set[str]:
+        """Returns the names of the parameters that are not those of the checkpoint, if it can be used under these."""
         if "run/params" not in tensors:
             raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
         saved, now = json.loads(tensors["run/params"].item()), json.loads(self.params.to_json())
-        for name in (name for name in now if name in saved and saved[name] != now[name]):
+        changed = [name for name in now if name in saved and saved[name] != now[name]]
+        for name in changed:
             change = f"'{name}' is {json.dumps(now[name])} in params.json and was {json.dumps(saved[name])}"
             if name in _PARAMS_OF_THE_WEIGHTS:
                 raise UserError(f"{path}: {change} when this was saved; set it back, or use a new folder")
             if self.optimizer is not None:
                 _log.info("%s until step %d.", change, tensors["run/global_step"])
+        return set(changed)
 
     def _variables(self) -> dict[str, tf.Variable]:
         """Returns everything that a step may change, by name: random-generator states of the layers, too."""

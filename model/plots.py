@@ -34,7 +34,7 @@ _ROW = 1.4
 _PAIRS = 100_000
 
 # More classes than this are not named one by one.
-_NAMED_CLASSES = 40
+NAMED_CLASSES = 40
 
 
 def class_color(label: int) -> str:
@@ -168,7 +168,7 @@ def confusion(view: View) -> Figure:
     axes = figure.subplots()
     wrong = table - np.diag(np.diag(table))
     picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()))
-    if count <= _NAMED_CLASSES:
+    if count <= NAMED_CLASSES:
         for (row, column), number in np.ndenumerate(table):
             if number:
                 color = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
@@ -227,7 +227,7 @@ def _plane(view: View) -> tuple[Figure, Axes]:
 def _name_classes(axes: Axes, view: View) -> None:
     """Writes the name of each class above most of its images."""
     present = np.unique(view.shown.labels)
-    for label in present if len(present) <= _NAMED_CLASSES else []:
+    for label in present if len(present) <= NAMED_CLASSES else []:
         of_class = view.points[view.shown.labels == label]
         name_class(axes, view, label, (np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.97)))
 

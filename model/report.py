@@ -13,16 +13,13 @@ from bokeh import embed, models, plotting, resources
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from model.plots import class_color
+from model.plots import NAMED_CLASSES, class_color
 from model.sprite import make_sprite, make_thumbnails
 from model.view import View
 
 # Neighbours shown of an image, and sides in pixels: of a thumbnail in the page, and of the sprite in the file.
 _NEIGHBORS = 8
 _CELL = 56
-
-# More classes than this are not named in the legend.
-_NAMED_CLASSES = 40
 
 _MAX_SPRITE = 4096
 
@@ -152,7 +149,7 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
     )
     figure.legend.click_policy = "hide"
     figure.add_layout(figure.legend[0], "right")
-    figure.legend.visible = len(present) <= _NAMED_CLASSES
+    figure.legend.visible = len(present) <= NAMED_CLASSES
     rings = plotting.ColumnDataSource({"x": [], "y": []})
     figure.scatter("x", "y", source=rings, size=13, fill_color=None, line_color="black", line_width=1.5)
 

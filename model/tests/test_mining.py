@@ -120,6 +120,7 @@ def test_a_round_of_one_class_looks_for_negatives_everywhere():
 def test_without_a_size_a_round_is_an_epoch():
     _, _, data = miner(mining_size=None, batch_size=100)
     assert data.steps_per_mining == 15  # 1438 images
+    assert data.images_per_step == 300
 
 
 def test_more_than_there_are_is_an_epoch():
