@@ -1,4 +1,4 @@
-"""Scores the newest checkpoint of the experiment in --model_dir on the test images."""
+"""Scores a checkpoint of the experiment in --model_dir on the test images."""
 
 import argparse
 
@@ -9,9 +9,16 @@ from model.experiment import open_experiment
 def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
     experiment = open_experiment(options.model_dir, options.data_dir)
-    scores = experiment.evaluate()
-    experiment.report(scores)
+    scores = experiment.evaluate(options.checkpoint)
+    baselines = experiment.score_baselines() if options.baselines else None
+    experiment.report(scores, baselines)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    cli.add_checkpoint_option(parser)
+    parser.add_argument("--baselines", action="store_true", help="also score raw pixels, PCA and the untrained network")
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, add_options=add_options)

@@ -9,8 +9,8 @@ from model.experiment import open_experiment
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, evaluates, and reports."""
     experiment = open_experiment(options.model_dir, options.data_dir)
-    scores = experiment.train_and_evaluate()
-    experiment.report(scores)
+    experiment.train()
+    experiment.report(experiment.evaluate())
 
 
 if __name__ == "__main__":

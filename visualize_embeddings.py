@@ -15,7 +15,7 @@ def main(options: argparse.Namespace) -> None:
 
     written = visualize(
         experiment,
-        checkpoint=options.checkpoint,
+        checkpoint=experiment.checkpoint(options.checkpoint),
         split=options.split,
         num_images=options.num_images,
         output_dir=options.output_dir,
@@ -28,7 +28,7 @@ def main(options: argparse.Namespace) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("--checkpoint", type=Path, help="folder of a checkpoint, the newest if not given")
+    cli.add_checkpoint_option(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images to show")
     parser.add_argument("--num_images", type=_count, default=10_000, help="show at most so many, a stratified sample")
     parser.add_argument("--output_dir", type=Path, help="where to write, MODEL_DIR/eval if not given")

@@ -41,6 +41,11 @@ def list_checkpoints(model_dir: str | os.PathLike[str]) -> list[Path]:
     return sorted((path for path in folder(model_dir).iterdir() if _NAME.fullmatch(path.name)), key=step_of)
 
 
+def name_of(step: int) -> str:
+    """Returns the name of the folder of a checkpoint."""
+    return f"step-{step:08d}"
+
+
 def step_of(path: Path) -> int:
     """Returns the global step of a checkpoint, which its name tells."""
     match = _NAME.fullmatch(path.name)
@@ -50,7 +55,11 @@ def step_of(path: Path) -> int:
 
 
 def save(
-    model_dir: str | os.PathLike[str], step: int, tensors: Mapping[str, tf.Tensor | np.ndarray], keep: int
+    model_dir: str | os.PathLike[str],
+    step: int,
+    tensors: Mapping[str, tf.Tensor | np.ndarray],
+    keep: int,
+    best_step: int | None = None,
 ) -> Path:
     """Saves a checkpoint and deletes the oldest ones.
 
@@ -59,6 +68,7 @@ def save(
         step: The global step.
         tensors: What to save, by name.
         keep: How many of the newest checkpoints to keep, this one among them.
+        best_step: The step of one that is kept beside these, whatever its age.
 
     Returns:
         The folder of the checkpoint.
@@ -67,7 +77,7 @@ def save(
         UserError: It could not be written, because the disk is full, for example. Older ones are untouched.
     """
     parent = folder(model_dir)
-    path = parent / f"step-{step:08d}"
+    path = parent / name_of(step)
     beside = parent / f"tmp-{path.name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +97,9 @@ def save(
             path.rename(parent / f"tmp-old-{path.name}")
         beside.rename(path)
         flush(parent)
-        older = [other for other in list_checkpoints(model_dir) if step_of(other) < step]
+        older = [
+            other for other in list_checkpoints(model_dir) if step_of(other) < step and step_of(other) != best_step
+        ]
         newer = [other for other in list_checkpoints(model_dir) if step_of(other) > step]  # damaged, passed over
         for old in newer + older[: max(0, len(older) - keep + 1)]:
             old.rename(parent / f"tmp-old-{old.name}")

@@ -50,6 +50,14 @@ def run(
         _end_log()
 
 
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint, which `Experiment.checkpoint` understands."""
+    parser.add_argument(
+        "--checkpoint",
+        help="newest, best, or a folder; if not given, the one that the validation images chose, else the newest",
+    )
+
+
 def start_log(model_dir: Path) -> None:
     """Sends the log to the terminal and, with the time, to `model_dir/train.log`."""
     console = _Console()

@@ -76,14 +76,16 @@ class EvalSpec:
     Attributes:
         input_fn: Returns the images to score.
         every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
-        metric: The metric whose highest value counts as the best.
+        metric: The metric whose highest value counts as the best; that checkpoint is kept.
         patience: Evaluations in a row without a new best after which training stops; None never stops it.
+        name: Folder of the event files.
     """
 
     input_fn: Callable[[], EvalInput]
     every_steps: float
     metric: str = "knn_accuracy"
     patience: int | None = None
+    name: str = "eval"
 
     def gives_up(self, state: RunState) -> bool:
         """Returns whether a run in this state is to stop early."""
@@ -128,6 +130,26 @@ class Estimator:
         """
         return self._load(None)[0]
 
+    def best_checkpoint(self) -> Path | None:
+        """Returns the folder of the checkpoint that evaluations during training found best, None where it is not.
+
+        Raises:
+            UserError: There is no checkpoint at all.
+        """
+        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(self.newest_state().best_step)
+        return best if best.is_dir() else None
+
+    def newest_state(self) -> RunState:
+        """Returns where the run is by its newest checkpoint, and what its evaluations found best.
+
+        Raises:
+            UserError: There is no checkpoint.
+        """
+        path, tensors = self._load(None)
+        if "run/params" not in tensors:
+            raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
+        return RunState.from_tensors(tensors)
+
     def latest_checkpoint(self) -> Path | None:
         """Returns the folder of the newest checkpoint, or None where there is none."""
         paths = checkpoints.list_checkpoints(self.model_dir)
@@ -162,7 +184,7 @@ class Estimator:
             name: Folder of the event files.
 
         Returns:
-            "global_step", every metric of `model_fn`, "knn_accuracy" and "recall_at_1".
+            "global_step", every metric of `model_fn`, and those of `protocol.score`.
 
         Raises:
             UserError: There is no checkpoint, or it cannot be used.
@@ -259,7 +281,7 @@ class Estimator:
             progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
             if eval_spec:
                 evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn())
-                eval_writer = events.open_writer(self.model_dir / "eval", to_come)
+                eval_writer = events.open_writer(self.model_dir / eval_spec.name, to_come)
                 stack.callback(eval_writer.close)
 
             for step, batches, done in _upload(strategy, batch_of, to_come, data.steps_per_mining):
@@ -278,7 +300,7 @@ class Estimator:
                 if report_due:
                     progress.report(step, scalars, result.images)
                 if eval_spec and evaluation_due:
-                    scores = evaluator.evaluate()
+                    scores = evaluator.evaluate(thorough=False)
                     write_scores(eval_writer, scores)
                     learner.state = learner.state.after_evaluation(eval_spec.metric, scores[eval_spec.metric])
                     progress.restart_clock(step)
@@ -293,7 +315,7 @@ class Estimator:
         if eval_spec and eval_spec.gives_up(learner.state):
             state = learner.state
             _log.info(
-                "Stopped early at step %d: %s was best at step %d (%.4f); the last weights are scored.",
+                "Stopped early at step %d: %s was best at step %d (%.4f).",
                 state.global_step, state.watched_metric, state.best_step, state.best_value,
             )  # fmt: skip
         return scores
@@ -367,7 +389,7 @@ def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: E
         eval_spec: What to evaluate on, how often, and when to give up.
 
     Returns:
-        The metrics of the last evaluation, None where training was complete before.
+        The metrics of the last evaluation, those of `protocol.watch`; None where training was complete before.
 
     Raises:
         UserError, Interrupted: As `Estimator.train`.

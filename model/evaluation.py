@@ -1,4 +1,4 @@
-"""Scores every test image: the metrics of `model_fn`, and whether nearest neighbours have the right label."""
+"""Embeds what is to be scored, and scores it: the metrics of `model_fn` and those of the protocol."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from model import metrics, steps
+from model import protocol, steps
 from model.input_fn import EvalInput
 from model.learner import Learner
 
@@ -29,8 +29,15 @@ class Evaluator:
         self._eval_step = steps.compile_eval_step(model_fn, learner)
         self._predict_step = steps.compile_predict_step(model_fn, learner)
 
-    def evaluate(self) -> dict[str, float]:
-        """Returns "global_step", the metrics of `model_fn` over all test images, "knn_accuracy" and "recall_at_1"."""
+    def evaluate(self, thorough: bool = True) -> dict[str, float]:
+        """Scores the learner as it is.
+
+        Args:
+            thorough: Whether to measure all of the protocol, else what can be watched during training.
+
+        Returns:
+            "global_step", the metrics of `model_fn` over all images, and those of `protocol.score`.
+        """
         data = self._data
         parts: list[np.ndarray] = []
         totals: dict[str, np.ndarray] = {}
@@ -42,9 +49,13 @@ class Evaluator:
         embeddings = np.concatenate(parts)[np.argsort(np.concatenate(data.batches))]  # in the order of the images
         gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
-        scores["knn_accuracy"] = metrics.knn_accuracy(embeddings, data.labels, gallery, data.gallery_labels)
-        scores["recall_at_1"] = metrics.recall_at_1(embeddings, data.labels)
-        return {"global_step": self._learner.state.global_step, **scores}
+        if thorough:
+            measured = protocol.score(
+                embeddings, data.labels, gallery, data.gallery_labels, data.seed, unseen=data.unseen
+            )
+        else:
+            measured = protocol.watch(embeddings, data.labels, gallery, data.gallery_labels)
+        return {"global_step": self._learner.state.global_step, **scores, **measured}
 
 
 def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ from model.datasets import Dataset
 from model.errors import UserError
 from model.files import write_whole
 from model.params import Params
+from model.scoreboard import tabulate
 
 if TYPE_CHECKING:
     from model.estimator import Estimator
@@ -34,42 +35,83 @@ class Experiment:
     train_input: "TrainInput"
     estimator: "Estimator"
 
-    def evaluate(self) -> dict[str, float]:
-        """Scores the newest checkpoint on the test images."""
-        from model.input_fn import eval_input_fn
+    def checkpoint(self, choice: str | None = None) -> Path:
+        """Returns the folder of a checkpoint.
 
-        return self.estimator.evaluate(lambda: eval_input_fn(self.data, self.params))
+        Args:
+            choice: "newest", "best" (the one that the validation images chose) or a folder; None takes the best where
+                there are validation images, else the newest.
 
-    def train_and_evaluate(self) -> dict[str, float]:
-        """Trains to the end, or finds that this is done, and returns the scores of the end."""
+        Raises:
+            UserError: It is not there.
+        """
+        if choice not in (None, "newest", "best"):
+            return Path(choice)
+        newest = self.estimator.newest_checkpoint()
+        if choice == "newest" or (choice is None and not self.params.has_validation):
+            return newest
+        best = self.estimator.best_checkpoint() if self.params.has_validation else None
+        if best is None and choice == "best":
+            raise UserError(
+                f"{self.model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "
+                "'validation_size' or 'validation_classes' in params.json; choose --checkpoint newest"
+            )
+        return best or newest
+
+    def train(self) -> None:
+        """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
         from model.estimator import EvalSpec, TrainSpec, train_and_evaluate
-        from model.input_fn import eval_input_fn
+        from model.input_fn import validation_input_fn
 
         params, train_input = self.params, self.train_input
-        scores = train_and_evaluate(
-            self.estimator,
-            TrainSpec(lambda: train_input, train_input.steps_in(params.num_epochs)),
-            EvalSpec(
-                lambda: eval_input_fn(self.data, params),
+        train_spec = TrainSpec(lambda: train_input, train_input.steps_in(params.num_epochs))
+        before = self.estimator.latest_checkpoint()
+        if params.has_validation:
+            validation_spec = EvalSpec(
+                lambda: validation_input_fn(self.data, params),
                 every_steps=train_input.steps_per_epoch * params.evaluate_every_epochs,
                 metric=params.early_stopping_metric,
                 patience=params.early_stopping_patience,
-            ),
-        )
-        if scores is None:
-            _log.info("Training is complete: %s.", self.estimator.latest_checkpoint())
-            scores = self.evaluate()
-        return scores
+                name="validation",
+            )
+            train_and_evaluate(self.estimator, train_spec, validation_spec)
+        else:
+            self.estimator.train(train_spec.input_fn, train_spec.max_steps)
+        if before is not None and before == self.estimator.latest_checkpoint():
+            _log.info("Training is complete: %s.", before)
 
-    def report(self, scores: Mapping[str, float]) -> None:
-        """Writes the scores to `metrics.json`, prints them, and says what to do next."""
-        written = {name: score if math.isfinite(score) else None for name, score in scores.items()}
-        write_whole(self.model_dir / "metrics.json", json.dumps({"metrics": written}, indent=2) + "\n")
-        print(f"\n{self.data.name}, {len(self.data.test.images):,} test images, step {scores['global_step']:,.0f}")
-        for name, score in scores.items():
-            if name != "global_step":
-                print(f"  {name:<28}{score:>10.4f}")
-        print(f"\nPictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
+    def evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
+        """Scores a checkpoint, chosen as for `checkpoint`, on the test images."""
+        from model.input_fn import eval_input_fn
+
+        return self.estimator.evaluate(lambda: eval_input_fn(self.data, self.params), self.checkpoint(checkpoint))
+
+    def score_baselines(self) -> dict[str, dict[str, float]]:
+        """Scores raw pixels, their principal components and the untrained network on the test images."""
+        from model.baselines import score_baselines
+        from model.input_fn import eval_input_fn
+
+        data = eval_input_fn(self.data, self.params)
+        return score_baselines(data, self.train_input.images, self.params)
+
+    def report(self, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Writes the scores to `metrics.json`, prints the first of them, and says what to do next."""
+        baselines = baselines or {}
+        content: dict[str, Mapping[str, object]] = {"metrics": _finite(scores)}
+        if self.params.has_validation:
+            state = self.estimator.newest_state()
+            content["validation"] = {
+                "metric": state.watched_metric,
+                "best_value": state.best_value,
+                "best_step": state.best_step,
+            }
+        if baselines:
+            content["baselines"] = {name: _finite(baseline) for name, baseline in baselines.items()}
+        write_whole(self.model_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
+        print(f"\n{self.data.name}, test images, step {scores['global_step']:,.0f}")
+        print(tabulate(scores, baselines))
+        print(f"\nAll metrics: {self.model_dir / 'metrics.json'}")
+        print(f"Pictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
         print(f"Curves:   {tensorboard_command(self.model_dir.parent)}")
 
 
@@ -107,13 +149,12 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         "%s: %d training and %d test images of %dx%dx%d, %d classes.",
         data.name, len(data.train.images), len(data.test.images), height, width, channels, len(data.class_names),
     )  # fmt: skip
+    if len(train_input.labels) < len(data.train.labels):
+        left_out = set(range(len(data.class_names))) - set(train_input.labels.tolist())
+        without = f", none of {', '.join(data.class_names[label] for label in sorted(left_out))}" if left_out else ""
+        _log.info("Learning from %d of the training images%s.", len(train_input.labels), without)
     for line in params.without_effect():
         _log.info("%s/params.json: %s.", model_dir, line)
-    if params.early_stopping_patience is not None:
-        _log.info(
-            "Early stopping watches %s of the test images: what it stops at looks slightly better than it is.",
-            params.early_stopping_metric,
-        )
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,
         save_checkpoints_steps=params.save_checkpoints_steps,
@@ -121,6 +162,10 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         precision=precision,
     )
     return Experiment(model_dir, params, data, train_input, Estimator(model_fn, model_dir, params, config))
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
 def tensorboard_command(logdir: Path) -> str:

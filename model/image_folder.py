@@ -19,7 +19,7 @@ from model.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def find_images(root: Path, skip: Sequence[Path] = ()) -> dict[str, list[Path]]:
@@ -46,7 +46,7 @@ def find_images(root: Path, skip: Sequence[Path] = ()) -> dict[str, list[Path]]:
         here = Path(folder)
         folders[:] = [f for f in folders if not f.startswith(".")]
         folders[:] = [f for f in folders if here / f not in skip and not _leads_back(here, here / f)]
-        images = sorted(f for f in files if f.lower().endswith(_SUFFIXES) and not f.startswith("."))
+        images = sorted(f for f in files if f.lower().endswith(SUFFIXES) and not f.startswith("."))
         if images and here == root:
             raise UserError(f"{here / images[0]}: lies in no class folder; move it into the one of its class")
         if images:
@@ -99,35 +99,65 @@ def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
 
     The image itself when it has that size already, or when `image_size` is None.
     """
-    if image_size is None or image.shape[:2] == (image_size, image_size):
+    return image if image_size is None else resize_to(image, (image_size, image_size))
+
+
+def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image (H, W, C) to any (height, width), as `resize` does."""
+    if image.shape[:2] == size:
         return image
     from PIL import Image
 
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    resized = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(image_size, image_size, -1)
+    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(*size, -1)
 
 
-def _read_image(path: Path, image_size: int | None) -> np.ndarray:
+def read_image(path: Path, ground: int = 0) -> tuple[np.ndarray, str]:
+    """Decodes an image file.
+
+    Args:
+        path: the file; its content counts, not its name.
+        ground: 0 to 255, the grey that transparent pixels are laid on.
+
+    Returns:
+        The image (H, W, C), uint8, upright; C is 1 if it is stored as grey, else 3. And how it is stored, in
+        words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
+
+    Raises:
+        UserError: the file cannot be decoded.
+    """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            pixels = np.asarray(_to_grey_or_rgb(ImageOps.exif_transpose(image)))
+            pixels = np.asarray(_to_grey_or_rgb(ImageOps.exif_transpose(image), ground))
+            return pixels.reshape(*pixels.shape[:2], -1), _describe(image)
     except Exception as error:  # on damaged bytes Pillow raises nearly anything
         raise UserError(f"{path}: no readable PNG or JPEG image ({error}); replace or remove it") from error
-    return resize(pixels.reshape(*pixels.shape[:2], -1), image_size)
 
 
-def _to_grey_or_rgb(image: "Image.Image") -> "Image.Image":
+def _read_image(path: Path, image_size: int | None) -> np.ndarray:
+    return resize(read_image(path)[0], image_size)
+
+
+def _describe(image: "Image.Image") -> str:
+    from PIL import ExifTags
+
+    names = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette"}
+    kind = "16-bit grey" if image.mode.startswith("I") else names.get(image.mode, image.mode)
+    return kind if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else f"{kind}, turned by EXIF"
+
+
+def _to_grey_or_rgb(image: "Image.Image", ground: int) -> "Image.Image":
     from PIL import Image
 
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     is_grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+        image = Image.alpha_composite(opaque, image.convert("RGBA"))
     return image.convert("L" if is_grey else "RGB")
 
 

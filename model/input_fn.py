@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from model import sampling
-from model.datasets import Dataset
+from model.datasets import Dataset, Split
 from model.errors import UserError
 from model.params import Params
+from model.partition import divide
 from model.triplet_loss import OFFLINE
 
 # Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
@@ -62,29 +63,42 @@ class TrainInput:
 
 @dataclass(frozen=True)
 class EvalInput:
-    """The images to score, the gallery in which their neighbours are looked for, and how the loss is batched."""
+    """The images to score, the gallery in which their neighbours are looked for, and how the loss is batched.
 
-    images: np.ndarray  # (N, H, W, C) uint8
-    labels: np.ndarray  # (N,) int32
-    gallery_images: np.ndarray  # (G, H, W, C) uint8
-    gallery_labels: np.ndarray  # (G,) int32
-    batches: list[np.ndarray]  # indices, each of the N once
+    Attributes:
+        images: (N, H, W, C) uint8.
+        labels: (N,) int32.
+        gallery_images: (G, H, W, C) uint8.
+        gallery_labels: (G,) int32.
+        batches: Indices, each of the N once.
+        unseen: Labels of the classes that were kept out of training, to be scored apart.
+        seed: Decides what is drawn at random while scoring.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    gallery_images: np.ndarray
+    gallery_labels: np.ndarray
+    batches: list[np.ndarray]
+    unseen: tuple[int, ...] = ()
+    seed: int = 0
 
 
 def train_input_fn(data: Dataset, params: Params) -> TrainInput:
-    """Returns the training images of a data set in the order that the parameters ask for.
+    """Returns the images of a data set that are learned from, in the order that the parameters ask for.
 
     Raises:
-        UserError: A batch cannot be filled from these images.
+        UserError: The images cannot be divided as the parameters ask, or a batch cannot be filled from them.
     """
-    images, labels = data.train.images, data.train.labels
+    train = divide(data, params).train
+    images, labels = train.images, train.labels
     if params.batch_size > len(images):
         raise UserError(
             f"'batch_size' must be at most the {len(images)} training images of {data.name}, "
             f"received {params.batch_size}"
         )
     if params.triplet_strategy in OFFLINE:
-        return _offline_input(data, params)
+        return _offline_input(data.name, train, params)
     if params.num_classes_per_batch is None or params.num_images_per_class is None:
         batches = sampling.uniform_batches(labels, params.seed, params.batch_size)
     else:
@@ -100,14 +114,14 @@ def train_input_fn(data: Dataset, params: Params) -> TrainInput:
     return TrainInput(images, labels, batches, params.batch_size)
 
 
-def _offline_input(data: Dataset, params: Params) -> TrainInput:
-    images, labels = data.train.images, data.train.labels
+def _offline_input(name: str, train: Split, params: Params) -> TrainInput:
+    images, labels = train.images, train.labels
     class_sizes = np.bincount(labels)
     num_anchors = int(class_sizes[class_sizes > 1].sum())
     if np.count_nonzero(class_sizes) < 2 or params.batch_size > num_anchors:
         raise UserError(
             f"'triplet_strategy' \"{params.triplet_strategy}\" needs two training classes, and batch_size = "
-            f"{params.batch_size} images with another one of their class; {data.name} has "
+            f"{params.batch_size} images with another one of their class; {name} has "
             f"{np.count_nonzero(class_sizes)} and {num_anchors}"
         )
     batches = sampling.anchor_positive_batches(labels, params.seed, params.batch_size)
@@ -119,14 +133,28 @@ def _offline_input(data: Dataset, params: Params) -> TrainInput:
 
 
 def eval_input_fn(data: Dataset, params: Params) -> EvalInput:
-    """Returns the test images of a data set, with its training images as the gallery.
+    """Returns the test images of a data set, with all of its training images as the gallery."""
+    return _eval_input(data.test, data.train, params, divide(data, params).unseen)
 
-    The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
-    which there is no triplet.
+
+def validation_input_fn(data: Dataset, params: Params) -> EvalInput:
+    """Returns the validation images of a data set with their gallery.
+
+    Raises:
+        ValueError: The parameters set none aside.
     """
-    order = sampling.permutation(params.seed, *_EVALUATION_STREAM, size=len(data.test.images))
+    partition = divide(data, params)
+    if partition.validation is None or partition.validation_gallery is None:
+        raise ValueError("Expected 'validation_size' or 'validation_classes'. Received: neither")
+    return _eval_input(partition.validation, partition.validation_gallery, params, ())
+
+
+def _eval_input(images: Split, gallery: Split, params: Params, unseen: tuple[int, ...]) -> EvalInput:
+    # The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
+    # which there is no triplet.
+    order = sampling.permutation(params.seed, *_EVALUATION_STREAM, size=len(images.labels))
     batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
-    return EvalInput(data.test.images, data.test.labels, data.train.images, data.train.labels, batches)
+    return EvalInput(images.images, images.labels, gallery.images, gallery.labels, batches, unseen, params.split_seed)
 
 
 def prepare_images(images: tf.Tensor) -> tf.Tensor:
@@ -134,13 +162,14 @@ def prepare_images(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
+def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = False) -> tf.Tensor:
     """Rotates, zooms, shears and shifts each image a little, by a draw that (seed, step) decides.
 
     Args:
         images: float32 tensor of shape (B, H, W, C).
         seed: The experiment's seed.
         step: Scalar integer tensor, the global step.
+        flip: Whether to mirror half of them left to right first.
 
     Returns:
         Tensor of the same shape; what comes in from outside an image is 0.
@@ -151,7 +180,9 @@ def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
     batch_size, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group  # each draws for its own images
     key = tf.stack([tf.cast(seed, tf.int64) + tf.cast(replica, tf.int64) * 2**32, tf.cast(step, tf.int64)])
-    draw = tf.random.stateless_uniform((6, batch_size), key, -1.0, 1.0, alg="philox")
+    draw = tf.random.stateless_uniform((7, batch_size), key, -1.0, 1.0, alg="philox")
+    if flip:
+        images = tf.where(draw[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
     rotation, shear = draw[0] * _MAX_ROTATION, draw[1] * _MAX_SHEAR
     zoom_x, zoom_y = 1.0 + draw[2] * _MAX_ZOOM, 1.0 + draw[3] * _MAX_ZOOM
     cos, sin = tf.cos(rotation), tf.sin(rotation)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from model.params import Params
 
 _log = logging.getLogger(__name__)
 
-# Parameters that decide which weights there are and what they mean: a run cannot go on with others.
+# Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
-    "dataset", "image_size", "num_channels", "use_batch_norm", "embedding_size", "normalize_embeddings",
+    "dataset", "image_size", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
+    "embedding_size", "normalize_embeddings",
+    "validation_size", "validation_classes", "holdout_classes", "split_seed",
 )  # fmt: skip
 
 
@@ -38,6 +41,15 @@ class RunState:
     best_step: int = 0
     evaluations_without_best: int = 0
     data_digest: str = ""
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RunState":
+        """Returns the state that a checkpoint holds."""
+        state: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            value = tensors[f"run/{field.name}"].item()
+            state[field.name] = value.decode() if isinstance(value, bytes) else value
+        return cls(**state)
 
     def after_step(self, global_step: int) -> "RunState":
         """Returns the state after a training step."""
@@ -96,7 +108,7 @@ class Learner:
                     "saved; go on from the last checkpoint with a lower learning_rate in params.json"
                 )
             tensors[name] = value
-        return checkpoints.save(model_dir, self.state.global_step, tensors, keep)
+        return checkpoints.save(model_dir, self.state.global_step, tensors, keep, self.state.best_step)
 
     def restore(self, path: Path, tensors: dict[str, np.ndarray]) -> None:
         """Takes over the state of a checkpoint, all of it or nothing.
@@ -120,11 +132,7 @@ class Learner:
                 )
         for name, variable in variables.items():
             variable.assign(tensors[name])
-        state: dict[str, Any] = {}
-        for field in dataclasses.fields(RunState):
-            value = tensors[f"run/{field.name}"].item()
-            state[field.name] = value.decode() if isinstance(value, bytes) else value
-        self.state = RunState(**state)
+        self.state = RunState.from_tensors(tensors)
         if "mined/number" in tensors and not changed.intersection(_PARAMS_OF_THE_TRIPLETS):
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
 

@@ -8,9 +8,10 @@ from model.params import Params
 def build_network(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:
     """Builds the embedding network.
 
-    Two blocks of 3x3 convolution, optional batch normalization, ReLU and 2x2 max pooling, with `num_channels` and
-    twice as many channels; then a dense layer to `embedding_size`, scaled to length 1 with `normalize_embeddings`.
-    Pooling keeps the last row and column of odd sizes, so images of any size fit.
+    `num_blocks` blocks, each of `convolutions_per_block` times 3x3 convolution, optional batch normalization and ReLU,
+    then 2x2 max pooling; `num_channels` channels in the first block and twice as many in each further one. A dense
+    layer to `embedding_size` follows, scaled to length 1 with `normalize_embeddings`. Pooling keeps the last row and
+    column of odd sizes, so images of any size fit.
 
     Args:
         params: The experiment; its seed decides the initial weights.
@@ -23,20 +24,28 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
         (B, embedding_size).
     """
     layers = [keras.Input(image_shape, name="images")]
-    for block, channels in enumerate([params.num_channels, params.num_channels * 2], start=1):
-        initializer = keras.initializers.GlorotUniform(seed=params.seed + block)
-        layers.append(
-            keras.layers.Conv2D(
-                channels, 3, padding="same", kernel_initializer=initializer, dtype=precision, name=f"block_{block}_conv"
-            )
-        )
-        if params.use_batch_norm:
+    for block in range(1, params.num_blocks + 1):
+        channels = params.num_channels * 2 ** (block - 1)
+        for convolution in range(1, params.convolutions_per_block + 1):
+            number = f"_{convolution}" if convolution > 1 else ""
+            initializer = keras.initializers.GlorotUniform(seed=params.seed + block + 100 * (convolution - 1))
             layers.append(
-                keras.layers.BatchNormalization(
-                    momentum=params.bn_momentum, dtype=precision, name=f"block_{block}_norm"
+                keras.layers.Conv2D(
+                    channels,
+                    3,
+                    padding="same",
+                    kernel_initializer=initializer,
+                    dtype=precision,
+                    name=f"block_{block}_conv{number}",
                 )
             )
-        layers.append(keras.layers.ReLU(dtype=precision, name=f"block_{block}_relu"))
+            if params.use_batch_norm:
+                layers.append(
+                    keras.layers.BatchNormalization(
+                        momentum=params.bn_momentum, dtype=precision, name=f"block_{block}_norm{number}"
+                    )
+                )
+            layers.append(keras.layers.ReLU(dtype=precision, name=f"block_{block}_relu{number}"))
         layers.append(keras.layers.MaxPool2D(2, padding="same", dtype=precision, name=f"block_{block}_pool"))
     initializer = keras.initializers.GlorotUniform(seed=params.seed)
     layers.append(keras.layers.Flatten(dtype=precision, name="flatten"))

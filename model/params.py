@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Classes = PositiveInt | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
 
 # Keys that older files carry and that nothing reads, with the reason that the log gives for each.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -51,11 +52,33 @@ class Params(BaseModel):
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         28, description="Images are resized to this many pixels a side; null keeps the size of the data"
     )
-    augmentation: Literal["off", "affine"] = Field(
-        "off", description="affine: a small random rotation, zoom, shear and shift of each training image"
+    augmentation: Literal["off", "affine", "affine_and_flip"] = Field(
+        "off",
+        description="affine: a small random rotation, zoom, shear and shift of each training image; affine_and_flip: "
+        "half of them are mirrored left to right besides",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides the initial weights, the order of the images and the augmentation"
+    )
+
+    # Who sees what
+    validation_size: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="So many training images, or this fraction of them, are set aside, the same share of each class: "
+        "they are evaluated during training and choose the best checkpoint; null evaluates at the end only",
+    )
+    validation_classes: Classes | None = Field(
+        None,
+        description="The same, with whole classes of the training images: a list of labels or names, or how many "
+        "split_seed draws",
+    )
+    holdout_classes: Classes | None = Field(
+        None,
+        description="Classes that are kept out of training and validation, and scored apart as unseen: a list of "
+        "labels or names, or how many split_seed draws",
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        230, description="Decides which images and classes are set aside, whatever seed is"
     )
 
     # Batches
@@ -69,7 +92,13 @@ class Params(BaseModel):
 
     # Network
     num_channels: Annotated[int, Field(ge=1, le=2**14)] = Field(
-        32, description="Channels of the first block; the second has twice as many"
+        32, description="Channels of the first block; each further block has twice as many as the one before"
+    )
+    num_blocks: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="Blocks of convolutions; each halves the height and width"
+    )
+    convolutions_per_block: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="3x3 convolutions of a block, one after the other"
     )
     use_batch_norm: bool = Field(False, description="Batch normalization between convolution and ReLU")
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -123,12 +152,13 @@ class Params(BaseModel):
     save_summary_steps: PositiveInt = Field(50, description="Steps between two points of the training curves")
     save_checkpoints_steps: PositiveInt = Field(1000, description="Steps between two checkpoints")
     keep_checkpoint_max: PositiveInt = Field(5, description="Newest checkpoints that are kept")
-    evaluate_every_epochs: PositiveInt = Field(5, description="Epochs between two evaluations during training")
+    evaluate_every_epochs: PositiveInt = Field(5, description="Epochs between two evaluations on the validation images")
     early_stopping_patience: PositiveInt | None = Field(
         None, description="Stop after this many evaluations in a row without a new best; null trains to the end"
     )
-    early_stopping_metric: Literal["knn_accuracy", "recall_at_1"] = Field(
-        "knn_accuracy", description="The metric whose best value is remembered and watched by early stopping"
+    early_stopping_metric: Literal["knn_accuracy", "recall_at_1", "r_precision", "map_at_r", "mrr"] = Field(
+        "knn_accuracy",
+        description="The validation metric that early stopping watches, and whose best checkpoint is kept",
     )
 
     # Accepted, without effect: see WITHOUT_EFFECT
@@ -162,6 +192,12 @@ class Params(BaseModel):
             raise ValueError(
                 f'\'mining_size\' needs triplet_strategy "offline_semi_hard" or "offline_hard", received '
                 f'{self.mining_size} with "{self.triplet_strategy}"'
+            )
+        if self.validation_size is not None and self.validation_classes is not None:
+            raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
+        if self.early_stopping_patience is not None and not self.has_validation:
+            raise ValueError(
+                "'early_stopping_patience' needs 'validation_size' or 'validation_classes': it watches these images"
             )
         if self.margin == "soft" and self.triplet_strategy != "batch_hard":
             raise ValueError(
@@ -217,6 +253,11 @@ class Params(BaseModel):
     def to_json(self) -> str:
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
         return self.model_dump_json(indent=2) + "\n"
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether images are set aside to choose by."""
+        return self.validation_size is not None or self.validation_classes is not None
 
     @property
     def distance_name(self) -> str:

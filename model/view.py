@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.metrics import ClassNeighbors
+from model.neighbors import ClassNeighbors
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from model.errors import UserError
 from model.estimator import one_line_errors
 from model.experiment import Experiment
 from model.files import write_whole
-from model.metrics import class_neighbors, recall_at_1
+from model.metrics import recall_at_1
+from model.neighbors import class_neighbors
 from model.projection import pca, tsne
+from model.protocol import HEADLINES
 from model.report import make_report
 from model.sampling import stratified_sample
 from model.view import Embedded, View, printable
@@ -31,7 +33,7 @@ _ANIMATED_IMAGES = 1500
 def visualize(
     experiment: Experiment,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path,
     split: str = "test",
     num_images: int = 10_000,
     output_dir: Path | None = None,
@@ -42,7 +44,7 @@ def visualize(
 
     Args:
         experiment: What was trained.
-        checkpoint: Folder of a checkpoint; None takes the newest.
+        checkpoint: Folder of a checkpoint.
         split: Which images to show, "test" or "train".
         num_images: How many at most, a stratified sample.
         output_dir: Where to write; None takes `model_dir/eval`.
@@ -63,7 +65,6 @@ def visualize(
     if animate and not use_tsne and experiment.params.embedding_size > 2:
         raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
     folder = output_dir or experiment.model_dir / "eval"
-    checkpoint = checkpoint or experiment.estimator.newest_checkpoint()
     view = _look(experiment, checkpoint, split, num_images, use_tsne)
     with one_line_errors(folder):
         pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
@@ -145,15 +146,16 @@ def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, n
 
 
 def _scores(model_dir: Path, view: View) -> dict[str, float]:
-    """Returns the scores of the images shown, after those of the last evaluation if it was of this step."""
+    """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
     try:
         found = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))["metrics"]
-        scores = {name: value for name, value in found.items() if value is not None}
+        scores = {name: found[name] for name in found if name.split("/")[-1] in HEADLINES and found[name] is not None}
+        if found["global_step"] != view.step:
+            scores = {}
     except (OSError, ValueError, KeyError):
         scores = {}
-    if scores.get("global_step") != view.step:
-        scores = {"global_step": view.step}
     return {
+        "global_step": view.step,
         **scores,
         "knn_accuracy": float(np.mean(view.is_right)),
         "recall_at_1": recall_at_1(view.shown.embeddings, view.shown.labels),

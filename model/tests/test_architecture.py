@@ -11,26 +11,32 @@ ROOT = Path(__file__).parents[2]
 
 # From the top to the bottom: a module imports only from lines below its own.
 LAYERS = [
-    {"train", "evaluate", "visualize_embeddings"},
-    {"model.visualization"},
+    {"train", "evaluate", "visualize_embeddings", "predict"},
+    {"model.visualization", "model.gallery"},
     {"model.experiment"},
     {"model.estimator"},
-    {"model.mining"},
+    {"model.mining", "model.baselines"},
     {"model.progress", "model.evaluation"},
     {"model.steps"},
     {"model.learner", "model.input_fn", "model.model_fn"},
+    {"model.partition", "model.scoreboard"},
     {"model.animation", "model.report"},
     {"model.plots", "model.projector", "model.projection"},
-    {"model.view", "model.sprite"},
+    {"model.view", "model.sprite", "model.protocol", "model.prediction"},
     {"model.losses", "model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
-    {"model.tfds_source"},
+    {"model.tfds_source", "model.foreign"},
     {"model.idx", "model.image_folder"},
     {"model.params", "model.triplet_loss"},
-    {"model.errors", "model.files", "model.hardware", "model.metrics", "model.sampling", "model.signals"},
+    {"model.metrics"},
+    {"model.errors", "model.files", "model.hardware", "model.neighbors", "model.sampling", "model.signals"},
 ]
 WITHOUT_TENSORFLOW = {
-    f"model.{name}" for name in ("params", "metrics", "sampling", "errors", "files", "signals", "cli", "experiment")
-}
+    f"model.{name}"
+    for name in (
+        "params", "metrics", "neighbors", "sampling", "errors", "files", "signals", "cli", "experiment", "prediction",
+        "foreign",
+    )
+}  # fmt: skip
 
 
 def modules():
@@ -63,7 +69,7 @@ def test_imports_point_down(module):
     assert ours <= below
 
 
-@pytest.mark.parametrize("module", ["triplet_loss", "metrics", "sampling"])
+@pytest.mark.parametrize("module", ["triplet_loss", "neighbors", "sampling"])
 def test_the_leaves_import_nothing_of_ours(module):
     assert not any(name.startswith("model") for name in imported_modules(modules()[f"model.{module}"]))
 

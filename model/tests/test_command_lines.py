@@ -1,5 +1,6 @@
 """train.py and evaluate.py as a user runs them, on real digits; and one clear line for every mistake."""
 
+import itertools
 import json
 import logging
 import os
@@ -14,12 +15,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from sklearn.neighbors import KNeighborsClassifier
 
 import evaluate
 import train
 import visualize_embeddings
-from model import checkpoints, cli, hardware
+from model import checkpoints, cli, hardware, protocol
 from model.params import Params
+from model.protocol import HEADLINES
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +32,12 @@ def run(script, *arguments, **options):
     """Runs a script in a new process."""
     command = [sys.executable, ROOT / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def run_here(script, *arguments):
+    """Runs a script in this process."""
+    options = getattr(script, "add_options", None)
+    cli.run(script.main, "", [str(argument) for argument in arguments], options)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +51,9 @@ def test_train_prints_a_table_and_the_next_command(trained):
     model_dir, result = trained
     assert result.returncode == 0
     written = json.loads((model_dir / "metrics.json").read_text())["metrics"]
-    printed = dict(re.findall(r"^  (\w+) +([\d.]+)$", result.stdout, re.MULTILINE))
-    assert printed == {name: f"{value:.4f}" for name, value in written.items() if name != "global_step"}
+    printed = dict(re.findall(r"^  (\w+) +([\d.]+) +\[", result.stdout, re.MULTILINE))
+    assert printed == {name: f"{written[name]:.4f}" for name in HEADLINES}
+    assert written["knn_accuracy_low95"] <= written["knn_accuracy"] <= written["knn_accuracy_high95"]
     assert written["global_step"] == -(-1438 * 8 // 64)
     assert float(printed["recall_at_1"]) > 0.9
     program, logdir = re.search(r"^Curves:   (\S*tensorboard) --logdir (\S+)$", result.stdout, re.MULTILINE).groups()
@@ -69,10 +79,77 @@ def test_train_keeps_its_log_and_the_complete_parameters(trained):
     assert "learning_rate_schedule" in json.loads((model_dir / "params.resolved.json").read_text())
 
 
-def test_train_evaluates_every_epoch_and_at_the_end_once(trained):
+def test_without_validation_the_test_images_are_scored_once_at_the_end(trained):
     model_dir, _ = trained
-    steps = [step for tag, step in scalars(model_dir / "eval") if tag == "recall_at_1"]
-    assert sorted(steps) == [23, 45, 68, 90, 113, 135, 158, 180]  # 1438 / 64 = 22.47 steps an epoch, rounded up
+    assert [step for tag, step in scalars(model_dir / "eval") if tag == "recall_at_1"] == [180]
+    assert not (model_dir / "validation").exists()
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    """A run with validation images and two held-out classes whose best checkpoint is not its newest."""
+    model_dir = write_params(
+        tmp_path_factory.mktemp("experiments") / "validated",
+        num_epochs=8, validation_size=0.2, holdout_classes=[8, 9], keep_checkpoint_max=1, early_stopping_patience=5,
+    )  # fmt: skip
+    values = itertools.chain([0.1, 0.9], itertools.repeat(0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
+        cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    return model_dir
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_scored(validated, capsys):
+    # 1,155 training images are not 8 or 9, a fifth of them is for validation: 924 / 64 = 14.4 steps an epoch
+    steps = {"best": 29, "newest": 102}
+    kept = [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(validated)]
+    assert kept == sorted(steps.values())
+    assert sorted({step for _, step in scalars(validated / "validation")}) == [15, 29, 44, 58, 73, 87, 102]
+    written = json.loads((validated / "metrics.json").read_text())
+    assert written["validation"] == {"metric": "knn_accuracy", "best_value": 0.9, "best_step": steps["best"]}
+    assert written["metrics"]["global_step"] == steps["best"]
+    for choice in ("newest", "best", checkpoints.list_checkpoints(validated)[0]):
+        run_here(evaluate, "--model_dir", validated, "--checkpoint", choice)
+        written = json.loads((validated / "metrics.json").read_text())
+        assert written["metrics"]["global_step"] == steps.get(choice, steps["best"])
+
+
+def test_unseen_classes_are_scored_apart_beside_the_baselines(validated, capsys):
+    run_here(evaluate, "--model_dir", validated, "--baselines")
+    written = json.loads((validated / "metrics.json").read_text())
+    contenders = {"network": written["metrics"], **written["baselines"]}
+    assert list(contenders) == ["network", "raw_pixels", "pca", "untrained"]
+    sizes = [written["metrics"][f"{group}num_images"] for group in ("", "seen/", "unseen/")]
+    assert sizes == [359, *(np.isin(digits().test.labels, [8, 9], invert=i).sum() for i in (True, False))]
+    printed = capsys.readouterr().out
+    for name in HEADLINES:
+        lines = re.findall(rf"^  {name} +(.*)$", printed, re.MULTILINE)
+        for group, line in zip(("", "seen/", "unseen/"), lines, strict=True):
+            value, *_, raw, pca, untrained = line.split()
+            shown = dict(zip(contenders, (value, raw, pca, untrained), strict=True))
+            assert shown == {who: f"{scores[group + name]:.4f}" for who, scores in contenders.items()}
+
+
+def test_raw_pixels_and_pca_are_what_scikit_learn_finds(validated):
+    """The same protocol by other code: 1-NN of the test images among all training images."""
+    scores = json.loads((validated / "metrics.json").read_text())["baselines"]
+    data = digits()
+    train_pixels, test_pixels = (split.images.reshape(-1, 64) / 255 for split in (data.train, data.test))
+    nearest = KNeighborsClassifier(1).fit(train_pixels, data.train.labels)
+    expected = nearest.score(test_pixels, data.test.labels)
+    assert scores["raw_pixels"]["knn_accuracy"] == pytest.approx(expected, abs=1.5 / 359)  # ties
+    unseen = [np.isin(split.labels, [8, 9]) for split in (data.train, data.test)]
+    nearest = KNeighborsClassifier(1).fit(train_pixels[unseen[0]], data.train.labels[unseen[0]])
+    expected = nearest.score(test_pixels[unseen[1]], data.test.labels[unseen[1]])
+    assert scores["raw_pixels"]["unseen/knn_accuracy"] == pytest.approx(expected, abs=1.5 / 72)
+
+
+def test_there_is_no_best_checkpoint_without_validation(trained, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run_here(evaluate, "--model_dir", trained[0], "--checkpoint", "best")
+    assert raised.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "no best checkpoint" in line and "--checkpoint newest" in line
 
 
 def test_train_again_says_that_training_is_complete(trained, capsys, caplog):
@@ -88,7 +165,7 @@ def test_train_again_says_that_training_is_complete(trained, capsys, caplog):
 def test_evaluate_gives_the_same_scores(trained, capsys):
     model_dir, result = trained
     before = (model_dir / "metrics.json").read_text()
-    cli.run(evaluate.main, "", ["--model_dir", str(model_dir)])
+    run_here(evaluate, "--model_dir", model_dir)
     assert capsys.readouterr().out == result.stdout
     assert (model_dir / "metrics.json").read_text() == before
 
@@ -161,7 +238,7 @@ def test_batches_that_the_data_cannot_fill(tmp_path, capsys, main):
 
 def test_evaluate_before_training(tmp_path, capsys):
     with pytest.raises(SystemExit) as raised:
-        cli.run(evaluate.main, "", ["--model_dir", str(write_params(tmp_path))])
+        run_here(evaluate, "--model_dir", write_params(tmp_path))
     assert raised.value.code == 2
     assert f"no checkpoint; train first: python train.py --model_dir {tmp_path}\n" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import checkpoints, events, learner, metrics
+from model import checkpoints, events, learner, metrics, neighbors, protocol
 from model.errors import Interrupted, UserError
 from model.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
 from model.input_fn import eval_input_fn, train_input_fn
@@ -159,7 +159,7 @@ def test_curves_have_the_names_that_people_know(tmp_path):
     trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
     assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "global_step/sec"}
     assert {step for _, step in trained} == {5, 10, 15, 20}
-    assert {tag for tag, _ in evaluated} == of_the_loss | {"knn_accuracy", "recall_at_1"}
+    assert {tag for tag, _ in evaluated} >= of_the_loss | set(protocol.WATCHED)
     assert {step for _, step in evaluated} == {10, 20}
     tags = {
         value.tag
@@ -180,7 +180,7 @@ def test_evaluation_is_what_the_embeddings_give(tmp_path):
     assert scores["global_step"] == 30
     assert scores["embedding_mean_norm"] == pytest.approx(np.linalg.norm(test, axis=1).mean(), rel=1e-5)
     nearest = [oracles.nearest(query, gallery) for query in test[:40]]
-    np.testing.assert_array_equal(metrics.nearest_neighbors(test[:40], gallery), nearest)
+    np.testing.assert_array_equal(neighbors.nearest_neighbors(test[:40], gallery), nearest)
     assert scores["knn_accuracy"] == metrics.knn_accuracy(test, data.test.labels, gallery, data.train.labels)
     assert scores["recall_at_1"] == metrics.recall_at_1(test, data.test.labels)
 
@@ -224,7 +224,7 @@ def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path
 def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
     run = train(tmp_path, 10)
     run.evaluate(eval_input(run))
-    monkeypatch.setattr(metrics, "recall_at_1", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(protocol, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(eval_input(run))
     assert len(scalars(tmp_path / "eval")["recall_at_1", 10]) == 1
@@ -261,19 +261,26 @@ def test_early_stopping_by_hand():
 
 
 def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
-    values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr(metrics, "recall_at_1", lambda *_: next(values))
-    run = estimator(tmp_path)
+    values = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.95])
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": next(values)})
+    run = estimator(tmp_path, keep_checkpoint_max=1)
     spec = TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 5, "recall_at_1", patience=2)
     with caplog.at_level("INFO"):
         assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
-    assert "Stopped early at step 20: recall_at_1 was best at step 10 (0.9000); the last weights" in caplog.text
+    assert "Stopped early at step 20: recall_at_1 was best at step 10 (0.9000)." in caplog.text
     assert run.latest_checkpoint().name == "step-00000020"
+    assert run.best_checkpoint().name == "step-00000010"
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000010", "step-00000020"]
     assert train_and_evaluate(estimator(tmp_path), *spec) is None
     assert run.latest_checkpoint().name == "step-00000020"
     patient = EvalSpec(eval_input(run), 5, "recall_at_1", patience=3)  # thought better of: one more evaluation
     assert train_and_evaluate(estimator(tmp_path), spec[0], patient)["recall_at_1"] == 0.6
     assert run.latest_checkpoint().name == "step-00000025"
+    better = EvalSpec(eval_input(run), 5, "recall_at_1", patience=4)
+    run = estimator(tmp_path, keep_checkpoint_max=1)
+    assert train_and_evaluate(run, TrainSpec(train_input(run), 30), better)["recall_at_1"] == 0.95
+    assert run.best_checkpoint() == run.latest_checkpoint()
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
 
 
 def test_a_complete_run_is_left_alone(tmp_path):

@@ -72,8 +72,9 @@ def test_evaluation_sees_every_image_once_and_mixes_the_classes():
     assert all(len(set(data.labels[batch])) > 1 for batch in data.batches)
 
 
-def augment(images, step=1, seed=230):
-    return input_fn.augment_images(tf.constant(images, tf.float32), seed, tf.constant(step, tf.int64)).numpy()
+def augment(images, step=1, seed=230, flip=False):
+    step = tf.constant(step, tf.int64)
+    return input_fn.augment_images(tf.constant(images, tf.float32), seed, step, flip).numpy()
 
 
 def test_augmentation_is_a_function_of_seed_and_step():
@@ -114,12 +115,19 @@ def test_augmentation_is_an_affine_map_within_its_limits():
     assert (np.abs(np.mean(sizes, axis=0)) < limits * 0.2).all()  # and lie on both sides
 
 
+def test_half_of_the_images_are_mirrored_before_they_are_moved():
+    images = np.random.default_rng(0).random((400, 6, 9, 1)).astype(np.float32)
+    moved, mirrored, flipped = augment(images), augment(images[:, :, ::-1]), augment(images, flip=True)
+    as_they_are, mirror = ((flipped == other).all(axis=(1, 2, 3)) for other in (moved, mirrored))
+    assert (as_they_are ^ mirror).all() and 160 < mirror.sum() < 240
+
+
 def test_augmentation_samples_bilinearly(monkeypatch):
     """A pure shift by a known amount, against SciPy."""
     for limit in ("_MAX_ROTATION", "_MAX_SHEAR", "_MAX_ZOOM"):
         monkeypatch.setattr(input_fn, limit, 0.0)
     images = np.random.default_rng(0).random((3, 16, 16, 1)).astype(np.float32)
-    draw = tf.random.stateless_uniform((6, 3), [230, 1], -1.0, 1.0, alg="philox").numpy()
+    draw = tf.random.stateless_uniform((7, 3), [230, 1], -1.0, 1.0, alg="philox").numpy()
     shifts = draw[4:6] * 0.08 * 16
     expected = [
         scipy.ndimage.shift(image[..., 0], (-dy, -dx), order=1, mode="grid-constant")

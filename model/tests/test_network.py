@@ -1,5 +1,7 @@
 """The network, the model_fn and the optimizer."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -33,6 +35,17 @@ def test_the_network_is_that_of_the_literature():
     norm = build_network(Params(use_batch_norm=True, bn_momentum=0.7), (28, 28, 1))
     assert norm.count_params() == network.count_params() + 4 * 32 + 4 * 64
     assert [layer.momentum for layer in norm.layers if isinstance(layer, keras.layers.BatchNormalization)] == [0.7] * 2
+
+
+def test_deeper_networks_double_their_channels_and_halve_their_images():
+    """Three blocks of two convolutions, 4, 8 and 16 channels, on 9x9 images: 9, 5, 3 and 2 pixels a side."""
+    params = Params(num_channels=4, num_blocks=3, convolutions_per_block=2, embedding_size=5)
+    network = build_network(params, (9, 9, 1))
+    convolutions = sum(9 * i * o + o for i, o in ((1, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)))
+    assert network.count_params() == convolutions + 2 * 2 * 16 * 5 + 5
+    kernels = [layer.kernel.numpy() for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    alike = [(a, b) for a, b in itertools.combinations(kernels, 2) if a.shape == b.shape and np.array_equal(a, b)]
+    assert not alike  # each has weights of its own
 
 
 def test_the_seed_decides_the_weights():

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 EXPERIMENT = {
     "use_batch_norm": True, "augmentation": "affine", "learning_rate_schedule": "cosine", "warmup_steps": 50,
     "early_stopping_patience": 1000, "evaluate_every_epochs": 5, "save_checkpoints_steps": 23, "num_channels": 8,
+    "validation_size": 0.2, "keep_checkpoint_max": 2,
 }  # fmt: skip
 
 
@@ -68,7 +69,11 @@ def check(tmp_path, kills, longest_life, num_epochs):
     print(f"\nkilled {len(deaths)} times, with steps {deaths} saved; {len(expected)} tensors at {name}")
     assert len(deaths) > kills / 2
     assert final_tensors(killed) == (name, expected)
-    for folder in (".", "eval"):
+    assert [path.name for path in checkpoints.list_checkpoints(killed)] == [
+        path.name
+        for path in checkpoints.list_checkpoints(whole)  # the best one among them
+    ]
+    for folder in (".", "validation", "eval"):
         points, seen = scalars(killed / folder), scalars(whole / folder)
         assert all(len(values) == 1 for values in points.values())
         assert without_rate(points) == without_rate(seen)

@@ -1,0 +1,206 @@
+"""Distances to a gallery, and what is nearest there. Memory is bounded however large the gallery is.
+
+Squared distances come from one matrix product in float32, for some queries at a time, in threads: NumPy lets go of
+the interpreter while it multiplies, sorts and searches. Their rounding errors are some 1e-7 of the largest of them.
+Ties go to the gallery row that comes first.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Distances are computed for this many pairs at a time (64 MiB of float32), all threads together. A product of few rows
+# with a large gallery is slow: it is spent on rearranging the gallery.
+_PAIRS_AT_A_TIME = 2**24
+_THREADS = min(os.cpu_count() or 1, 16)
+
+# Takes a slice of the queries and their squared distances to the gallery, which it may overwrite.
+Visit = Callable[[slice, np.ndarray], None]
+
+
+def visit_distances(
+    visit: Visit, queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None = None, dtype: Any = np.float32
+) -> float:
+    """Computes all squared distances and shows them chunk by chunk, from several threads at the same time.
+
+    Args:
+        visit: Called with a slice of the queries and an array of shape (len of the slice, G) and of type `dtype`: the
+            squared euclidean distances, at least 0. It is the visitor's to overwrite.
+        queries: Array of shape (Q, D), of any floating type.
+        gallery: Array of shape (G, D).
+        ignore: Integer array of shape (Q,): for each query the one gallery row that is not a neighbour, because it is
+            the query itself. The distance to it is inf.
+        dtype: float32 or float64.
+
+    Returns:
+        The unit, a power of two: distances are multiples of it, squared ones of its square. No row is farther than
+        one unit from the mean of the gallery, so that nothing overflows, and no two rows are 2 units apart or more.
+
+    Raises:
+        ValueError: An embedding is not finite, or the shapes do not belong together.
+    """
+    queries, gallery, unit = _standardize(queries, gallery)
+    queries, gallery = queries.astype(dtype), gallery.astype(dtype)
+    # ||q - g||^2 = (-2 q, ||q||^2, 1) . (g, 1, ||g||^2)
+    left = np.column_stack([-2 * queries, _square_norms(queries), np.ones(len(queries))]).astype(dtype)
+    right = np.column_stack([gallery, np.ones(len(gallery)), _square_norms(gallery)]).astype(dtype)
+    rows = max(1, _PAIRS_AT_A_TIME // _THREADS // max(len(gallery), 1))
+
+    spare = [np.empty((min(rows, len(queries)), len(gallery)), dtype) for _ in range(_THREADS)]
+
+    def visit_chunk(start: int) -> None:
+        chunk = slice(start, min(start + rows, len(queries)))
+        memory = spare.pop()
+        distances = np.matmul(left[chunk], right.T, out=memory[: chunk.stop - start])  # (rows, G)
+        # Rounding may leave -1e-8, or -0. As an integer, a float keeps its sign and its place in the order.
+        bits = distances.view(f"i{distances.itemsize}")
+        np.maximum(bits, 0, out=bits)
+        if ignore is not None:
+            distances[np.arange(len(distances)), ignore[chunk]] = np.inf
+        visit(chunk, distances)
+        spare.append(memory)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(visit_chunk, range(0, len(queries) if len(gallery) else 0, rows)):
+            pass
+    return unit
+
+
+def _standardize(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Moves and scales both in the same way: small numbers around 0 have the least to lose by rounding."""
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f"Expected embeddings of shape (N, D). Received: {queries.shape} and {gallery.shape}.")
+    if not len(gallery):
+        return queries, gallery, 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = np.asarray(gallery[0], np.float64)  # moved by it, rows that are equal are exactly 0
+        queries, gallery = (np.asarray(rows, np.float64) - first for rows in (queries, gallery))
+        center = gallery.mean(axis=0)
+        radius = np.sqrt(np.max([_square_norms(rows - center).max(initial=0.0) for rows in (queries, gallery)]))
+    if not np.isfinite(radius):
+        raise ValueError("Expected finite embeddings. Received: NaN, infinity, or values that overflow when squared.")
+    unit = 2.0 ** np.frexp(radius)[1]
+    # A center of few digits: whole numbers stay exact, and so do the ties between their distances.
+    center = np.round(center / unit * 8) / 8
+    return queries / unit - center, gallery / unit - center, unit
+
+
+def _square_norms(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
+
+
+def nearest_neighbors(queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
+    """Finds the nearest gallery row of each query.
+
+    Args:
+        queries: Array of shape (Q, D).
+        gallery: Array of shape (G, D), G >= 1.
+        ignore: As for `visit_distances`.
+
+    Returns:
+        int64 array of shape (Q,), indices into the gallery; the first one of those equally near.
+
+    Raises:
+        ValueError: The gallery is empty, or an embedding is not finite.
+    """
+    return k_nearest(queries, gallery, 1, ignore)[:, 0]
+
+
+def k_nearest(queries: np.ndarray, gallery: np.ndarray, k: int, ignore: np.ndarray | None = None) -> np.ndarray:
+    """Finds the k nearest gallery rows of each query, one after the other: for a small k, as time grows with it.
+
+    Args:
+        queries: Array of shape (Q, D).
+        gallery: Array of shape (G, D).
+        k: From 1 to G; with `ignore`, to G - 1.
+        ignore: As for `visit_distances`.
+
+    Returns:
+        int64 array of shape (Q, k), indices into the gallery, nearest first; of those equally near the first one first.
+
+    Raises:
+        ValueError: The gallery has fewer than k rows, or an embedding is not finite.
+    """
+    _check_k(k, len(gallery) - (ignore is not None))
+    nearest = np.empty((len(queries), k), np.int64)
+
+    def visit(chunk: slice, distances: np.ndarray) -> None:
+        rows = np.arange(len(distances))
+        for place in range(k):
+            found = nearest[chunk, place] = distances.argmin(axis=1)
+            distances[rows, found] = np.inf
+
+    visit_distances(visit, queries, gallery, ignore)
+    return nearest
+
+
+def _check_k(k: int, rows: int) -> None:
+    if not 1 <= k <= rows:
+        raise ValueError(f"Expected k from 1 to the {rows} gallery rows that may be neighbours. Received: {k}.")
+
+
+@dataclass(frozen=True)
+class ClassNeighbors:
+    """The nearest gallery rows of each query; -1 and inf where there is none of that kind.
+
+    Attributes:
+        nearest: int64 array of shape (Q,), the nearest of all, an index into the gallery.
+        same: int64 array of shape (Q,), the nearest of the query's own class.
+        other: int64 array of shape (Q,), the nearest of another class.
+        same_distance: float32 array of shape (Q,), euclidean.
+        other_distance: float32 array of shape (Q,).
+    """
+
+    nearest: np.ndarray
+    same: np.ndarray
+    other: np.ndarray
+    same_distance: np.ndarray
+    other_distance: np.ndarray
+
+
+def class_neighbors(
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    ignore: np.ndarray | None = None,
+) -> ClassNeighbors:
+    """Finds for each query its nearest gallery row of the same class, and that of another class.
+
+    Args:
+        queries: Array of shape (Q, D).
+        query_labels: Integer array of shape (Q,).
+        gallery: Array of shape (G, D), G >= 1.
+        gallery_labels: Integer array of shape (G,).
+        ignore: As for `visit_distances`.
+
+    Raises:
+        ValueError: The gallery is empty, or an embedding is not finite.
+    """
+    _check_k(1, len(gallery))
+    nearest = np.empty(len(queries), np.int64)
+    found = np.empty((2, len(queries)), np.int64)  # of the query's class, of another one
+
+    def visit(chunk: slice, distances: np.ndarray) -> None:
+        rows = np.arange(len(distances))
+        first = nearest[chunk] = distances.argmin(axis=1)
+        # It is the nearest of its kind; the other kind is what is left without its.
+        exists = np.isfinite(distances[rows, first])
+        is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
+        first_is_same = is_same[rows, first]
+        np.copyto(distances, np.inf, where=is_same == first_is_same[:, np.newaxis])
+        second = distances.argmin(axis=1)
+        second = np.where(np.isfinite(distances[rows, second]), second, -1)
+        first = np.where(exists, first, -1)
+        found[:, chunk] = np.where(first_is_same, [first, second], [second, first])
+
+    visit_distances(visit, queries, gallery, ignore)
+    # The difference itself is more exact than what the search compares.
+    length = np.linalg.norm(np.subtract(queries, gallery[found], dtype=np.float64), axis=2)  # (2, Q)
+    same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)
+    same, other = found
+    return ClassNeighbors(nearest, same, other, same_distance, other_distance)

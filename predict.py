@@ -1,0 +1,83 @@
+"""Asks the experiment in --model_dir what new images show, or with --pair whether two of them show the same."""
+
+import argparse
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from model import cli
+from model.errors import UserError
+from model.experiment import open_experiment
+from model.files import write_whole
+
+_log = logging.getLogger("model.predict")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Checks the question, converts and embeds the images, and answers."""
+    _check(options)
+
+    from model import foreign, prediction  # after the quick checks
+
+    files = foreign.find_images(options.pair or options.images)
+    calibration = prediction.read_calibration(options.model_dir) if options.pair else None
+    experiment = open_experiment(options.model_dir, options.data_dir)
+
+    from model import checkpoints, gallery  # after TensorFlow has been started
+
+    checkpoint = experiment.checkpoint(options.checkpoint)
+    step = checkpoints.step_of(checkpoint)
+    if calibration is not None:
+        calibration.check(options.model_dir, step, options.checkpoint)
+    images = gallery.embed_files(experiment, checkpoint, files)
+    answer: prediction.Comparison | prediction.Predictions
+    if calibration is not None:
+        answer = prediction.compare(images, calibration)
+    else:
+        train, class_names = experiment.data.train, experiment.data.class_names
+        training_embeddings = gallery.embed_gallery(experiment, checkpoint)
+        answer = prediction.classify(images, training_embeddings, train.labels, class_names, options.neighbors)
+    if options.output:
+        content = io.BytesIO()
+        np.save(content, images.embeddings)
+        write_whole(options.output, content.getvalue())
+        _log.info("Written: %s", options.output)
+    if options.json:
+        print(json.dumps({"experiment": str(options.model_dir), "step": step, **answer.as_json()}, indent=2))
+    else:
+        print(answer.as_text())
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument("images", type=Path, nargs="*", help="PNG or JPEG files, or folders of them, in order of names")
+    parser.add_argument("--pair", type=Path, nargs=2, metavar=("A", "B"), help="two files: do they show the same?")
+    parser.add_argument("--neighbors", type=_count, default=5, help="how many of the nearest training images vote")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--output", type=Path, help="also write the embeddings, (N, D) float32, to this .npy file")
+    cli.add_checkpoint_option(parser)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if bool(options.images) == bool(options.pair):
+        raise UserError("expected either images or --pair A B; see python predict.py --help")
+    for path in options.pair or ():
+        if path.is_dir():
+            raise UserError(f"{path}: a folder; --pair expects two image files")
+    output = options.output
+    if output and (output.suffix != ".npy" or output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"{output}: expected --output to be the name of a .npy file in a folder that is there")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, received {text}")
+    return count
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, add_options=add_options)
