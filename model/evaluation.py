@@ -7,6 +7,7 @@ import tensorflow as tf
 import tqdm
 
 from model import protocol, steps
+from model.errors import UserError
 from model.input_fn import EvalInput
 from model.learner import Learner
 
@@ -47,6 +48,7 @@ class Evaluator:
                 totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
             parts.append(predictions["embeddings"].numpy())
         embeddings = np.concatenate(parts)[np.argsort(np.concatenate(data.batches))]  # in the order of the images
+        _check_finite(embeddings)
         gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
         if thorough:
@@ -75,6 +77,9 @@ def predict(
         predict_step: As `compile_predict_step` makes it.
         images: uint8 array of shape (N, H, W, C), N at least 1.
         description: What the progress bar says.
+
+    Raises:
+        UserError: An embedding is not finite.
     """
     if not len(images):
         raise ValueError(f"Expected at least one image. Received: shape {images.shape}")
@@ -84,4 +89,14 @@ def predict(
         predict_step(images[start : start + size])
         for start in tqdm.tqdm(starts, description, disable=None, leave=False)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    predictions = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _check_finite(predictions["embeddings"])
+    return predictions
+
+
+def _check_finite(embeddings: np.ndarray) -> None:
+    if not np.isfinite(embeddings).all():
+        raise UserError(
+            "an embedding is NaN or infinite, though the weights are finite; train with a lower learning_rate, or "
+            "choose another checkpoint with --checkpoint"
+        )

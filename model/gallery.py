@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from model import checkpoints, foreign
-from model.errors import UserError
 from model.experiment import Experiment
 from model.files import write_whole
 from model.prediction import Embedded
@@ -69,10 +68,7 @@ def embed_gallery(experiment: Experiment, checkpoint: Path) -> np.ndarray:
 
 
 def _embed(experiment: Experiment, checkpoint: Path, images: np.ndarray) -> np.ndarray:
-    embeddings = experiment.estimator.predict(lambda: images, checkpoint)["embeddings"]
-    if not np.isfinite(embeddings).all():
-        raise UserError(f"{checkpoint}: its embeddings are no finite numbers; choose another with --checkpoint")
-    return embeddings
+    return experiment.estimator.predict(lambda: images, checkpoint)["embeddings"]
 
 
 def _key(experiment: Experiment, checkpoint: Path) -> str:

@@ -1,8 +1,37 @@
 """The convolutional network that turns an image into an embedding."""
 
 import keras
+import tensorflow as tf
 
 from model.params import Params
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization of images in one operation, which Keras 3 spreads over many.
+
+    On a CPU a step of a deep network in bfloat16 takes half the time or less (docs/LOG.md). The moving variance is the
+    unbiased estimate, as TensorFlow's operation gives it; otherwise as the layer of Keras.
+
+    References:
+        Ioffe, Szegedy: Batch Normalization, 2015.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        """Normalizes images (B, H, W, C), of the float type that the layer computes in."""
+        mean, variance = (tf.zeros([0]), tf.zeros([0])) if training else (self.moving_mean, self.moving_variance)
+        outputs, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.convert_to_tensor(mean),
+            variance=tf.convert_to_tensor(variance),
+            epsilon=self.epsilon,
+            is_training=bool(training),
+        )
+        if training:
+            for moving, of_batch in ((self.moving_mean, batch_mean), (self.moving_variance, batch_variance)):
+                moving.assign(moving * self.momentum + of_batch * (1 - self.momentum))
+        return outputs
 
 
 def build_network(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:
@@ -41,7 +70,7 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
             )
             if params.use_batch_norm:
                 layers.append(
-                    keras.layers.BatchNormalization(
+                    FusedBatchNormalization(
                         momentum=params.bn_momentum, dtype=precision, name=f"block_{block}_norm{number}"
                     )
                 )

@@ -321,6 +321,13 @@ def test_verification_by_hand():
     assert all(np.isnan(scores[f"{what}_at_far_1e-1"]) for what in ("tar", "threshold"))  # 4 different pairs
 
 
+def test_thresholds_lie_between_points_of_the_grid():
+    """Used are 0, 1 and 4: two neighbours, then a gap. Each threshold accepts what is below it, and no more."""
+    thresholds, accepted = metrics._roc(np.array([[3, 0, 0, 0, 2, 0], [0, 1, 0, 0, 4, 0]]))
+    assert thresholds.tolist() == [-0.5, 0.5, 2.5, 4.5]
+    assert accepted.tolist() == [[0, 3, 3, 5], [0, 0, 1, 5]]
+
+
 def test_as_many_different_pairs_as_a_rate_needs():
     points, labels = np.array([[0.0], [1.0], [10.0], [11.0], [12.0], [13.0], [14.0]]), np.array([0, 0, 1, 1, 1, 1, 1])
     scores = metrics.verification(points, labels, 0)
@@ -414,7 +421,7 @@ def slow_auc_and_eer(is_same, weights):
     return auc, far[np.flatnonzero(far + tar >= 1)[0]]
 
 
-@pytest.mark.parametrize("spread", [0.35, 1.0])
+@pytest.mark.parametrize("spread", [0.25, 0.35, 1.0])
 def test_intervals_are_those_of_the_whole_bootstrap(spread):
     """Every pair weighs w_i w_j, without expansion, histogram or coarse bins."""
     points, labels = clusters(250, spread)

@@ -94,6 +94,8 @@ def test_ties_go_to_the_first():
 def test_equal_rows_are_equally_near(value, dtype):
     points = np.full((1001, 7), value, dtype)
     assert neighbors.k_nearest(points[:2], points, 3).tolist() == [[0, 1, 2]] * 2
+    unit = neighbors.visit_distances(lambda _, distances: np.testing.assert_array_equal(distances, 0), points, points)
+    assert unit == 1
 
 
 @pytest.mark.parametrize("k", [0, 4])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from model import triplet_loss
 from model.model_fn import ModeKeys, build_optimizer, model_fn
-from model.network import build_network
+from model.network import FusedBatchNormalization, build_network
 from model.params import Params
 from model.tests import oracles
 
@@ -35,6 +35,47 @@ def test_the_network_is_that_of_the_literature():
     norm = build_network(Params(use_batch_norm=True, bn_momentum=0.7), (28, 28, 1))
     assert norm.count_params() == network.count_params() + 4 * 32 + 4 * 64
     assert [layer.momentum for layer in norm.layers if isinstance(layer, keras.layers.BatchNormalization)] == [0.7] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_batch_normalization_by_hand(dtype):
+    """Ioffe and Szegedy, algorithms 1 and 2, in float64."""
+    layer = FusedBatchNormalization(momentum=0.75, dtype=dtype)
+    x = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3))
+    layer.build(x.shape)
+    layer.gamma.assign([1.0, 2.0, 0.5])
+    layer.beta.assign([0.0, -1.0, 3.0])
+    inputs = tf.cast(x, layer.compute_dtype)
+    x = inputs.numpy().astype(np.float64)
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2**-7}[dtype]
+
+    def expected(mean, variance):
+        return [1, 2, 0.5] * (x - mean) / np.sqrt(variance + layer.epsilon) + [0, -1, 3]
+
+    for training, statistics in ((True, (mean, variance)), (False, None)):
+        if statistics is None:
+            moving = 0.25 * mean, 0.75 + 0.25 * variance * 120 / 119  # from 0 and 1; of 120 numbers, unbiased
+            np.testing.assert_allclose(layer.moving_mean, moving[0], rtol=1e-5)
+            np.testing.assert_allclose(layer.moving_variance, moving[1], rtol=1e-5)
+            statistics = moving
+        outputs = layer(inputs, training=training)
+        assert outputs.dtype == inputs.dtype
+        np.testing.assert_allclose(tf.cast(outputs, tf.float64), expected(*statistics), rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_of_batch_normalization_is_that_of_keras():
+    x = images(8, 5, 4, 3)
+    weights = images(8, 5, 4, 3)
+    gradients = []
+    for kind in (FusedBatchNormalization, keras.layers.BatchNormalization):
+        layer = kind()
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) ** 3 * weights)
+        gradients.append(tape.gradient(loss, [x, *(variable.value for variable in layer.trainable_variables)]))
+    for fused, plain in zip(*gradients, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_deeper_networks_double_their_channels_and_halve_their_images():

@@ -86,7 +86,7 @@ def test_mistakes_come_in_the_order_of_their_certainty():
 def test_a_mistake_without_another_image_of_its_class():
     alone = view(num_classes=2)
     gallery = Embedded(alone.gallery.images, np.zeros(90, np.int32), alone.gallery.embeddings)
-    from model.metrics import class_neighbors
+    from model.neighbors import class_neighbors
 
     neighbors = class_neighbors(alone.shown.embeddings, alone.shown.labels, gallery.embeddings, gallery.labels)
     assert (neighbors.same[alone.shown.labels == 1] == -1).all()

@@ -18,6 +18,7 @@ from model.datasets import Split
 from model.estimator import Estimator
 from model.experiment import open_experiment
 from model.foreign import Converted
+from model.learner import Learner
 from model.prediction import Embedded
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.test_foreign import draw
@@ -392,7 +393,13 @@ def test_a_checkpoint_that_is_not_there(trained, drawings, capsys):
 
 
 def test_embeddings_that_are_no_numbers(trained, drawings, capsys, monkeypatch):
-    monkeypatch.setattr(
-        Estimator, "predict", lambda self, input_fn, path: {"embeddings": np.full((len(input_fn()), 2), np.nan)}
-    )
-    assert "no finite numbers" in refused(capsys, "--model_dir", trained, drawings)
+    """Weights near the largest number there is are finite, what they make of an image is not."""
+    restore = Learner.restore
+
+    def restore_and_blow_up(self, *arguments):
+        restore(self, *arguments)
+        for variable in self.network.trainable_variables:
+            variable.assign(variable * 1e30)
+
+    monkeypatch.setattr(Learner, "restore", restore_and_blow_up)
+    assert "an embedding is NaN or infinite" in refused(capsys, "--model_dir", trained, drawings)

@@ -23,6 +23,7 @@ from PIL import Image
 import train
 import visualize_embeddings
 from model import checkpoints, cli, events, files, projector
+from model.protocol import HEADLINES
 from model.report import make_report
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.views import view
@@ -121,7 +122,7 @@ def test_the_report_needs_nothing_else(trained):
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 6
     assert "digits, 359 test images, step 68" in report
     scores = json.loads((trained / "metrics.json").read_text())["metrics"]
-    for name in ("loss", "recall_at_1"):
+    for name in HEADLINES:
         assert f'<th>{name}</th><td class="number">{scores[name]:.4f}</td>' in report
     pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', report)
     assert len(pictures) == 6

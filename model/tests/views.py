@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.metrics import class_neighbors
+from model.neighbors import class_neighbors
 from model.view import Embedded, View
 
 
