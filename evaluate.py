@@ -9,9 +9,7 @@ from model.experiment import open_experiment
 def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
     experiment = open_experiment(options.model_dir, options.data_dir)
-    scores = experiment.evaluate(options.checkpoint)
-    baselines = experiment.score_baselines() if options.baselines else None
-    experiment.report(scores, baselines)
+    experiment.report(experiment.evaluate(options.checkpoint, options.baselines))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

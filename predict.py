@@ -31,7 +31,8 @@ def main(options: argparse.Namespace) -> None:
     checkpoint = experiment.checkpoint(options.checkpoint)
     step = checkpoints.step_of(checkpoint)
     if calibration is not None:
-        calibration.check(options.model_dir, step, options.checkpoint)
+        digest = checkpoints.digest(checkpoints.load(checkpoint))
+        calibration.check(options.model_dir, checkpoint, digest, options.checkpoint)
     images = gallery.embed_files(experiment, checkpoint, files)
     answer: prediction.Comparison | prediction.Predictions
     if calibration is not None:
@@ -73,10 +74,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, received {text}")
-    return count
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, received {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Trains the experiments of `experiments/` with several seeds, and writes their results into its README.
 
-    python -m benchmarks.recipes run mnist_best mnist_fast --seeds 1 2 3 4 5
+    python -m benchmarks.recipes run batch_all cosine --seeds 1 2 3 4 5
     python -m benchmarks.recipes table
 
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
@@ -41,6 +41,9 @@ def main() -> None:
     run.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     commands.add_parser("table", help="write experiments/README.md")
     options = parser.parse_args()
+    for name in getattr(options, "experiments", []):
+        if not (ROOT / "experiments" / name / "params.json").is_file():
+            parser.error(f"experiments/{name}: no such experiment")
     if options.command == "table":
         before, _, after = _split_at_marks(README.read_text(encoding="utf-8"))
         README.write_text(before + tables(read_runs()) + after, encoding="utf-8")
@@ -161,7 +164,9 @@ def _unseen(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def _mean(scores: Sequence[dict[str, float]], metric: str) -> str:
-    values = [score[metric] for score in scores]
+    values = [score[metric] for score in scores if score[metric] is not None]
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"
 

@@ -30,7 +30,7 @@ def score_baselines(data: EvalInput, learned_from: np.ndarray, params: Params) -
     predict_step = compile_predict_step(model_fn, network)
     pixels, gallery_pixels = _flat(data.images), _flat(data.gallery_images)
     dimensions = min(params.embedding_size, pixels.shape[1], len(learned_from))
-    components = PCA(dimensions, svd_solver="covariance_eigh").fit(_flat(learned_from))
+    components = PCA(dimensions, random_state=params.seed).fit(_flat(learned_from))
     embedded = {
         "raw_pixels": (pixels, gallery_pixels),
         "pca": (components.transform(pixels), components.transform(gallery_pixels)),
@@ -40,7 +40,7 @@ def score_baselines(data: EvalInput, learned_from: np.ndarray, params: Params) -
         ),
     }
     return {
-        name: protocol.score(embeddings, data.labels, gallery, data.gallery_labels, data.seed, unseen=data.unseen)
+        name: protocol.score(embeddings, data.labels, gallery, data.gallery_labels, data.seed, data.groups)
         for name, (embeddings, gallery) in embedded.items()
     }
 

@@ -6,6 +6,7 @@ and renamed, so a folder of that name is a whole checkpoint, whatever moment the
 is the one with the highest step; there is no state file that could be wrong.
 """
 
+import hashlib
 import logging
 import os
 import re
@@ -135,6 +136,15 @@ def load(path: Path) -> dict[str, np.ndarray]:
             f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
         ) from None
     return tensors
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Returns a fingerprint of what a checkpoint holds: the SHA-256 of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        found.update(tensor.tobytes())
+    return found.hexdigest()
 
 
 def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndarray]] | None:

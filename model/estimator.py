@@ -89,7 +89,11 @@ class EvalSpec:
 
     def gives_up(self, state: RunState) -> bool:
         """Returns whether a run in this state is to stop early."""
-        return self.patience is not None and state.evaluations_without_best >= self.patience
+        return (
+            self.patience is not None
+            and state.watched_metric == self.metric
+            and state.evaluations_without_best >= self.patience
+        )
 
 
 class Estimator:
@@ -302,6 +306,7 @@ class Estimator:
                 if eval_spec and evaluation_due:
                     scores = evaluator.evaluate(thorough=False)
                     write_scores(eval_writer, scores)
+                    self._check_watched(eval_spec, scores[eval_spec.metric])
                     learner.state = learner.state.after_evaluation(eval_spec.metric, scores[eval_spec.metric])
                     progress.restart_clock(step)
                 if checkpoint_due:
@@ -319,6 +324,13 @@ class Estimator:
                 state.global_step, state.watched_metric, state.best_step, state.best_value,
             )  # fmt: skip
         return scores
+
+    def _check_watched(self, eval_spec: EvalSpec, value: float) -> None:
+        if math.isnan(value):
+            raise UserError(
+                f"{self.model_dir}: {eval_spec.metric} is not defined for the images of '{eval_spec.name}', so it "
+                "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
+            )
 
     def _guard(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
@@ -354,6 +366,8 @@ class Estimator:
                     f"{newest[0]}: the training images are not those that this was trained on; put the old ones back, "
                     "or use a new folder"
                 )
+            if self.best_checkpoint() is None:  # somebody deleted it
+                learner.state = learner.state.without_best()
         learner.state = dataclasses.replace(learner.state, data_digest=data.digest)
         return learner
 

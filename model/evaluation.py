@@ -52,9 +52,7 @@ class Evaluator:
         gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
         if thorough:
-            measured = protocol.score(
-                embeddings, data.labels, gallery, data.gallery_labels, data.seed, unseen=data.unseen
-            )
+            measured = protocol.score(embeddings, data.labels, gallery, data.gallery_labels, data.seed, data.groups)
         else:
             measured = protocol.watch(embeddings, data.labels, gallery, data.gallery_labels)
         return {"global_step": self._learner.state.global_step, **scores, **measured}

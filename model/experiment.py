@@ -1,12 +1,10 @@
-"""An experiment folder, opened: from `params.json` to an estimator and its data, and from scores to `metrics.json`."""
+"""An experiment folder, opened: from `params.json` to an estimator and its data, and on to what was measured."""
 
-import json
+import dataclasses
 import logging
-import math
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING
 from model import cli, datasets, hardware
 from model.datasets import Dataset
 from model.errors import UserError
-from model.files import write_whole
 from model.params import Params
+from model.record import Record
 from model.scoreboard import tabulate
 
 if TYPE_CHECKING:
@@ -45,12 +43,19 @@ class Experiment:
         Raises:
             UserError: It is not there.
         """
+        from model import checkpoints
+
         if choice not in (None, "newest", "best"):
-            return Path(choice)
+            path = Path(choice)
+            checkpoints.step_of(path)  # a checkpoint's name, or an error
+            return path
         newest = self.estimator.newest_checkpoint()
         if choice == "newest" or (choice is None and not self.params.has_validation):
             return newest
         best = self.estimator.best_checkpoint() if self.params.has_validation else None
+        best_step = self.estimator.newest_state().best_step
+        if best is None and choice is None and best_step:
+            _log.warning("The best checkpoint, of step %d, is not there any more; taking the newest.", best_step)
         if best is None and choice == "best":
             raise UserError(
                 f"{self.model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "
@@ -80,36 +85,45 @@ class Experiment:
         if before is not None and before == self.estimator.latest_checkpoint():
             _log.info("Training is complete: %s.", before)
 
-    def evaluate(self, checkpoint: str | None = None) -> dict[str, float]:
-        """Scores a checkpoint, chosen as for `checkpoint`, on the test images."""
-        from model.input_fn import eval_input_fn
+    def evaluate(self, choice: str | None = None, baselines: bool = False) -> Record:
+        """Scores a checkpoint on the test images and writes `metrics.json`.
 
-        return self.estimator.evaluate(lambda: eval_input_fn(self.data, self.params), self.checkpoint(checkpoint))
-
-    def score_baselines(self) -> dict[str, dict[str, float]]:
-        """Scores raw pixels, their principal components and the untrained network on the test images."""
+        Args:
+            choice: As for `checkpoint`.
+            baselines: Whether to score raw pixels, their principal components and the untrained network as well.
+        """
+        from model import checkpoints
         from model.baselines import score_baselines
+        from model.estimator import one_line_errors
         from model.input_fn import eval_input_fn
+        from model.learner import RunState
 
+        path = self.checkpoint(choice)
         data = eval_input_fn(self.data, self.params)
-        return score_baselines(data, self.train_input.images, self.params)
-
-    def report(self, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]] | None = None) -> None:
-        """Writes the scores to `metrics.json`, prints the first of them, and says what to do next."""
-        baselines = baselines or {}
-        content: dict[str, Mapping[str, object]] = {"metrics": _finite(scores)}
-        if self.params.has_validation:
-            state = self.estimator.newest_state()
-            content["validation"] = {
+        scores = self.estimator.evaluate(lambda: data, path)
+        tensors = checkpoints.load(path)
+        state = RunState.from_tensors(tensors)
+        validation: dict[str, str | float] = {}
+        if self.params.has_validation and state.best_step:
+            validation = {
                 "metric": state.watched_metric,
                 "best_value": state.best_value,
                 "best_step": state.best_step,
             }
-        if baselines:
-            content["baselines"] = {name: _finite(baseline) for name, baseline in baselines.items()}
-        write_whole(self.model_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
-        print(f"\n{self.data.name}, test images, step {scores['global_step']:,.0f}")
-        print(tabulate(scores, baselines))
+        record = Record(path.name, checkpoints.digest(tensors), scores, validation)
+        record.write(self.model_dir)
+        if baselines:  # which may need more memory than there is
+            with one_line_errors(self.model_dir):
+                scored = score_baselines(data, self.train_input.images, self.params)
+            record = dataclasses.replace(record, baselines=scored)
+            record.write(self.model_dir)
+        return record
+
+    def report(self, record: Record) -> None:
+        """Prints the first of the scores, and says what to do next."""
+        chosen = f", the best by {record.validation['metric']} of the validation images" if record.is_best else ""
+        print(f"\n{self.data.name}, test images, step {record.metrics['global_step']:,.0f}{chosen}")
+        print(tabulate(record.metrics, record.baselines))
         print(f"\nAll metrics: {self.model_dir / 'metrics.json'}")
         print(f"Pictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
         print(f"Curves:   {tensorboard_command(self.model_dir.parent)}")
@@ -162,10 +176,6 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         precision=precision,
     )
     return Experiment(model_dir, params, data, train_input, Estimator(model_fn, model_dir, params, config))
-
-
-def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
 def tensorboard_command(logdir: Path) -> str:

@@ -74,9 +74,7 @@ def _embed(experiment: Experiment, checkpoint: Path, images: np.ndarray) -> np.n
 def _key(experiment: Experiment, checkpoint: Path) -> str:
     """Returns a digest of all that the embeddings are made from, so that no others are taken for them."""
     digest = hashlib.sha256((experiment.params.to_json() + experiment.estimator.config.precision).encode())
-    for name, tensor in sorted(checkpoints.load(checkpoint).items()):
-        digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode())
-        digest.update(tensor.tobytes())
+    digest.update(checkpoints.digest(checkpoints.load(checkpoint)).encode())
     images = np.ascontiguousarray(experiment.data.train.images)
     digest.update(f"images{images.shape}".encode())
     digest.update(images.data)

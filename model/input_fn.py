@@ -6,7 +6,8 @@ them, scales them to [0, 1] and, if asked, augments them: `prepare_images`.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -71,7 +72,7 @@ class EvalInput:
         gallery_images: (G, H, W, C) uint8.
         gallery_labels: (G,) int32.
         batches: Indices, each of the N once.
-        unseen: Labels of the classes that were kept out of training, to be scored apart.
+        groups: By name, the labels of classes that are scored apart.
         seed: Decides what is drawn at random while scoring.
     """
 
@@ -80,7 +81,7 @@ class EvalInput:
     gallery_images: np.ndarray
     gallery_labels: np.ndarray
     batches: list[np.ndarray]
-    unseen: tuple[int, ...] = ()
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -134,7 +135,11 @@ def _offline_input(name: str, train: Split, params: Params) -> TrainInput:
 
 def eval_input_fn(data: Dataset, params: Params) -> EvalInput:
     """Returns the test images of a data set, with all of its training images as the gallery."""
-    return _eval_input(data.test, data.train, params, divide(data, params).unseen)
+    partition = divide(data, params)
+    groups = {}
+    if partition.unseen:
+        groups = {"seen": tuple(np.unique(partition.train.labels).tolist()), "unseen": partition.unseen}
+    return _eval_input(data.test, data.train, params, groups)
 
 
 def validation_input_fn(data: Dataset, params: Params) -> EvalInput:
@@ -146,15 +151,15 @@ def validation_input_fn(data: Dataset, params: Params) -> EvalInput:
     partition = divide(data, params)
     if partition.validation is None or partition.validation_gallery is None:
         raise ValueError("Expected 'validation_size' or 'validation_classes'. Received: neither")
-    return _eval_input(partition.validation, partition.validation_gallery, params, ())
+    return _eval_input(partition.validation, partition.validation_gallery, params, {})
 
 
-def _eval_input(images: Split, gallery: Split, params: Params, unseen: tuple[int, ...]) -> EvalInput:
+def _eval_input(images: Split, gallery: Split, params: Params, groups: Mapping[str, tuple[int, ...]]) -> EvalInput:
     # The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
     # which there is no triplet.
     order = sampling.permutation(params.seed, *_EVALUATION_STREAM, size=len(images.labels))
     batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
-    return EvalInput(images.images, images.labels, gallery.images, gallery.labels, batches, unseen, params.split_seed)
+    return EvalInput(images.images, images.labels, gallery.images, gallery.labels, batches, groups, params.split_seed)
 
 
 def prepare_images(images: tf.Tensor) -> tf.Tensor:

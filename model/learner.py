@@ -55,6 +55,10 @@ class RunState:
         """Returns the state after a training step."""
         return dataclasses.replace(self, global_step=global_step)
 
+    def without_best(self) -> "RunState":
+        """Returns the state as if there had been no evaluation."""
+        return RunState(self.global_step, data_digest=self.data_digest)
+
     def after_evaluation(self, metric: str, value: float) -> "RunState":
         """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best."""
         before = self if metric == self.watched_metric else RunState()
@@ -140,8 +144,10 @@ class Learner:
         """Returns the names of the parameters that are not those of the checkpoint, if it can be used under these."""
         if "run/params" not in tensors:
             raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
-        saved, now = json.loads(tensors["run/params"].item()), json.loads(self.params.to_json())
-        changed = [name for name in now if name in saved and saved[name] != now[name]]
+        # A parameter that was not there yet had its default.
+        saved = json.loads(Params().to_json()) | json.loads(tensors["run/params"].item())
+        now = json.loads(self.params.to_json())
+        changed = [name for name in now if saved[name] != now[name]]
         for name in changed:
             change = f"'{name}' is {json.dumps(now[name])} in params.json and was {json.dumps(saved[name])}"
             if name in _PARAMS_OF_THE_WEIGHTS:

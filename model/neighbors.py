@@ -1,4 +1,4 @@
-"""Distances to a gallery, and what is nearest there. Memory is bounded however large the gallery is.
+"""Distances to a gallery, and what is nearest there, in bounded memory beside a few copies of the embeddings.
 
 Squared distances come from one matrix product in float32, for some queries at a time, in threads: NumPy lets go of
 the interpreter while it multiplies, sorts and searches. Their rounding errors are some 1e-7 of the largest of them.

@@ -39,7 +39,8 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
 
     `num_blocks` blocks, each of `convolutions_per_block` times 3x3 convolution, optional batch normalization and ReLU,
     then 2x2 max pooling; `num_channels` channels in the first block and twice as many in each further one. A dense
-    layer to `embedding_size` follows, scaled to length 1 with `normalize_embeddings`. Pooling keeps the last row and
+    layer to `embedding_size` follows, scaled to length 1 with `normalize_embeddings` or the cosine distance, so that
+    euclidean neighbours are those of the cosine. Pooling keeps the last row and
     column of odd sizes, so images of any size fit.
 
     Args:
@@ -81,6 +82,6 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
     layers.append(
         keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name="embedding")
     )
-    if params.normalize_embeddings:
+    if params.normalize_embeddings or params.distance_name == "cosine":
         layers.append(keras.layers.UnitNormalization(dtype="float32", name="unit_length"))
     return keras.Sequential(layers, name="network")

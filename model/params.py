@@ -21,7 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Classes = PositiveInt | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
+# Of a single class, every neighbour is right.
+Classes = (
+    Annotated[int, Field(ge=2, le=2**31 - 1)] | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=2)]
+)
 
 # Keys that older files carry and that nothing reads, with the reason that the log gives for each.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -30,6 +33,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "eval_size": "evaluation sees every test image",
     "num_parallel_calls": "the images lie in memory, no input pipeline has to be filled",
 }
+
+_ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
 
 
 class Params(BaseModel):
@@ -105,7 +110,9 @@ class Params(BaseModel):
         0.9, description="Momentum of the moving averages of batch normalization"
     )
     embedding_size: Annotated[int, Field(ge=1, le=2**16)] = Field(64, description="Dimension of the embeddings")
-    normalize_embeddings: bool = Field(False, description="Scale every embedding to length 1")
+    normalize_embeddings: bool = Field(
+        False, description="Scale every embedding to length 1, which the cosine distance always does"
+    )
     precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
         "float32",
         description="Arithmetic of the convolutions; auto takes mixed_bfloat16 where the hardware is built for it",
@@ -266,9 +273,10 @@ class Params(BaseModel):
 
     def without_effect(self) -> list[str]:
         """Returns one line for every key that the file set although nothing reads it."""
-        return [
-            f"'{key}' has no effect: {reason}" for key, reason in WITHOUT_EFFECT.items() if key in self.model_fields_set
-        ]
+        reasons = dict(WITHOUT_EFFECT)
+        if not self.has_validation:
+            reasons |= dict.fromkeys(_ONLY_WITH_VALIDATION, "there is no validation_size and no validation_classes")
+        return [f"'{key}' has no effect: {reason}" for key, reason in reasons.items() if key in self.model_fields_set]
 
 
 def json_schema() -> str:
@@ -297,7 +305,8 @@ def _explain(error: ValidationError) -> str:
         elif problems[0]["type"] == "value_error":
             explained.append(str(problems[0]["ctx"]["error"]))
         else:
-            expected = " or ".join(re.sub(r"^(Input|String) should ", "", problem["msg"]) for problem in problems)
+            said = (re.sub(r"^(Input|String|List) should ", "", problem["msg"]) for problem in problems)
+            expected = " or ".join(dict.fromkeys(said))
             explained.append(f"'{key[0]}' must {expected}, received {_show(problems[0]['input'])}")
     return "; ".join(explained)
 

@@ -54,6 +54,7 @@ def divide(data: Dataset, params: Params) -> Partition:
     classes = np.unique(train.labels)
     unseen = _choose(params.holdout_classes, "holdout_classes", classes, data.class_names, seed, _UNSEEN_CLASSES)
     train, _ = _take_classes(train, unseen)
+    _check_left(train, data, "holdout_classes")
     classes = np.setdiff1d(classes, unseen)
     validation = gallery = None
     if params.validation_classes is not None:
@@ -61,22 +62,24 @@ def divide(data: Dataset, params: Params) -> Partition:
         chosen = _choose(params.validation_classes, "validation_classes", classes, names, seed, _VALIDATION_CLASSES)
         train, aside = _take_classes(train, chosen)
         validation, gallery = _take_sample(aside, seed, len(aside.labels) // 2)
+        _check_left(train, data, "validation_classes")
+        both = np.intersect1d(validation.labels, gallery.labels)
+        if len(both) < 2:
+            raise UserError(
+                f"'validation_classes' needs at least 2 classes of 2 images, one to look for and one to be found: "
+                f"received {len(chosen)} classes with {len(aside.labels)} training images"
+            )
     elif params.validation_size is not None:
         size = params.validation_size
         count = size if isinstance(size, int) else round(size * len(train.labels))
         if not 1 <= count < len(train.labels):
             raise UserError(
-                f"'validation_size' must leave images to learn from: {count} of the {len(train.labels)} training "
-                f"images of {data.name} were asked for, received {size}"
+                f"'validation_size' must be at least one image and leave some to learn from: received {size}, which is "
+                f"{count} of {len(train.labels)} training images of {data.name}"
             )
         validation, train = _take_sample(train, seed, count)
+        _check_left(train, data, "validation_size")
         gallery = train
-    num_classes = len(np.unique(train.labels))
-    if num_classes < 2 and train is not data.train:
-        raise UserError(
-            f"'holdout_classes' and validation must leave at least 2 classes to learn from, {num_classes} of the "
-            f"{len(data.class_names)} classes of {data.name} would be left"
-        )
     return Partition(train, validation, gallery, tuple(unseen.tolist()))
 
 
@@ -91,7 +94,7 @@ def _choose(
     """Returns the labels of the classes that a key asks for, by label or name, or so many at random."""
     if asked is None:
         return np.zeros(0, np.int64)
-    if isinstance(asked, int):
+    if isinstance(asked, int):  # all of them, if there are not so many
         return np.sort(classes[sampling.permutation(seed, *stream, size=len(classes))[:asked]])
     label_of = {name: label for label, name in enumerate(class_names)}
     found = [label_of.get(name, -1) if isinstance(name, str) else name for name in asked]
@@ -99,7 +102,18 @@ def _choose(
     if wrong:
         known = ", ".join(class_names[label] for label in classes[:12]) + (", ..." if len(classes) > 12 else "")
         raise UserError(f"'{key}' must name classes that could be trained on ({known}), received {wrong[0]!r}")
+    if len(set(found)) < 2:
+        raise UserError(f"'{key}' must name at least 2 classes, as every neighbour is right in one: received {asked}")
     return np.unique(found)
+
+
+def _check_left(train: Split, data: Dataset, key: str) -> None:
+    num_classes = len(np.unique(train.labels))
+    if num_classes < 2 and train is not data.train:
+        raise UserError(
+            f"'{key}' must leave at least 2 classes to learn from, {num_classes} of the {len(data.class_names)} "
+            f"classes of {data.name} would be left"
+        )
 
 
 def _take_classes(split: Split, classes: np.ndarray) -> tuple[Split, Split]:

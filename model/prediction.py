@@ -1,6 +1,6 @@
 """What the embeddings of new images say, by their nearest training images or by their distance, and how it is shown."""
 
-import json
+import math
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from model.errors import UserError
 from model.foreign import Converted
 from model.metrics import majority_vote
 from model.neighbors import k_nearest
+from model.record import Record
 
 _WIDTH = 100
 _HEADER = ("image", "predicted", "votes", "nearest training images (euclidean)")
@@ -154,24 +155,26 @@ class Calibration:
     """The distance up to which two images are called the same, and how often that is wrong.
 
     Attributes:
-        step: The global step of the checkpoint that was evaluated.
+        checkpoint: Name of the folder of the checkpoint that was evaluated.
+        digest: Of its tensors, as `checkpoints.digest` gives it.
         rates: "verification_threshold", "false_accept_rate" and "false_reject_rate" for the test images; where classes
             were kept out of training, also "unseen/...", for these alone and at a threshold of their own.
     """
 
-    step: int
+    checkpoint: str
+    digest: str
     rates: Mapping[str, float]
 
-    def check(self, model_dir: Path, step: int, checkpoint: str | None) -> None:
+    def check(self, model_dir: Path, path: Path, digest: str, choice: str | None) -> None:
         """Makes sure that it is of the checkpoint that is used, chosen by `--checkpoint`.
 
         Raises:
             UserError: It is of another one.
         """
-        if self.step != step:
+        if self.digest != digest:
+            other = f"another {path.name}" if path.name == self.checkpoint else self.checkpoint
             raise UserError(
-                f"{model_dir / 'metrics.json'}: of step {self.step}, but the checkpoint is of step {step}; "
-                f"run: {_evaluate(model_dir, checkpoint)}"
+                f"{model_dir / 'metrics.json'}: tells of {other}, not of {path}; run: {_evaluate(model_dir, choice)}"
             )
 
 
@@ -179,18 +182,21 @@ def read_calibration(model_dir: Path) -> Calibration:
     """Reads what the evaluation wrote into `metrics.json`.
 
     Raises:
-        UserError: It is not there, or says nothing of pairs.
+        UserError: It is not there, or there were too few pairs.
     """
     path = model_dir / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        rates = {name: float(metrics[name]) for name in _RATES}
-        unseen = {f"unseen/{name}": metrics.get(f"unseen/{name}") for name in _RATES}
-        if None not in unseen.values():
-            rates |= unseen
-        return Calibration(int(metrics["global_step"]), rates)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir)}") from None
+    record = Record.read(model_dir)
+    if record is None or not record.metrics.keys() >= set(_RATES):
+        raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir)}")
+    rates = {name: record.metrics[name] for name in _RATES}
+    if math.isnan(sum(rates.values())):
+        raise UserError(
+            f"{path}: no calibrated threshold, because the test images have too few pairs of one class; add images"
+        )
+    unseen = {f"unseen/{name}": record.metrics.get(f"unseen/{name}", math.nan) for name in _RATES}
+    if not math.isnan(sum(unseen.values())):
+        rates |= unseen
+    return Calibration(record.checkpoint, record.digest, rates)
 
 
 def _evaluate(model_dir: Path, checkpoint: str | None = None) -> str:

@@ -1,11 +1,12 @@
 """What is measured of embeddings, among which images, and under which name.
 
 Test images are scored in two ways: against the training images (k-nearest-neighbour classification, `knn_accuracy`),
-and among themselves (retrieval, verification of pairs, clustering). Where classes were kept out of training, all of it
-is done three times: over all classes, and with a prefix over the `seen/` and the `unseen/` ones alone, whose gallery
-holds only such classes as well.
+and among themselves (retrieval, verification of pairs, clustering). All of it is done over all classes; where some were
+held out, once more with a prefix over the `seen/` ones, which were learned from, and over the `unseen/` ones, each
+group with a gallery of its own classes. Classes that only validated are in neither group.
 """
 
+import types
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -22,9 +23,6 @@ HEADLINES: Mapping[str, str] = {
     "eer": "error rate of same-or-different where both kinds of error are equally frequent; low is good",
 }
 
-# Metrics that are watched during training: the higher, the better.
-WATCHED = ("knn_accuracy", "recall_at_1", "r_precision", "map_at_r", "mrr")
-
 
 def score(
     embeddings: np.ndarray,
@@ -32,7 +30,7 @@ def score(
     gallery: np.ndarray,
     gallery_labels: np.ndarray,
     seed: int,
-    unseen: Collection[int] = (),
+    groups: Mapping[str, Collection[int]] = types.MappingProxyType({}),
 ) -> dict[str, float]:
     """Measures everything.
 
@@ -42,28 +40,24 @@ def score(
         gallery: Array of shape (G, D), of the training images.
         gallery_labels: Integer array of shape (G,).
         seed: Decides which images calibrate and the draws of the bootstrap and of k-means.
-        unseen: Labels of the classes that were kept out of training.
+        groups: By name, the labels of classes to score apart.
 
     Returns:
         By name, numbers; NaN for what is not defined for these images, such as retrieval where every class has one
         image. Names with `_low95` and `_high95` are the ends of 95 % bootstrap intervals over the images scored.
     """
     scores = _score(embeddings, labels, gallery, gallery_labels, seed)
-    if unseen:
-        is_unseen, gallery_is_unseen = (np.isin(some, list(unseen)) for some in (labels, gallery_labels))
-        for group, rows, gallery_rows in (
-            ("seen", ~is_unseen, ~gallery_is_unseen),
-            ("unseen", is_unseen, gallery_is_unseen),
-        ):
-            part = _score(embeddings[rows], labels[rows], gallery[gallery_rows], gallery_labels[gallery_rows], seed)
-            scores |= {f"{group}/{name}": value for name, value in part.items()}
+    for group, classes in groups.items():
+        rows, gallery_rows = (np.isin(some, list(classes)) for some in (labels, gallery_labels))
+        part = _score(embeddings[rows], labels[rows], gallery[gallery_rows], gallery_labels[gallery_rows], seed)
+        scores |= {f"{group}/{name}": value for name, value in part.items()}
     return scores
 
 
 def watch(
     embeddings: np.ndarray, labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray
 ) -> dict[str, float]:
-    """Measures what is looked at during training: the same numbers as `score` for the names of `WATCHED`, and more.
+    """Measures what is looked at during training: k-nearest-neighbour accuracy and retrieval, as `score` does.
 
     Args:
         embeddings: As for `score`, like the others.

@@ -1,7 +1,6 @@
 """Everything that a person wants to look at after training: the Projector bundle, the pictures, the report."""
 
 import io
-import json
 import logging
 import re
 from pathlib import Path
@@ -20,6 +19,7 @@ from model.metrics import recall_at_1
 from model.neighbors import class_neighbors
 from model.projection import pca, tsne
 from model.protocol import HEADLINES
+from model.record import Record
 from model.report import make_report
 from model.sampling import stratified_sample
 from model.view import Embedded, View, printable
@@ -147,13 +147,10 @@ def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, n
 
 def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
-    try:
-        found = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))["metrics"]
-        scores = {name: found[name] for name in found if name.split("/")[-1] in HEADLINES and found[name] is not None}
-        if found["global_step"] != view.step:
-            scores = {}
-    except (OSError, ValueError, KeyError):
-        scores = {}
+    record = Record.read(model_dir)
+    scores = {}
+    if record is not None and record.metrics.get("global_step") == view.step:
+        scores = {name: value for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES}
     return {
         "global_step": view.step,
         **scores,

@@ -26,7 +26,7 @@ LAYERS = [
     {"model.losses", "model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
     {"model.tfds_source", "model.foreign"},
     {"model.idx", "model.image_folder"},
-    {"model.params", "model.triplet_loss"},
+    {"model.params", "model.record", "model.triplet_loss"},
     {"model.metrics"},
     {"model.errors", "model.files", "model.hardware", "model.neighbors", "model.sampling", "model.signals"},
 ]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ import evaluate
 import train
 import visualize_embeddings
 from model import checkpoints, cli, hardware, protocol
+from model.network import build_network
 from model.params import Params
+from model.partition import divide
 from model.protocol import HEADLINES
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 
@@ -91,6 +94,7 @@ def validated(tmp_path_factory):
     model_dir = write_params(
         tmp_path_factory.mktemp("experiments") / "validated",
         num_epochs=8, validation_size=0.2, holdout_classes=[8, 9], keep_checkpoint_max=1, early_stopping_patience=5,
+        evaluate_every_epochs=1,
     )  # fmt: skip
     values = itertools.chain([0.1, 0.9], itertools.repeat(0.5))
     with pytest.MonkeyPatch.context() as patch:
@@ -107,9 +111,12 @@ def test_the_best_checkpoint_is_kept_beside_the_newest_and_scored(validated, cap
     assert sorted({step for _, step in scalars(validated / "validation")}) == [15, 29, 44, 58, 73, 87, 102]
     written = json.loads((validated / "metrics.json").read_text())
     assert written["validation"] == {"metric": "knn_accuracy", "best_value": 0.9, "best_step": steps["best"]}
+    assert written["checkpoint"]["name"] == checkpoints.name_of(steps["best"])
     assert written["metrics"]["global_step"] == steps["best"]
     for choice in ("newest", "best", checkpoints.list_checkpoints(validated)[0]):
         run_here(evaluate, "--model_dir", validated, "--checkpoint", choice)
+        is_best = steps.get(choice, steps["best"]) == steps["best"]
+        assert ("the best by knn_accuracy of the validation images" in capsys.readouterr().out) == is_best
         written = json.loads((validated / "metrics.json").read_text())
         assert written["metrics"]["global_step"] == steps.get(choice, steps["best"])
 
@@ -132,6 +139,7 @@ def test_unseen_classes_are_scored_apart_beside_the_baselines(validated, capsys)
 
 def test_raw_pixels_and_pca_are_what_scikit_learn_finds(validated):
     """The same protocol by other code: 1-NN of the test images among all training images."""
+    run_here(evaluate, "--model_dir", validated, "--baselines")
     scores = json.loads((validated / "metrics.json").read_text())["baselines"]
     data = digits()
     train_pixels, test_pixels = (split.images.reshape(-1, 64) / 255 for split in (data.train, data.test))
@@ -143,6 +151,21 @@ def test_raw_pixels_and_pca_are_what_scikit_learn_finds(validated):
     expected = nearest.score(test_pixels[unseen[1]], data.test.labels[unseen[1]])
     assert scores["raw_pixels"]["unseen/knn_accuracy"] == pytest.approx(expected, abs=1.5 / 72)
 
+    # Principal components by the eigenvectors of the covariance of the images that were learned from.
+    params = Params.from_json(validated / "params.json")
+    learned = divide(data, params).train.images.reshape(-1, 64) / 255
+    _, axes = np.linalg.eigh(np.cov(learned.T))
+    axes = axes[:, -params.embedding_size :]
+    nearest = KNeighborsClassifier(1).fit(train_pixels @ axes, data.train.labels)
+    expected = nearest.score(test_pixels @ axes, data.test.labels)
+    assert scores["pca"]["knn_accuracy"] == pytest.approx(expected, abs=1.5 / 359)
+
+    # The untrained network: the embeddings of a run that has made no step.
+    network = build_network(params, (8, 8, 1))
+    gallery, asked = (network(split.images / 255.0).numpy() for split in (data.train, data.test))
+    expected = KNeighborsClassifier(1).fit(gallery, data.train.labels).score(asked, data.test.labels)
+    assert scores["untrained"]["knn_accuracy"] == pytest.approx(expected, abs=1.5 / 359)
+
 
 def test_there_is_no_best_checkpoint_without_validation(trained, capsys):
     with pytest.raises(SystemExit) as raised:
@@ -150,6 +173,23 @@ def test_there_is_no_best_checkpoint_without_validation(trained, capsys):
     assert raised.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "no best checkpoint" in line and "--checkpoint newest" in line
+
+
+def test_a_folder_that_is_no_checkpoint_is_not_called_damaged(trained, capsys):
+    for folder in (trained[0], trained[0] / "checkpoints", "."):
+        with pytest.raises(SystemExit):
+            run_here(evaluate, "--model_dir", trained[0], "--checkpoint", folder)
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "expected the folder of a checkpoint, such as checkpoints/step-00001000" in line and "delete" not in line
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(validated, tmp_path, capsys):
+    shutil.copytree(validated, tmp_path / "copy")
+    shutil.rmtree(checkpoints.list_checkpoints(tmp_path / "copy")[0])
+    run_here(evaluate, "--model_dir", tmp_path / "copy")
+    output = capsys.readouterr()
+    assert "The best checkpoint, of step 29, is not there any more; taking the newest." in output.err
+    assert "step 102\n" in output.out
 
 
 def test_train_again_says_that_training_is_complete(trained, capsys, caplog):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shutil
 import signal
 
 import keras
@@ -159,7 +160,7 @@ def test_curves_have_the_names_that_people_know(tmp_path):
     trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
     assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "global_step/sec"}
     assert {step for _, step in trained} == {5, 10, 15, 20}
-    assert {tag for tag, _ in evaluated} >= of_the_loss | set(protocol.WATCHED)
+    assert {tag for tag, _ in evaluated} >= of_the_loss | {"knn_accuracy", "recall_at_1", "map_at_r"}
     assert {step for _, step in evaluated} == {10, 20}
     tags = {
         value.tag
@@ -281,6 +282,37 @@ def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, c
     assert train_and_evaluate(run, TrainSpec(train_input(run), 30), better)["recall_at_1"] == 0.95
     assert run.best_checkpoint() == run.latest_checkpoint()
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
+
+
+def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
+    """The old metric's best is no best of the new one's, however good it was."""
+    values = iter([(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.2)])
+    monkeypatch.setattr(protocol, "watch", lambda *_: dict(zip(("knn_accuracy", "map_at_r"), next(values))))  # noqa: B905
+    run = estimator(tmp_path)
+    to_40 = TrainSpec(train_input(run), 40)
+    train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "knn_accuracy", patience=1))
+    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000020", "step-00000010")
+    train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "map_at_r", patience=1))
+    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000040", "step-00000030")
+
+
+def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkeypatch):
+    values = iter([0.9, 0.5, 0.6])
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
+    run = estimator(tmp_path)
+    train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
+    shutil.rmtree(run.best_checkpoint())
+    assert run.best_checkpoint() is None
+    train_and_evaluate(run, TrainSpec(train_input(run), 30), EvalSpec(eval_input(run), 10))
+    assert run.best_checkpoint().name == "step-00000030"
+
+
+def test_a_metric_that_is_not_defined_cannot_choose(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": math.nan})
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match="recall_at_1 is not defined for the images of 'validation'"):
+        spec = EvalSpec(eval_input(run), 10, "recall_at_1", name="validation")
+        train_and_evaluate(run, TrainSpec(train_input(run), 10), spec)
 
 
 def test_a_complete_run_is_left_alone(tmp_path):

@@ -72,6 +72,32 @@ def test_evaluation_sees_every_image_once_and_mixes_the_classes():
     assert all(len(set(data.labels[batch])) > 1 for batch in data.batches)
 
 
+def test_what_validates_is_neither_learned_from_nor_searched_nor_a_test_image():
+    """Each image of 6 classes has its number as its pixels: 0 to 203 to train on, 204 to 251 to test."""
+    numbers = np.arange(252, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    labels = np.tile(np.arange(6, dtype=np.int32), 42)
+    data = Dataset("small", Split(numbers[:204], labels[:204]), Split(numbers[204:], labels[204:]), tuple("abcdef"))
+
+    def seen(images):
+        return set(images.ravel().tolist())
+
+    for asked in ({"validation_size": 40}, {"validation_classes": [1, 2]}):
+        params = Params(batch_size=10, holdout_classes=[3, 4], **asked)
+        train = input_fn.train_input_fn(data, params)
+        validation = input_fn.validation_input_fn(data, params)
+        parts = [seen(validation.images), seen(validation.gallery_images), seen(train.images), set(range(204, 252))]
+        assert not parts[0] & (parts[1] | parts[2] | parts[3]) and not parts[2] & parts[3]
+        assert not (set(train.labels) | set(validation.labels)) & {3, 4}
+        if "validation_size" in asked:
+            assert len(parts[0]) == 40 and parts[1] == parts[2]
+        else:
+            assert set(validation.labels) == set(validation.gallery_labels) == {1, 2} and set(train.labels) == {0, 5}
+        test = input_fn.eval_input_fn(data, params)
+        assert (seen(test.images), seen(test.gallery_images)) == (set(range(204, 252)), set(range(204)))
+        assert test.groups == {"seen": tuple(sorted(set(train.labels.tolist()))), "unseen": (3, 4)}
+    assert input_fn.eval_input_fn(data, Params()).groups == {}
+
+
 def augment(images, step=1, seed=230, flip=False):
     step = tf.constant(step, tf.int64)
     return input_fn.augment_images(tf.constant(images, tf.float32), seed, step, flip).numpy()

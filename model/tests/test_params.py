@@ -50,6 +50,9 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
     told = " ".join(params.without_effect())
     assert all(f"'{key}'" in told for key in ("num_labels", "train_size", "eval_size", "num_parallel_calls"))
     assert read(tmp_path, "{}").without_effect() == []
+    text = '{"evaluate_every_epochs": 1, "validation_size": %s}'
+    assert "'evaluate_every_epochs' has no effect: there is no valid" in read(tmp_path, text % "null").without_effect()[0]
+    assert read(tmp_path, text % 9).without_effect() == []
     assert set(WITHOUT_EFFECT) <= set(ANCESTOR)
 
 
@@ -91,9 +94,10 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"triplet_strategy": "offline_hard", "mining_size": 63}', r"'mining_size' must be at least batch_size = 64"),
         ('{"validation_size": 0}', r"'validation_size' must be greater than or equal to 1 or be greater than 0, rec"),
         ('{"validation_size": 1.5}', r"'validation_size' must be .* less than 1, received 1.5"),
-        ('{"validation_size": 9, "validation_classes": 1}', r"'validation_size' and 'validation_classes' are both set"),
-        ('{"holdout_classes": []}', r"'holdout_classes' must .*at least 1 item.*, received \[\]"),
+        ('{"validation_size": 9, "validation_classes": 2}', r"'validation_size' and 'validation_classes' are both set"),
+        ('{"holdout_classes": []}', r"'holdout_classes' must .*at least 2 items.*, received \[\]"),
         ('{"holdout_classes": [1.5]}', r"'holdout_classes' must .*received"),
+        ('{"holdout_classes": 1}', r"'holdout_classes' must be greater than or equal to 2 or .*received 1"),
         ('{"holdout_classes": "8"}', r"'holdout_classes' must .*valid list, received \"8\""),
         (
             '{"early_stopping_patience": 2}',

@@ -8,15 +8,17 @@ from model.errors import UserError
 from model.params import Params
 from model.partition import divide
 
-NAMES = ("ant", "bee", "cat", "dog", "eel")
-SIZES = (40, 10, 30, 20, 100)
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+SIZES = (40, 10, 30, 20, 100, 50)
 
 
-def dataset():
-    """200 training images in 5 classes of different sizes, each with its number as its pixels."""
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES)).astype(np.int32)
-    images = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1)
-    return Dataset("animals", Split(images, labels), Split(images[:5], np.arange(5, dtype=np.int32)), NAMES)
+def dataset(num_classes=5):
+    """200 training images in 5 classes of different sizes, or 250 in 6, each with its number as its pixels."""
+    labels = np.repeat(np.arange(num_classes), SIZES[:num_classes])
+    labels = np.random.default_rng(0).permutation(labels).astype(np.int32)
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    test = Split(images[:5], np.arange(5, dtype=np.int32))
+    return Dataset("animals", Split(images, labels), test, NAMES[:num_classes])
 
 
 def numbers(split):
@@ -34,7 +36,7 @@ def test_nothing_is_set_aside_unless_asked_for():
 def test_the_validation_images_are_a_stratified_sample(size):
     data = dataset()
     partition = divide(data, Params(validation_size=size))
-    np.testing.assert_array_equal(np.bincount(partition.validation.labels), np.array(SIZES) // 5)
+    np.testing.assert_array_equal(np.bincount(partition.validation.labels), np.array(SIZES[:5]) // 5)
     assert partition.validation_gallery is partition.train
     assert numbers(partition.validation) | numbers(partition.train) == set(range(200))
     assert not numbers(partition.validation) & numbers(partition.train)
@@ -64,9 +66,9 @@ def test_unseen_classes_are_neither_learned_from_nor_validated(asked):
 
 def test_classes_drawn_for_validation_are_not_those_held_out():
     for seed in range(10):
-        partition = divide(dataset(), Params(holdout_classes=2, validation_classes=1, split_seed=seed))
+        partition = divide(dataset(6), Params(holdout_classes=2, validation_classes=2, split_seed=seed))
         validated = set(partition.validation.labels)
-        assert len(validated) == 1 and validated == set(partition.validation_gallery.labels)
+        assert len(validated) == 2 and validated == set(partition.validation_gallery.labels)
         assert not validated & set(partition.unseen) and len(set(partition.train.labels)) == 2
         assert not numbers(partition.validation) & numbers(partition.validation_gallery)
         assert abs(len(partition.validation.labels) - len(partition.validation_gallery.labels)) <= 1
@@ -75,14 +77,15 @@ def test_classes_drawn_for_validation_are_not_those_held_out():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"holdout_classes": ["fox"]}, "'holdout_classes' must name classes .*ant, bee, cat, dog, eel.*received 'fox'"),
-        ({"holdout_classes": [5]}, "'holdout_classes' .* received 5"),
-        ({"holdout_classes": [0], "validation_classes": [0]}, r"'validation_classes' .*\(bee, .* received 0"),
-        ({"holdout_classes": [0, 1, 2, 3]}, "at least 2 classes to learn from, 1 of the 5"),
-        ({"holdout_classes": 7}, "at least 2 classes to learn from, 0 of the 5"),
-        ({"holdout_classes": 3, "validation_classes": 1}, "at least 2 classes"),
-        ({"validation_size": 200}, "'validation_size' .* 200 of the 200 training images of animals"),
-        ({"validation_size": 0.001}, "'validation_size' .* 0 of the 200"),
+        ({"holdout_classes": ["ant", "gnu"]}, "'holdout_classes' must name .*ant, bee, cat, dog, eel.*received 'gnu'"),
+        ({"holdout_classes": [0, 5]}, "'holdout_classes' .* received 5"),
+        ({"holdout_classes": [0, "ant"]}, r"'holdout_classes' must name at least 2 classes.*received \[0, 'ant'\]"),
+        ({"holdout_classes": [0, 1], "validation_classes": [3, 0]}, r"'validation_classes' .*\(cat, .* received 0"),
+        ({"holdout_classes": [0, 1, 2, 3]}, "'holdout_classes' .*at least 2 classes to learn from, 1 of the 5"),
+        ({"holdout_classes": 7, "validation_size": 3}, "'holdout_classes' .*to learn from, 0 of the 5"),
+        ({"holdout_classes": 2, "validation_classes": 2}, "'validation_classes' .*at least 2 classes to learn from"),
+        ({"validation_size": 200}, "'validation_size' .* received 200, which is 200 of 200 training images of animals"),
+        ({"validation_size": 0.001}, "'validation_size' .* received 0.001, which is 0 of 200"),
     ],
 )
 def test_what_cannot_be_set_aside_is_one_line(params, message):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import pytest
 from PIL import Image
 
 import predict
-from model import cli, gallery, prediction
+from model import checkpoints, cli, gallery, prediction
 from model.datasets import Split
 from model.estimator import Estimator
 from model.experiment import open_experiment
 from model.foreign import Converted
 from model.learner import Learner
 from model.prediction import Embedded
+from model.record import Record
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.test_foreign import draw
 
@@ -291,8 +293,8 @@ def test_what_is_kept_is_written_whole(model_dir, drawings, capsys, monkeypatch)
 
 
 def calibrate(model_dir, **changes):
-    metrics = {"global_step": 270, **RATES, **changes}
-    (model_dir / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    path, tensors = checkpoints.load_newest(model_dir)
+    Record(path.name, checkpoints.digest(tensors), {"global_step": 270, **RATES, **changes}).write(model_dir)
 
 
 def test_a_pair(model_dir, drawings, answer, capsys):
@@ -328,11 +330,11 @@ def test_rates_of_classes_never_trained_on_are_told(model_dir, drawings, capsys)
     assert json.loads(ask(capsys, "--model_dir", model_dir, *pair, "--json"))["unseen/false_accept_rate"] == 0.2
 
 
-@pytest.mark.parametrize("metrics", [None, "{", "[]", '{"metrics": {"global_step": 270}}', {"false_accept_rate": None}])
+@pytest.mark.parametrize(
+    "metrics", [None, "{", "[]", '{"metrics": {"global_step": 270}}', '{"checkpoint": 1}', '{"metrics": {"x": "y"}}']
+)
 def test_a_pair_without_calibration(model_dir, drawings, capsys, metrics):
-    if isinstance(metrics, dict):
-        calibrate(model_dir, **metrics)
-    elif metrics is None:
+    if metrics is None:
         assert not (model_dir / "metrics.json").exists()
     else:
         (model_dir / "metrics.json").write_text(metrics)
@@ -341,10 +343,20 @@ def test_a_pair_without_calibration(model_dir, drawings, capsys, metrics):
     assert line == f"{model_dir / 'metrics.json'}: {expected}"
 
 
-def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
-    calibrate(model_dir, global_step=180)
+def test_test_images_that_calibrate_nothing(model_dir, drawings, capsys):
+    calibrate(model_dir, false_accept_rate=math.nan)
     line = refused(capsys, "--model_dir", model_dir, "--pair", drawings / "white-0.png", drawings / "white-1.png")
-    assert "of step 180, but the checkpoint is of step 270; run: python evaluate.py" in line
+    assert "the test images have too few pairs of one class" in line
+
+
+def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
+    """Of another step, or of another network that has come as far."""
+    pair = ["--model_dir", model_dir, "--pair", drawings / "white-0.png", drawings / "white-1.png"]
+    Record("step-00000180", "0", {"global_step": 180, **RATES}).write(model_dir)
+    assert "tells of step-00000180, not of" in refused(capsys, *pair)
+    Record("step-00000270", "0", {"global_step": 270, **RATES}).write(model_dir)
+    line = refused(capsys, *pair)
+    assert "tells of another step-00000270, not of" in line and "run: python evaluate.py --model_dir" in line
 
 
 # ------------------------------------------------------------------------------------------- mistakes
@@ -363,7 +375,7 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
         (["white-0.png", "--output", "x.txt"], "x.txt: expected --output to be the name of a .npy file"),
         (["white-0.png", "--output", "nowhere/x.npy"], "nowhere/x.npy: expected --output"),
         (["white-0.png", "--output", "folder.npy"], "folder.npy: expected --output"),
-        (["white-0.png", "--neighbors", "0"], "--neighbors: expected a number of at least 1, received 0"),
+        (["white-0.png", "--neighbors", "0"], "--neighbors: expected a number from 1 to 100, received 0"),
         (["--pair", "white-0.png"], "--pair: expected 2 arguments"),
     ],
 )

@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from model import protocol
+from model.params import Params
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +18,12 @@ def measured():
     points, gallery = (
         (centers[some] + generator.normal(size=(len(some), 2))).astype(np.float32) for some in (labels, gallery_labels)
     )
-    scores = protocol.score(points, labels, gallery, gallery_labels, seed=1, unseen=(4, 5))
+    groups = {"seen": (0, 1, 2), "unseen": (4, 5)}  # and class 3 only validated
+    scores = protocol.score(points, labels, gallery, gallery_labels, 1, groups)
     return points, labels, gallery, gallery_labels, scores
 
 
-GROUPS = {"": (0, 6), "seen/": (0, 4), "unseen/": (4, 6)}
+GROUPS = {"": (0, 6), "seen/": (0, 3), "unseen/": (4, 6)}
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -57,19 +59,20 @@ def test_every_headline_is_there_with_its_interval(measured):
 def test_what_is_watched_is_what_is_scored_in_the_end(measured):
     *data, scores = measured
     watched = protocol.watch(*data)
-    assert set(protocol.WATCHED) <= set(watched)
+    assert set(watched) >= set(Params.model_json_schema()["properties"]["early_stopping_metric"]["enum"])
     assert all(scores[name] == value for name, value in watched.items())
 
 
 def test_without_unseen_classes_there_is_one_group(measured):
     *data, scores = measured
-    alone = protocol.score(*data, seed=1)
+    alone = protocol.score(*data, 1)
     assert not any("/" in name for name in alone)
     assert alone == {name: value for name, value in scores.items() if "/" not in name}
 
 
 def test_a_group_without_images_has_no_scores():
     points = np.eye(4, dtype=np.float32)
-    scores = protocol.score(points, np.array([0, 0, 1, 1]), points, np.array([0, 0, 1, 1]), seed=0, unseen=(7,))
+    labels = np.array([0, 0, 1, 1])
+    scores = protocol.score(points, labels, points, labels, 0, {"unseen": (7, 8)})
     assert scores["unseen/num_images"] == 0
     assert np.isnan(scores["unseen/knn_accuracy"]) and np.isnan(scores["unseen/eer"])

@@ -11,16 +11,19 @@ def scores(group="", value=0.5, count=4):
 
 
 def test_one_block_for_all_classes():
-    lines = tabulate({"loss": 0.1, **scores(count=12345)}, {}).splitlines()
-    assert lines[0].split() == ["all", "classes,", "12,345", "images", "95", "%", "interval"]
+    block, legend = tabulate({"loss": 0.1, **scores(count=12345)}, {}).split("\n\n")
+    lines = block.splitlines()
+    assert lines[0].split() == ["all", "classes,", "12,345", "images", "network", "95", "%", "interval"]
     assert lines[1].split() == ["knn_accuracy", "0.5000", "[0.4000,", "0.4000]"]
     assert [line.split()[0] for line in lines[1:]] == list(HEADLINES)
+    assert legend.splitlines() == [f"{name}: {meaning}" for name, meaning in HEADLINES.items()]
 
 
 def test_a_block_for_each_group_and_a_column_for_each_baseline():
     mine = scores() | scores("seen/") | scores("unseen/", 0.3)
     theirs = scores(value=0.2) | scores("seen/", 0.2) | scores("unseen/", 0.1)
-    blocks = [block.splitlines() for block in tabulate(mine, {"raw_pixels": theirs, "pca": theirs}).split("\n\n")]
+    parts = tabulate(mine, {"raw_pixels": theirs, "pca": theirs}).split("\n\n")
+    blocks = [block.splitlines() for block in parts[:-1]]
     assert [block[0].split()[0] for block in blocks] == ["all", "seen", "unseen"]
     assert blocks[0][0].split()[-2:] == ["raw_pixels", "pca"]
     assert blocks[2][1].split() == ["knn_accuracy", "0.3000", "[0.2000,", "0.2000]", "0.1000", "0.1000"]
@@ -28,5 +31,6 @@ def test_a_block_for_each_group_and_a_column_for_each_baseline():
 
 
 def test_what_is_not_defined_is_said():
-    line = tabulate({**scores(), "eer": float("nan")}, {}).splitlines()[-1]
+    block, _ = tabulate({**scores(), "eer": float("nan"), "unseen/num_images": 0.0}, {}).split("\n\n")
+    line = block.splitlines()[-1]
     assert line.split()[:2] == ["eer", "nan"]
