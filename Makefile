@@ -32,6 +32,7 @@ proofs: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.triplet_loss
+	$(BIN)/python -m benchmarks.metrics
 
 schema: $(VENV)/installed
 	$(BIN)/python -m model.params > experiments/params.schema.json

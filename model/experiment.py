@@ -50,18 +50,20 @@ class Experiment:
             checkpoints.step_of(path)  # a checkpoint's name, or an error
             return path
         newest = self.estimator.newest_checkpoint()
-        if choice == "newest" or (choice is None and not self.params.has_validation):
+        if choice == "newest":
             return newest
-        best = self.estimator.best_checkpoint() if self.params.has_validation else None
-        best_step = self.estimator.newest_state().best_step
-        if best is None and choice is None and best_step:
-            _log.warning("The best checkpoint, of step %d, is not there any more; taking the newest.", best_step)
-        if best is None and choice == "best":
+        best_step = self.estimator.newest_state().best_step if self.params.has_validation else 0
+        best = self.estimator.best_checkpoint() if best_step else None
+        if best is not None:
+            return best
+        if choice == "best":
             raise UserError(
                 f"{self.model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "
                 "'validation_size' or 'validation_classes' in params.json; choose --checkpoint newest"
             )
-        return best or newest
+        if best_step:
+            _log.warning("The best checkpoint, of step %d, is not there any more; taking the newest.", best_step)
+        return newest
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""

@@ -11,12 +11,12 @@ import numpy as np
 from model import checkpoints, foreign
 from model.experiment import Experiment
 from model.files import write_whole
-from model.prediction import Embedded
+from model.prediction import NewImages
 
 _log = logging.getLogger(__name__)
 
 
-def embed_files(experiment: Experiment, checkpoint: Path, files: Sequence[Path]) -> Embedded:
+def embed_files(experiment: Experiment, checkpoint: Path, files: Sequence[Path]) -> NewImages:
     """Converts image files to what the training images are, and embeds them.
 
     Args:
@@ -33,7 +33,7 @@ def embed_files(experiment: Experiment, checkpoint: Path, files: Sequence[Path])
     for file, image in zip(files, converted, strict=True):
         if image.is_blank:
             _log.warning("%s: shows nothing but background; its embedding means nothing.", file)
-    return Embedded(files, converted, _embed(experiment, checkpoint, np.stack([image.image for image in converted])))
+    return NewImages(files, converted, _embed(experiment, checkpoint, np.stack([image.image for image in converted])))
 
 
 def embed_gallery(experiment: Experiment, checkpoint: Path) -> np.ndarray:

@@ -21,7 +21,7 @@ _RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
 
 
 @dataclass(frozen=True)
-class Embedded:
+class NewImages:
     """New images, as they were converted, and their embeddings, (N, D) float32."""
 
     files: Sequence[Path]
@@ -87,7 +87,7 @@ class Prediction:
 class Predictions:
     """What new images show."""
 
-    images: Embedded
+    images: NewImages
     predictions: Sequence[Prediction]
 
     def as_json(self) -> dict[str, object]:
@@ -123,7 +123,7 @@ class Predictions:
 
 
 def classify(
-    images: Embedded, gallery: np.ndarray, gallery_labels: np.ndarray, class_names: Sequence[str], k: int
+    images: NewImages, gallery: np.ndarray, gallery_labels: np.ndarray, class_names: Sequence[str], k: int
 ) -> Predictions:
     """Classifies images by their k nearest training images.
 
@@ -208,7 +208,7 @@ def _evaluate(model_dir: Path, checkpoint: str | None = None) -> str:
 class Comparison:
     """Whether two images show the same, by their euclidean distance."""
 
-    images: Embedded
+    images: NewImages
     distance: float
     calibration: Calibration
 
@@ -239,7 +239,7 @@ class Comparison:
         return "\n".join([*_wrapped(lines), "", *self.images.conversions_as_text()])
 
 
-def compare(images: Embedded, calibration: Calibration) -> Comparison:
+def compare(images: NewImages, calibration: Calibration) -> Comparison:
     """Compares two images."""
     first, second = images.embeddings
     return Comparison(images, float(np.linalg.norm(first - second)), calibration)

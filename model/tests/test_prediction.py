@@ -20,7 +20,7 @@ from model.estimator import Estimator
 from model.experiment import open_experiment
 from model.foreign import Converted
 from model.learner import Learner
-from model.prediction import Embedded
+from model.prediction import NewImages
 from model.record import Record
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.test_foreign import draw
@@ -160,7 +160,7 @@ def test_the_table(trained, drawings, answer, capsys):
 def test_votes_and_ties():
     gallery_embeddings = np.array([[1.0], [2.0], [-3.0], [4.0], [50.0]], np.float32)
     one = Converted(np.zeros((1, 1, 1), np.uint8), (1, 1), "grey", (), False)
-    images = Embedded([Path("x.png")], [one], np.zeros((1, 1), np.float32))
+    images = NewImages([Path("x.png")], [one], np.zeros((1, 1), np.float32))
     names = ["cat", "dog", "cow"]
     for k, label, votes in ((1, "cow", 1), (2, "cow", 1), (3, "dog", 2), (4, "cow", 2), (99, "cow", 2)):
         (seen,) = prediction.classify(images, gallery_embeddings, np.array([2, 1, 1, 2, 0]), names, k).predictions
@@ -171,7 +171,7 @@ def test_votes_and_ties():
 def test_names_of_any_length_fit_into_the_table():
     one = Converted(np.zeros((1, 1, 1), np.uint8), (7, 9), "grey", (), False)
     files = [Path("a" * 300), Path("line\nbreak\udcff.png")]
-    images = Embedded(files, [one] * 2, np.zeros((2, 1), np.float32))
+    images = NewImages(files, [one] * 2, np.zeros((2, 1), np.float32))
     names = ["label " * 30, "b"]
     said = prediction.classify(images, np.ones((9, 1), np.float32), np.array([0] * 8 + [1]), names, 9)
     lines = said.as_text().splitlines()
