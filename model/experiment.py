@@ -47,7 +47,8 @@ class Experiment:
 
         if choice not in (None, "newest", "best"):
             path = Path(choice)
-            checkpoints.step_of(path)  # a checkpoint's name, or an error
+            if path.is_dir():
+                checkpoints.step_of(path)  # has to be a checkpoint's name
             return path
         newest = self.estimator.newest_checkpoint()
         if choice == "newest":

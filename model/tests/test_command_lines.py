@@ -135,11 +135,11 @@ def test_unseen_classes_are_scored_apart_beside_the_baselines(validated, capsys)
             value, *_, raw, pca, untrained = line.split()
             shown = dict(zip(contenders, (value, raw, pca, untrained), strict=True))
             assert shown == {who: f"{scores[group + name]:.4f}" for who, scores in contenders.items()}
+    check_baselines(validated)
 
 
-def test_raw_pixels_and_pca_are_what_scikit_learn_finds(validated):
-    """The same protocol by other code: 1-NN of the test images among all training images."""
-    run_here(evaluate, "--model_dir", validated, "--baselines")
+def check_baselines(validated):
+    """The same protocol by other code, scikit-learn's: 1-NN of the test images among all training images."""
     scores = json.loads((validated / "metrics.json").read_text())["baselines"]
     data = digits()
     train_pixels, test_pixels = (split.images.reshape(-1, 64) / 255 for split in (data.train, data.test))
