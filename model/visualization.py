@@ -150,7 +150,8 @@ def _scores(model_dir: Path, view: View) -> dict[str, float]:
     record = Record.read(model_dir)
     scores = {}
     if record is not None and record.metrics.get("global_step") == view.step:
-        scores = {name: value for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES}
+        headlines = ((name, value) for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES)
+        scores = {name: value for name, value in headlines if np.isfinite(value)}
     return {
         "global_step": view.step,
         **scores,
