@@ -149,10 +149,7 @@ class Estimator:
         Raises:
             UserError: There is no checkpoint.
         """
-        path, tensors = self._load(None)
-        if "run/params" not in tensors:
-            raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
-        return RunState.from_tensors(tensors)
+        return RunState.from_checkpoint(*self._load(None))
 
     def latest_checkpoint(self) -> Path | None:
         """Returns the folder of the newest checkpoint, or None where there is none."""

@@ -105,7 +105,7 @@ class Experiment:
         data = eval_input_fn(self.data, self.params)
         scores = self.estimator.evaluate(lambda: data, path)
         tensors = checkpoints.load(path)
-        state = RunState.from_tensors(tensors)
+        state = RunState.from_checkpoint(path, tensors)
         validation: dict[str, str | float] = {}
         if self.params.has_validation and state.best_step:
             validation = {

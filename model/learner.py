@@ -43,8 +43,18 @@ class RunState:
     data_digest: str = ""
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RunState":
-        """Returns the state that a checkpoint holds."""
+    def from_checkpoint(cls, path: Path, tensors: Mapping[str, np.ndarray]) -> "RunState":
+        """Returns the state that a checkpoint holds.
+
+        Args:
+            path: Where it comes from, for the message.
+            tensors: What `checkpoints.load` read there.
+
+        Raises:
+            UserError: It is no checkpoint of a run.
+        """
+        if "run/params" not in tensors:
+            raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
         state: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = tensors[f"run/{field.name}"].item()
@@ -124,6 +134,7 @@ class Learner:
         Raises:
             UserError: It is not a checkpoint of this network under these parameters.
         """
+        state = RunState.from_checkpoint(path, tensors)
         changed = self._compare_params(path, tensors)
         variables = self._variables()
         for name, variable in variables.items():
@@ -136,14 +147,12 @@ class Learner:
                 )
         for name, variable in variables.items():
             variable.assign(tensors[name])
-        self.state = RunState.from_tensors(tensors)
+        self.state = state
         if "mined/number" in tensors and not changed.intersection(_PARAMS_OF_THE_TRIPLETS):
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
 
     def _compare_params(self, path: Path, tensors: dict[str, np.ndarray]) -> set[str]:
         """Returns the names of the parameters that are not those of the checkpoint, if it can be used under these."""
-        if "run/params" not in tensors:
-            raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
         # A parameter that was not there yet had its default.
         saved = json.loads(Params().to_json()) | json.loads(tensors["run/params"].item())
         now = json.loads(self.params.to_json())

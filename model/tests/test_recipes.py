@@ -1,7 +1,6 @@
 """The committed results: the table says what the files say, and every file is of an experiment that is there."""
 
 import json
-import statistics
 
 import pytest
 
@@ -50,4 +49,4 @@ def test_a_committed_run_is_one_of_the_experiment_as_it_is(path):
     drawn = {"seed": content["params"]["seed"], "split_seed": content["params"].get("split_seed")}
     assert content["params"] == params | {key: value for key, value in drawn.items() if value is not None}
     assert path.stem == f"{content['experiment']}-{drawn['seed']}"
-    assert content["minutes"] > 0 and statistics.fmean(content["metrics"][name] for name in ("knn_accuracy",)) > 0.5
+    assert content["minutes"] > 0 and content["metrics"]["knn_accuracy"] > 0.5
