@@ -5,16 +5,13 @@
 
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
 (and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and writes
-`benchmarks/results/recipes/<experiment>-<seed>.json`: everything that `metrics.json` holds, the minutes, and what it
-ran on. A run that has such a file is not made again. `table` writes what the files say between the two marks of
-`experiments/README.md`; a test compares the two.
+`benchmarks/results/recipes/<experiment>-<seed>.json`: what `metrics.json` holds, and the minutes. A run that has such a
+file is not made again. `table` writes what the files say between the two marks of `experiments/README.md`; a test
+compares the two.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -76,27 +73,11 @@ def _run(name: str, seed: int) -> Run:
         if "holdout_classes" in params:
             _call("evaluate.py", model_dir, "--baselines")
         scores = json.loads((model_dir / "metrics.json").read_text())
-    versions = {package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "numpy")}
-    return {
-        "experiment": name,
-        "params": params,
-        "minutes": round(minutes, 2),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), **versions},
-        **scores,
-    }
+    return {"experiment": name, "minutes": round(minutes, 2), **scores, "params": params}
 
 
 def _call(script: str, model_dir: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, ROOT / script, "--model_dir", model_dir, *arguments], cwd=ROOT, check=True)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def read_runs() -> dict[str, list[Run]]:

@@ -12,6 +12,8 @@ Where they come from is decided by one rule, in this order:
 Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
 """
 
+import functools
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +58,16 @@ class Dataset:
     train: Split
     test: Split
     class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Fingerprint of all images and labels, as they are in memory."""
+        found = hashlib.sha256()
+        for split in (self.train, self.test):
+            for array in (split.images, split.labels):
+                found.update(f"{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None) -> Dataset:

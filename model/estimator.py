@@ -31,6 +31,7 @@ from model.model_fn import build_optimizer
 from model.network import build_network
 from model.params import Params
 from model.progress import TrainingProgress
+from model.provenance import code_version
 from model.sampling import BatchPolicy
 from model.signals import stop_requests
 
@@ -365,7 +366,7 @@ class Estimator:
                 )
             if self.best_checkpoint() is None:  # somebody deleted it
                 learner.state = learner.state.without_best()
-        learner.state = dataclasses.replace(learner.state, data_digest=data.digest)
+        learner.state = dataclasses.replace(learner.state, data_digest=data.digest, code_version=code_version())
         return learner
 
     def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:

@@ -52,6 +52,17 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> No
         path.unlink()
 
 
+def read_scalar(folder: Path, name: str) -> dict[int, float]:
+    """Returns the values of a scalar by global step, in the order in which they were written."""
+    return {
+        event.step: float(tf.make_ndarray(value.tensor))
+        for path in sorted(folder.glob("events.out.tfevents.*"))
+        for event in _readable_events(path)
+        for value in event.summary.value
+        if value.tag == name
+    }
+
+
 def _forget(path: Path, steps: range) -> None:
     """Takes the events of these steps, and a last one that was cut off, out of an event file."""
     events = list(_readable_events(path))

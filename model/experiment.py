@@ -13,12 +13,14 @@ from model import cli, datasets, hardware
 from model.datasets import Dataset
 from model.errors import UserError
 from model.params import Params
+from model.provenance import Provenance, code_version, library_versions
 from model.record import Record
 from model.scoreboard import tabulate
 
 if TYPE_CHECKING:
     from model.estimator import Estimator
     from model.input_fn import TrainInput
+    from model.learner import RunState
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +115,14 @@ class Experiment:
                 "best_value": state.best_value,
                 "best_step": state.best_step,
             }
-        record = Record(path.name, checkpoints.digest(tensors), scores, validation)
+        record = Record(
+            path.name,
+            checkpoints.digest(tensors),
+            scores,
+            validation,
+            params=self.params.differences(),
+            provenance=self._provenance(state),
+        )
         record.write(self.model_dir)
         if baselines:  # which may need more memory than there is
             with one_line_errors(self.model_dir):
@@ -121,6 +130,25 @@ class Experiment:
             record = dataclasses.replace(record, baselines=scored)
             record.write(self.model_dir)
         return record
+
+    def _provenance(self, state: "RunState") -> Provenance:
+        """Returns what the scores of a checkpoint in this state come from."""
+        from model import events
+
+        seconds, trained = 0.0, 0
+        for step, steps_per_second in events.read_scalar(self.model_dir, "global_step/sec").items():
+            if step <= state.global_step:
+                seconds += (step - trained) / steps_per_second
+                trained = step
+        return Provenance(
+            trained_by=state.code_version,
+            evaluated_by=code_version(),
+            versions=library_versions(),
+            hardware=hardware.describe(),
+            data_sha256=self.data.sha256,
+            train_seconds=round(seconds, 1) if trained else None,
+            images_per_second=round(trained * self.train_input.images_per_step / seconds, 1) if trained else None,
+        )
 
     def report(self, record: Record) -> None:
         """Prints the first of the scores, and says what to do next."""

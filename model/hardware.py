@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,10 +27,20 @@ def start_tensorflow() -> str:
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 has 24 bits here, not TF32's 11
-    if not gpus:
-        return f"No GPU found: running on the CPU ({os.cpu_count()} cores)."
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    return f"Running on {len(gpus)} GPU: {names[0]}." if len(gpus) == 1 else f"Running on GPUs: {', '.join(names)}."
+    return f"Running on {describe()}." if gpus else f"No GPU found: running on {describe()}."
+
+
+def describe() -> str:
+    """Returns what the computation runs on: the GPUs, or else the processor and the cores that this process has."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        return ", ".join(detail.get("device_name", gpu.name) for detail, gpu in zip(details, gpus, strict=True))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = _cpu_info().get("model name") or platform.processor() or platform.machine()
+    return f"{name}, {cores} core{'s' * (cores != 1)}"
 
 
 def choose_precision(asked: str) -> str:
@@ -45,15 +56,17 @@ def choose_precision(asked: str) -> str:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "float32"
-    return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else "float32"
+    return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(_cpu_info().get("flags", "").split()) else "float32"
 
 
-def _cpu_flags() -> set[str]:
+def _cpu_info() -> dict[str, str]:
+    """Returns what Linux says of the first processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class RunState:
     best_step: int = 0
     evaluations_without_best: int = 0
     data_digest: str = ""
+    code_version: str = ""
 
     @classmethod
     def from_checkpoint(cls, path: Path, tensors: Mapping[str, np.ndarray]) -> "RunState":
@@ -57,6 +58,8 @@ class RunState:
             raise UserError(f"{path}: not a checkpoint of this program; use a new folder")
         state: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
+            if f"run/{field.name}" not in tensors:  # saved before there was such a field
+                continue
             value = tensors[f"run/{field.name}"].item()
             state[field.name] = value.decode() if isinstance(value, bytes) else value
         return cls(**state)
@@ -67,7 +70,7 @@ class RunState:
 
     def without_best(self) -> "RunState":
         """Returns the state as if there had been no evaluation."""
-        return RunState(self.global_step, data_digest=self.data_digest)
+        return RunState(self.global_step, data_digest=self.data_digest, code_version=self.code_version)
 
     def after_evaluation(self, metric: str, value: float) -> "RunState":
         """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best."""

@@ -261,6 +261,13 @@ class Params(BaseModel):
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
         return self.model_dump_json(indent=2) + "\n"
 
+    def differences(self) -> dict[str, Any]:
+        """Returns the seed and what differs from the defaults, as in a `params.json`."""
+        defaults = Params().model_dump(mode="json")
+        return {
+            key: value for key, value in self.model_dump(mode="json").items() if key == "seed" or value != defaults[key]
+        }
+
     @property
     def has_validation(self) -> bool:
         """Whether images are set aside to choose by."""

@@ -1,12 +1,15 @@
 """`metrics.json`: what was measured, and of which weights."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from model.files import write_whole
+from model.provenance import Provenance
 
 Scores = Mapping[str, float]
 
@@ -21,6 +24,8 @@ class Record:
         metrics: By name, the scores of the test images; NaN for what they do not define.
         validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
         baselines: By the name of a baseline, its scores.
+        params: The parameters that differ from the defaults, and the seed.
+        provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.
     """
 
     checkpoint: str
@@ -28,6 +33,8 @@ class Record:
     metrics: Scores
     validation: Mapping[str, str | float] = field(default_factory=dict)
     baselines: Mapping[str, Scores] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def is_best(self) -> bool:
@@ -41,6 +48,8 @@ class Record:
             "validation": self.validation,
             "metrics": _finite(self.metrics),
             "baselines": {name: _finite(scores) for name, scores in self.baselines.items()},
+            "params": self.params,
+            "provenance": self.provenance and dataclasses.asdict(self.provenance),
         }
         content = {name: value for name, value in content.items() if value}
         write_whole(model_dir / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -50,12 +59,15 @@ class Record:
         """Reads `metrics.json`; None where there is none that this program wrote."""
         try:
             content = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
+            provenance = content.get("provenance")
             return cls(
                 str(content["checkpoint"]["name"]),
                 str(content["checkpoint"]["digest"]),
                 _numbers(content["metrics"]),
                 dict(content.get("validation", {})),
                 {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
+                dict(content.get("params", {})),
+                provenance and Provenance(**provenance),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

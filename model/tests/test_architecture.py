@@ -28,7 +28,15 @@ LAYERS = [
     {"model.idx", "model.image_folder"},
     {"model.params", "model.record", "model.triplet_loss"},
     {"model.metrics"},
-    {"model.errors", "model.files", "model.hardware", "model.neighbors", "model.sampling", "model.signals"},
+    {
+        "model.errors",
+        "model.files",
+        "model.hardware",
+        "model.neighbors",
+        "model.provenance",
+        "model.sampling",
+        "model.signals",
+    },
 ]
 WITHOUT_TENSORFLOW = {
     f"model.{name}"

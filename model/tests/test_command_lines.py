@@ -21,11 +21,12 @@ from sklearn.neighbors import KNeighborsClassifier
 import evaluate
 import train
 import visualize_embeddings
-from model import checkpoints, cli, hardware, protocol
+from model import checkpoints, cli, experiment, hardware, protocol
 from model.network import build_network
 from model.params import Params
 from model.partition import divide
 from model.protocol import HEADLINES
+from model.provenance import code_version
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 
 ROOT = Path(__file__).parents[2]
@@ -64,11 +65,33 @@ def test_train_prints_a_table_and_the_next_command(trained):
     assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout.startswith(b"2.")
 
 
+def test_the_scores_say_what_they_come_from(trained):
+    model_dir, result = trained
+    content = json.loads((model_dir / "metrics.json").read_text())
+    params, provenance = content["params"], content["provenance"]
+    assert params["seed"] == 230 and params["num_epochs"] == 8 and "batch_size" not in params  # 64 is the default
+    assert provenance["trained_by"] == provenance["evaluated_by"] == code_version()
+    assert provenance["versions"]["tensorflow"] == tf.__version__
+    assert provenance["hardware"] in result.stderr.splitlines()[0]
+    assert provenance["data_sha256"] == digits().sha256
+    seen = provenance["train_seconds"] * provenance["images_per_second"]
+    assert seen == pytest.approx(180 * 64, rel=0.1)  # both are rounded
+    assert provenance["train_seconds"] < 120
+
+
+def test_who_trained_is_remembered_by_who_evaluates(trained, tmp_path, monkeypatch):
+    model_dir = shutil.copytree(trained[0], tmp_path / "copy")
+    monkeypatch.setattr(experiment, "code_version", lambda: "another")
+    run_here(evaluate, "--model_dir", model_dir)
+    provenance = json.loads((model_dir / "metrics.json").read_text())["provenance"]
+    assert (provenance["trained_by"], provenance["evaluated_by"]) == (code_version(), "another")
+
+
 def test_train_says_what_it_runs_on_without_noise(trained):
     """Every line on stderr is ours: TensorFlow's greetings are not there."""
     _, result = trained
     lines = result.stderr.splitlines()
-    assert re.match(r"No GPU found: running on the CPU|Running on .*GPU", lines[0])
+    assert re.match(r"(No GPU found: r|R)unning on .+\.$", lines[0])
     assert re.match(r"digits: 1438 training and 359 test images of 8x8x1, 10 classes\.", lines[1])
     assert re.search(r"params.json: 'num_labels' has no effect: the classes are counted in the data\.", lines[2])
     assert lines[3:] and all(re.match(r"epoch \d+/8, step \d+/180, loss .* images/s, .* left$", x) for x in lines[3:])
