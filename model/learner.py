@@ -1,10 +1,12 @@
 """What learns and what it remembers, the network, the optimizer and where the run is, as named tensors on disk."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +176,18 @@ class Learner:
         if self.optimizer is not None:
             # The learning rate is a variable only if it is constant; then params.json decides it.
             variables += [v for v in self.optimizer.variables if v is not self.optimizer.learning_rate]
-        named = {variable.path: variable.value for variable in variables}
+        named = dict(zip(_stable_names(variables), (variable.value for variable in variables), strict=True))
         if len(named) != len(variables):
             raise ValueError(f"Expected layers with different names. Received: {[v.path for v in variables]}")
         return named
+
+
+def _stable_names(variables: Sequence[keras.Variable]) -> Iterator[str]:
+    """Yields the path of each variable, in which Keras counts the random generators of the process, not the network."""
+    count = itertools.count()
+    for variable in variables:
+        layer, _, rest = variable.path.partition("/")
+        if re.fullmatch(r"seed_generator(_\d+)?", layer):
+            number = next(count)
+            layer = f"seed_generator_{number}" if number else "seed_generator"
+        yield f"{layer}/{rest}" if rest else layer
