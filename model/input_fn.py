@@ -167,7 +167,9 @@ def prepare_images(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = False) -> tf.Tensor:
+def augment_images(
+    images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = False, strength: float = 1.0
+) -> tf.Tensor:
     """Rotates, zooms, shears and shifts each image a little, by a draw that (seed, step) decides.
 
     Args:
@@ -175,6 +177,7 @@ def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = F
         seed: The experiment's seed.
         step: Scalar integer tensor, the global step.
         flip: Whether to mirror half of them left to right first.
+        strength: Factor of how much they are rotated, zoomed, sheared and shifted at most.
 
     Returns:
         Tensor of the same shape; what comes in from outside an image is 0.
@@ -188,6 +191,7 @@ def augment_images(images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = F
     draw = tf.random.stateless_uniform((7, batch_size), key, -1.0, 1.0, alg="philox")
     if flip:
         images = tf.where(draw[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
+    draw *= strength
     rotation, shear = draw[0] * _MAX_ROTATION, draw[1] * _MAX_SHEAR
     zoom_x, zoom_y = 1.0 + draw[2] * _MAX_ZOOM, 1.0 + draw[3] * _MAX_ZOOM
     cos, sin = tf.cos(rotation), tf.sin(rotation)

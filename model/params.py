@@ -62,6 +62,11 @@ class Params(BaseModel):
         description="affine: a small random rotation, zoom, shear and shift of each training image; affine_and_flip: "
         "half of them are mirrored left to right besides",
     )
+    augmentation_strength: Annotated[float, Field(gt=0, le=4)] = Field(
+        1.0,
+        description="Factor of the limits of the affine augmentation: 10 degrees, a shift by 8 % of the size, zoom and "
+        "shear by 10 %",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides the initial weights, the order of the images and the augmentation"
     )
@@ -212,6 +217,11 @@ class Params(BaseModel):
             )
         if self.squared and self.distance == "cosine":
             raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
+        if self.augmentation_strength != 1 and self.augmentation == "off":
+            raise ValueError(
+                f'\'augmentation_strength\' needs augmentation "affine" or "affine_and_flip", received '
+                f'{self.augmentation_strength} with "off"'
+            )
         if self.warmup_steps and self.learning_rate_schedule != "cosine":
             raise ValueError(
                 f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "

@@ -46,7 +46,8 @@ def compile_train_step(
         indices = batches[step - done]  # (B,)
         features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
         if params.augmentation != "off":
-            features = augment_images(features, params.seed, step, flip=params.augmentation == "affine_and_flip")
+            flip = params.augmentation == "affine_and_flip"
+            features = augment_images(features, params.seed, step, flip, params.augmentation_strength)
         with tf.GradientTape() as tape:
             spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network, step)
             loss = spec.loss / strategy.num_replicas_in_sync

@@ -98,9 +98,9 @@ def test_what_validates_is_neither_learned_from_nor_searched_nor_a_test_image():
     assert input_fn.eval_input_fn(data, Params()).groups == {}
 
 
-def augment(images, step=1, seed=230, flip=False):
+def augment(images, step=1, seed=230, **options):
     step = tf.constant(step, tf.int64)
-    return input_fn.augment_images(tf.constant(images, tf.float32), seed, step, flip).numpy()
+    return input_fn.augment_images(tf.constant(images, tf.float32), seed, step, **options).numpy()
 
 
 def test_augmentation_is_a_function_of_seed_and_step():
@@ -116,12 +116,13 @@ def test_augmentation_differs_between_the_images_of_a_batch():
     assert len({image.tobytes() for image in augment(images)}) == 6
 
 
-def test_augmentation_is_an_affine_map_within_its_limits():
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+def test_augmentation_is_an_affine_map_within_its_limits(strength):
     """The map is fitted to what happens to a picture of its own coordinates, and decomposed."""
     y, x = np.mgrid[0:41, 0:41].astype(float)
     images = np.repeat(np.stack([x, y, np.ones_like(x)], axis=-1)[None], 200, axis=0)
     center, sizes, inside = 20.0, [], 12
-    moved = augment(images)
+    moved = augment(images, strength=strength)
     for image in moved:
         part = image[inside:-inside, inside:-inside].reshape(-1, 3)
         assert np.allclose(part[:, 2], 1)  # nothing from outside comes in this far
@@ -135,7 +136,7 @@ def test_augmentation_is_an_affine_map_within_its_limits():
         upper = np.array([[c := np.cos(np.radians(angle)), s := np.sin(np.radians(angle))], [-s, c]]) @ matrix
         sizes.append([angle, upper[0, 0] - 1, upper[1, 1] - 1, upper[0, 1], *(shift / 41)])
     extremes = np.abs(sizes).max(axis=0)
-    limits = np.array([10, 0.1, 0.1, 0.1, 0.08, 0.08])
+    limits = strength * np.array([10, 0.1, 0.1, 0.1, 0.08, 0.08])
     assert (extremes <= limits * 1.001).all()
     assert (extremes >= limits * 0.9).all()  # 200 draws come close to each limit
     assert (np.abs(np.mean(sizes, axis=0)) < limits * 0.2).all()  # and lie on both sides

@@ -104,6 +104,7 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
             r"'early_stopping_patience' needs 'validation_size' or 'validation_classes'",
         ),
         ('{"mining_size": 640}', r"'mining_size' needs triplet_strategy \"offline_semi_hard\" or \"offline_hard\""),
+        ('{"augmentation_strength": 0.5}', r"'augmentation_strength' needs augmentation \"affine\" or .*received 0.5"),
         ('{"warmup_steps": 10}', r"'warmup_steps' needs learning_rate_schedule \"cosine\""),
         ('{"margin": 1, "margin": 2}', r"'margin' is there twice"),
         ("", r"not valid JSON: .* line 1, column 1"),
