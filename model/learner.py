@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 # Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
     "dataset", "image_size", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
-    "embedding_size", "normalize_embeddings",
+    "embedding_size", "normalize_embeddings", "test_time_augmentation",
     "validation_size", "validation_classes", "holdout_classes", "split_seed",
 )  # fmt: skip
 

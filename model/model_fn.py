@@ -60,8 +60,16 @@ def model_fn(
 
     Returns:
         The `EstimatorSpec`; predictions are "embeddings", float32 of shape (B, D).
+
+    References:
+        Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks, 2012, section
+        4.1, where what a network says of an image and of its mirror image is averaged.
     """
     embeddings = network(features, training=mode == ModeKeys.TRAIN)  # (B, D)
+    if mode != ModeKeys.TRAIN and params.test_time_augmentation == "mirror":
+        embeddings = (embeddings + network(features[:, :, ::-1], training=False)) / 2
+        if params.has_unit_length:
+            embeddings = triplet_loss.unit_length(embeddings)
     predictions = {"embeddings": embeddings}
     if mode == ModeKeys.PREDICT:
         return EstimatorSpec(mode, predictions)

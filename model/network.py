@@ -82,6 +82,6 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
     layers.append(
         keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name="embedding")
     )
-    if params.normalize_embeddings or params.distance_name == "cosine":
+    if params.has_unit_length:
         layers.append(keras.layers.UnitNormalization(dtype="float32", name="unit_length"))
     return keras.Sequential(layers, name="network")

@@ -67,6 +67,11 @@ class Params(BaseModel):
         description="Factor of the limits of the affine augmentation: 10 degrees, a shift by 8 % of the size, zoom and "
         "shear by 10 %",
     )
+    test_time_augmentation: Literal["off", "mirror"] = Field(
+        "off",
+        description="mirror: when training is over, an image is embedded as the mean of its embedding and that of its "
+        "mirror image; for images that mean the same mirrored",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides the initial weights, the order of the images and the augmentation"
     )
@@ -282,6 +287,11 @@ class Params(BaseModel):
     def has_validation(self) -> bool:
         """Whether images are set aside to choose by."""
         return self.validation_size is not None or self.validation_classes is not None
+
+    @property
+    def has_unit_length(self) -> bool:
+        """Whether embeddings are scaled to length 1."""
+        return self.normalize_embeddings or self.distance == "cosine"
 
     @property
     def distance_name(self) -> str:

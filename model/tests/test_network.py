@@ -131,6 +131,24 @@ def test_model_fn(strategy):
     assert predicted.loss is None and not predicted.metrics
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_image_and_its_mirror_image_are_embedded_as_their_mean(normalize):
+    params = Params(test_time_augmentation="mirror", normalize_embeddings=normalize, use_batch_norm=True)
+    network = build_network(params, (8, 6, 3))
+    features, labels = images(6, 8, 6, 3), tf.constant([0, 0, 1, 1, 2, 2])
+    mirrored = np.stack([[row[::-1] for row in image] for image in features.numpy()])
+    expected = (network(features).numpy() + network(mirrored).numpy()) / 2
+    if normalize:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for mode in (ModeKeys.EVAL, ModeKeys.PREDICT):
+        for some in (features, tf.constant(mirrored)):
+            spec = model_fn(some, labels, mode, params, network)
+            np.testing.assert_allclose(spec.predictions["embeddings"], expected, rtol=1e-5, atol=1e-6)
+    plain = Params(normalize_embeddings=normalize, use_batch_norm=True)
+    trained = [model_fn(features, labels, ModeKeys.TRAIN, some, network) for some in (params, plain)]
+    np.testing.assert_array_equal(*[spec.predictions["embeddings"] for spec in trained])
+
+
 def learning_rates(params, steps):
     """The learning rate of each step, as the optimizer uses it."""
     optimizer = build_optimizer(params, steps)
