@@ -69,8 +69,8 @@ class Params(BaseModel):
     )
     test_time_augmentation: Literal["off", "mirror"] = Field(
         "off",
-        description="mirror: when training is over, an image is embedded as the mean of its embedding and that of its "
-        "mirror image; for images that mean the same mirrored",
+        description="mirror: an image that is not learned from in this step is embedded as the mean of its embedding "
+        "and that of its mirror image; for images that mean the same mirrored",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides the initial weights, the order of the images and the augmentation"
