@@ -33,6 +33,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.triplet_loss
 	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.doctor
 
 schema: $(VENV)/installed
 	$(BIN)/python -m model.params > experiments/params.schema.json

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
 
 from model import checkpoints, events, steps, triplet_loss
+from model.doctor import Batch, Breakdowns, Doctor, Finding
 from model.errors import Interrupted, UserError, one_line
 from model.evaluation import Evaluator, predict, write_scores
-from model.files import write_whole
+from model.files import lock_experiment, write_whole
 from model.input_fn import EvalInput, TrainInput
 from model.learner import Learner, RunState
 from model.mining import Miner
@@ -196,11 +196,11 @@ class Estimator:
             learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
             scores = Evaluator(self.model_fn, learner, data).evaluate()
             try:
-                with filelock.FileLock(self.model_dir / ".lock", timeout=0):
+                with lock_experiment(self.model_dir):
                     step = learner.state.global_step
                     with contextlib.closing(events.open_writer(self.model_dir / name, range(step, step + 1))) as writer:
                         write_scores(writer, scores)
-            except filelock.Timeout:
+            except UserError:
                 _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
         return scores
 
@@ -257,11 +257,8 @@ class Estimator:
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.model_dir / ".lock", timeout=0), one_line_errors(self.model_dir):
-                return self._loop(train_spec, eval_spec)
-        except filelock.Timeout:
-            raise UserError(f"{self.model_dir}: another process is training here; wait for it or stop it") from None
+        with lock_experiment(self.model_dir), one_line_errors(self.model_dir):
+            return self._loop(train_spec, eval_spec)
 
     def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         data, max_steps, config = train_spec.input_fn(), train_spec.max_steps, self.config
@@ -281,6 +278,7 @@ class Estimator:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
             progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
+            doctor, breakdowns = Doctor(self.params), Breakdowns(self.params)
             if eval_spec:
                 evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn())
                 eval_writer = events.open_writer(self.model_dir / eval_spec.name, to_come)
@@ -289,6 +287,7 @@ class Estimator:
             for step, batches, done in _upload(strategy, batch_of, to_come, data.steps_per_mining):
                 result = train_step(images, labels, batches, done)
                 learner.state = learner.state.after_step(step)
+                breakdowns.note(step, result.broken)
                 if step == to_come.start:
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 last = step == max_steps or stop.signal_number is not None
@@ -298,9 +297,23 @@ class Estimator:
 
                 if checkpoint_due or report_due:
                     scalars = _scalars(result)
-                    self._guard(step, scalars["loss"])
+                    known = breakdowns.total
+                    if finding := breakdowns.collect():
+                        if self.params.on_nan == "stop" or breakdowns.are_final:
+                            progress.write(step, finding)
+                            raise self._stopped(finding)
+                        if not known:
+                            progress.warn(step, finding)
+                    if self.params.on_nan == "skip":
+                        scalars["broken_steps"] = breakdowns.total
                 if report_due:
-                    progress.report(step, scalars, result.images)
+                    batch = Batch(step, scalars, result.embeddings.numpy(), result.labels.numpy())
+                    progress.report(batch, result.images)
+                    for finding in doctor.examine(batch):
+                        if finding.name == "collapse" and self.params.on_collapse == "stop":
+                            progress.write(step, finding)
+                            raise self._stopped(finding)
+                        progress.warn(step, finding)
                 if eval_spec and evaluation_due:
                     scores = evaluator.evaluate(thorough=False)
                     write_scores(eval_writer, scores)
@@ -330,12 +343,11 @@ class Estimator:
                 "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
             )
 
-    def _guard(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"{self.model_dir}: the loss is {loss} at step {step}, so training stopped; nothing was saved since "
-                f"the last checkpoint ({self.latest_checkpoint()}); try a lower learning_rate in params.json"
-            )
+    def _stopped(self, finding: Finding) -> UserError:
+        """Returns the end of a run that is given up for what was found."""
+        newest = self.latest_checkpoint()
+        saved = f"the last checkpoint is {newest.name}" if newest else "there is no checkpoint"
+        return UserError(f"{self.model_dir}: {finding.message}. Training stopped; {saved}.")
 
     def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
@@ -425,7 +437,7 @@ def one_line_errors(model_dir: Path) -> Iterator[None]:
 
 def _scalars(result: steps.TrainStepResult) -> dict[str, float]:
     scalars = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
-    return {**scalars, "learning_rate": float(result.learning_rate)}
+    return {**scalars, "learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
 
 
 def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:

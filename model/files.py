@@ -1,7 +1,13 @@
-"""Files that are there as a whole or not at all, also after a crash."""
+"""Files that are there as a whole or not at all, also after a crash, and that one process writes at a time."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
+
+from model.errors import UserError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -23,3 +29,34 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_experiment(model_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Returns the block in which nobody else trains in a folder.
+
+    Raises:
+        UserError: Somebody does.
+    """
+    return lock(model_dir / ".lock", f"{model_dir}: another process is training here; wait for it or stop it")
+
+
+@contextlib.contextmanager
+def lock(path: Path, if_held: str) -> Iterator[None]:
+    """Holds a lock while the block runs.
+
+    Args:
+        path: A file that stays; who holds it is gone when its process is.
+        if_held: What to tell when another process holds it.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    held = filelock.FileLock(path, timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise UserError(if_held) from None
+    try:
+        yield
+    finally:
+        held.release()

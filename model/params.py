@@ -7,18 +7,14 @@ Editors that know JSON Schema check and complete `params.json` while it is typed
 `"$schema": "../params.schema.json"` into it. `python -m model.params` prints that schema.
 """
 
-import difflib
-import itertools
 import json
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.errors import UserError
+from model import json_file
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # Of a single class, every neighbour is right.
@@ -35,6 +31,9 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 }
 
 _ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
+
+# Where a person finds all of them.
+KNOWN_KEYS = "experiments/params.schema.json"
 
 
 class Params(BaseModel):
@@ -165,6 +164,14 @@ class Params(BaseModel):
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the warm-up of the cosine schedule")
 
+    # What happens when training breaks down
+    on_nan: Literal["stop", "skip"] = Field(
+        "stop", description="skip: go on, a gradient counting as 0 if it or the loss is NaN or infinite"
+    )
+    on_collapse: Literal["warn", "stop"] = Field(
+        "warn", description="stop: end the run when all embeddings have become alike"
+    )
+
     # What the run keeps, and when
     save_summary_steps: PositiveInt = Field(50, description="Steps between two points of the training curves")
     save_checkpoints_steps: PositiveInt = Field(1000, description="Steps between two checkpoints")
@@ -248,29 +255,12 @@ class Params(BaseModel):
             UserError: The file cannot be read, is not a JSON object, or has a key that is unknown, of the wrong
                 type, out of range, or impossible together with another. The line names the file and the key.
         """
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicates)
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: no such file; an experiment is a folder with a params.json (an empty object {{}} "
-                "takes every default)"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as a text file: {error}") from None
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-            ) from None
-        except (ValueError, RecursionError) as error:  # a duplicate key, a number too long or a nest too deep
-            raise UserError(f"{path}: {error}") from None
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: expected a JSON object {{...}}, received {_show(content)}")
-        content.pop("$schema", None)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise UserError(f"{path}: {_explain(error)}") from None
+        return json_file.read(
+            path,
+            cls,
+            if_missing="an experiment is a folder with a params.json (an empty object {} takes every default)",
+            known_keys=KNOWN_KEYS,
+        )
 
     def to_json(self) -> str:
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
@@ -311,42 +301,6 @@ def json_schema() -> str:
     schema = Params.model_json_schema()
     schema["properties"]["$schema"] = {"type": "string", "description": "This schema, for editors"}
     return json.dumps(schema, indent=2) + "\n"
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"'{key}' is there twice; keep one")
-        content[key] = value
-    return content
-
-
-def _explain(error: ValidationError) -> str:
-    """Returns all problems in one line; a key of several types, such as a number or a word, has one for each."""
-    explained = []
-    for key, group in itertools.groupby(error.errors(), key=lambda problem: problem["loc"][:1]):
-        problems = list(group)
-        if problems[0]["type"] == "extra_forbidden":
-            explained.append(_explain_unknown(str(key[0])))
-        elif problems[0]["type"] == "value_error":
-            explained.append(str(problems[0]["ctx"]["error"]))
-        else:
-            said = (re.sub(r"^(Input|String|List) should ", "", problem["msg"]) for problem in problems)
-            expected = " or ".join(dict.fromkeys(said))
-            explained.append(f"'{key[0]}' must {expected}, received {_show(problems[0]['input'])}")
-    return "; ".join(explained)
-
-
-def _explain_unknown(key: str) -> str:
-    close = difflib.get_close_matches(key, Params.model_fields, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "see experiments/params.schema.json for the known ones"
-    return f"unknown key '{key}'; {hint}"
-
-
-def _show(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 if __name__ == "__main__":

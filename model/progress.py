@@ -8,16 +8,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import tensorflow as tf
 import tqdm
 
 from model import events
+from model.doctor import Batch, Finding
 from model.input_fn import TrainInput
 
 _log = logging.getLogger(__name__)
 
 # A line goes to the log this often; it is shown only where there is no terminal that shows the bar.
 _SECONDS_BETWEEN_LINES = 10.0
+
+# Images of a batch whose distances are shown: there are as many as pairs.
+_MAX_PAIRED = 256
 
 
 class TrainingProgress:
@@ -59,15 +64,14 @@ class TrainingProgress:
         """Leaves the time since the last report out of the rate: it went into compiling or evaluating."""
         self._clock_step, self._clock_time = step, time.perf_counter()
 
-    def report(self, step: int, scalars: Mapping[str, float], images: Mapping[str, tf.Tensor]) -> None:
+    def report(self, batch: Batch, images: Mapping[str, tf.Tensor]) -> None:
         """Shows and writes where the run is.
 
         Args:
-            step: The global step.
-            scalars: By name, what to plot; "loss" is among them.
+            batch: What is known of the last one.
             images: By name, images of shape (n, H, W, C) in [0, 1].
         """
-        scalars = dict(scalars)
+        step, scalars = batch.step, dict(batch.scalars)
         steps, seconds = step - self._clock_step, time.perf_counter() - self._clock_time
         if steps:
             scalars["global_step/sec"] = steps / seconds
@@ -77,9 +81,21 @@ class TrainingProgress:
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
+            for name, values in _distributions(batch).items():
+                tf.summary.histogram(name, values)
             for name, pictures in images.items():
                 tf.summary.image(name, pictures)
         self.restart_clock(step)
+
+    def warn(self, step: int, finding: Finding) -> None:
+        """Shows and writes what the doctor found."""
+        _log.warning("Step %d: %s.", step, finding.message)
+        self.write(step, finding)
+
+    def write(self, step: int, finding: Finding) -> None:
+        """Writes what the doctor found, for TensorBoard."""
+        with self._writer.as_default(step=step):
+            tf.summary.text(f"doctor/{finding.name}", finding.message)
 
     def flush(self) -> None:
         """Waits until everything reported is in the event file."""
@@ -96,3 +112,16 @@ class TrainingProgress:
             self._last_line = time.perf_counter()
             line = f"epoch {epoch}/{self._num_epochs}, step {step}/{self._max_steps}, {state}"
             _log.info(line, extra={"on_bar": not self._bar.disable})
+
+
+def _distributions(batch: Batch) -> dict[str, np.ndarray]:
+    """Returns norms of the embeddings of a batch, and distances of its pairs, those of one class and those of two."""
+    embeddings, labels = batch.embeddings[:_MAX_PAIRED], batch.labels[:_MAX_PAIRED]
+    first, second = np.triu_indices(len(labels), 1)
+    distances = np.linalg.norm(embeddings[first] - embeddings[second], axis=1)
+    same = labels[first] == labels[second]
+    return {
+        "embedding_norm": np.linalg.norm(batch.embeddings, axis=1),
+        "distance/same_class": distances[same],
+        "distance/different_classes": distances[~same],
+    }

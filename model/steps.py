@@ -1,6 +1,6 @@
 """The compiled steps: what runs on the device, once a batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -18,6 +18,10 @@ class TrainStepResult(NamedTuple):
 
     sums: Sums  # by name, (sum, count) over the batch
     learning_rate: tf.Tensor  # the one that this step used
+    broken: tf.Tensor  # (3,) int32: on how many devices the loss, the gradient, or a weight after it, was not finite
+    gradient_norm: tf.Tensor  # of the first device's gradient
+    embeddings: tf.Tensor  # (B, D) of the first device
+    labels: tf.Tensor  # (B,) of these
     images: Mapping[str, tf.Tensor]
 
 
@@ -30,7 +34,7 @@ def compile_train_step(
         model_fn: The `model_fn` contract.
         learner: What learns; its optimizer must be there.
         strategy: Spreads the step over devices. Each mines the triplets of its own part of the batch, and the
-            gradients are averaged.
+            gradients are averaged. With `on_nan` "skip", one counts as 0 if it or the loss is not finite.
 
     Returns:
         step(images, labels, batches, done): all uint8 training images (N, H, W, C), all labels (N,), the int32 indices
@@ -41,28 +45,54 @@ def compile_train_step(
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
 
-    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, Mapping[str, Any]]:
+    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, tf.Tensor, Mapping[str, Any]]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
         indices = batches[step - done]  # (B,)
         features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
         if params.augmentation != "off":
             flip = params.augmentation == "affine_and_flip"
             features = augment_images(features, params.seed, step, flip, params.augmentation_strength)
+        classes = tf.gather(labels, indices)  # (B,)
         with tf.GradientTape() as tape:
-            spec = model_fn(features, tf.gather(labels, indices), ModeKeys.TRAIN, params, network, step)
+            spec = model_fn(features, classes, ModeKeys.TRAIN, params, network, step)
             loss = spec.loss / strategy.num_replicas_in_sync
-        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
-        return spec.metrics, spec.images
+        gradients = tape.gradient(loss, network.trainable_variables)
+        norm = tf.linalg.global_norm(gradients)
+        if params.on_nan == "skip":
+            is_finite = tf.math.is_finite(norm + tf.cast(loss, norm.dtype))
+            gradients = [
+                None if gradient is None else tf.where(is_finite, gradient, tf.zeros_like(gradient))
+                for gradient in gradients
+            ]
+        optimizer.apply(gradients, network.trainable_variables)
+        are_finite = tf.math.is_finite(tf.linalg.global_norm(_floating(network.variables)))
+        broken = tf.cast(
+            tf.logical_not([tf.math.is_finite(loss), tf.math.is_finite(norm), are_finite]), tf.int32
+        )  # (3,)
+        shown = {
+            "norm": norm,
+            "embeddings": spec.predictions["embeddings"],
+            "labels": classes,
+            "images": dict(spec.images),
+        }
+        return spec.metrics, broken, shown
 
     @tf.function
     def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
         learning_rate = tf.identity(optimizer.learning_rate)
-        metrics, pictures = strategy.run(replica_step, (images, labels, batches, done))
+        metrics, broken, shown = strategy.run(replica_step, (images, labels, batches, done))
         sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
-        first = {name: strategy.experimental_local_results(picture)[0] for name, picture in pictures.items()}
-        return TrainStepResult(sums, learning_rate, first)
+        first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
+        broken = strategy.reduce("SUM", broken, axis=None)
+        return TrainStepResult(
+            sums, learning_rate, broken, first["norm"], first["embeddings"], first["labels"], first["images"]
+        )
 
     return train_step
+
+
+def _floating(variables: Sequence[Any]) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(variable) for variable in variables if tf.as_dtype(variable.dtype).is_floating]
 
 
 def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tuple[Mapping[str, tf.Tensor], Sums]]:

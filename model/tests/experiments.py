@@ -58,9 +58,19 @@ def final_tensors(model_dir):
 def scalars(folder):
     """(tag, step) -> every value that the event files of a folder hold for it."""
     found = {}
+    for key, value in _summaries(folder, "scalars"):
+        found.setdefault(key, []).append(value.item())
+    return found
+
+
+def texts(folder):
+    """(tag, step) -> the text that the event files of a folder hold for it."""
+    return {key: value.item().decode() for key, value in _summaries(folder, "text")}
+
+
+def _summaries(folder, plugin):
     for path in sorted(Path(folder).glob("events*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":
-                    found.setdefault((value.tag, event.step), []).append(tf.make_ndarray(value.tensor).item())
-    return found
+                if value.metadata.plugin_data.plugin_name == plugin:
+                    yield (value.tag, event.step), tf.make_ndarray(value.tensor)

@@ -18,7 +18,7 @@ from model.input_fn import eval_input_fn, train_input_fn
 from model.learner import RunState
 from model.model_fn import build_optimizer, model_fn
 from model.tests import oracles
-from model.tests.experiments import digits, estimator, final_tensors, scalars
+from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
 
 STEPS = 44  # two epochs of the small experiment are 45
 
@@ -160,7 +160,7 @@ def test_curves_have_the_names_that_people_know(tmp_path):
     of_the_loss = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
     assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= of_the_loss
     trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
-    assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "global_step/sec"}
+    assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "gradient_norm", "global_step/sec"}
     assert {step for _, step in trained} == {5, 10, 15, 20}
     assert {tag for tag, _ in evaluated} >= of_the_loss | {"knn_accuracy", "recall_at_1", "map_at_r"}
     assert {step for _, step in evaluated} == {10, 20}
@@ -348,18 +348,85 @@ def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, mon
     assert {step for _, step in scalars(tmp_path / "stopped")} == {step for _, step in scalars(tmp_path / "whole")}
 
 
-def test_a_loss_that_is_not_a_number_stops_before_it_is_saved(tmp_path):
+@tf.custom_gradient
+def with_broken_gradient(loss, is_broken):
+    return loss, lambda upstream: (tf.where(is_broken, math.inf, upstream), None)
+
+
+def breaking(part, *steps):
+    """A `model_fn` in which the loss or its gradient is not a number at some steps."""
+
+    def broken_model_fn(images, labels, mode, params, network, step=0):
+        spec = model_fn(images, labels, mode, params, network, step)
+        is_broken = tf.reduce_any(tf.equal(tf.cast(step, tf.int64) + 1, steps))
+        if part == "loss":
+            return dataclasses.replace(spec, loss=tf.where(is_broken, math.nan, spec.loss))
+        return dataclasses.replace(spec, loss=with_broken_gradient(spec.loss, is_broken))
+
+    return broken_model_fn
+
+
+def test_a_step_that_breaks_down_between_two_reports_is_not_saved(tmp_path):
+    run = estimator(tmp_path, save_summary_steps=40, save_checkpoints_steps=10)
+    run.model_fn = breaking("loss", 12)
+    with pytest.raises(UserError, match=r"the loss is NaN or infinite at step 12; .* checkpoint is step-00000010\."):
+        run.train(train_input(run), STEPS)
+
+
+@pytest.mark.parametrize(("part", "broken"), [("loss", 1), ("gradient", 3)])  # a gradient gets into the weights
+def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(tmp_path, part, broken):
     train(tmp_path, 10)
     run = estimator(tmp_path)
-
-    def broken_model_fn(*args):
-        spec = model_fn(*args)
-        return dataclasses.replace(spec, metrics={**spec.metrics, "loss": (tf.constant(math.nan), tf.constant(1.0))})
-
-    run.model_fn = broken_model_fn
-    with pytest.raises(UserError, match="the loss is nan at step 15"):
+    run.model_fn = breaking(part, 12, 14)
+    with pytest.raises(UserError) as raised:
         run.train(train_input(run), STEPS)
+    assert str(raised.value) == (
+        f"{tmp_path}: the {part} is NaN or infinite at step 12 and {broken} of the next 3; lower learning_rate "
+        "(0.002). Training stopped; the last checkpoint is step-00000010."
+    )
     assert run.latest_checkpoint().name == "step-00000010"
+    assert ("doctor/nan", 15) in texts(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_steps_that_break_down_are_skipped_if_asked(tmp_path, part, caplog):
+    run = estimator(tmp_path, on_nan="skip")
+    run.model_fn = breaking(part, 7, 12, 14, 33)
+    run.train(train_input(run), STEPS)
+    assert run.latest_checkpoint().name == f"step-{STEPS:08}"  # one that holds NaN is not saved
+    assert scalars(tmp_path)["broken_steps", STEPS] == [4]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"Step 10: the {part} is NaN or infinite at step 7; lower learning_rate (0.002)."
+    ]
+
+
+def test_weights_that_overflow_end_the_run_even_if_steps_may_be_skipped(tmp_path):
+    run = estimator(tmp_path, on_nan="skip")
+    run._optimizer_fn = lambda *_: keras.optimizers.Adam(3e38)
+    with pytest.raises(UserError, match=r"is NaN or infinite at step \d( and \d of the next \d)?; .*no checkpoint"):
+        run.train(train_input(run), STEPS)
+    assert run.latest_checkpoint() is None
+
+
+@pytest.mark.parametrize("on_collapse", ["warn", "stop"])
+def test_collapse_warns_or_ends_the_run(tmp_path, on_collapse, caplog):
+    run = estimator(tmp_path, on_collapse=on_collapse, save_summary_steps=5)
+
+    def collapsing_model_fn(*args):
+        spec = model_fn(*args)
+        embeddings = spec.predictions["embeddings"]
+        return dataclasses.replace(spec, predictions={"embeddings": tf.zeros_like(embeddings)})
+
+    run.model_fn = collapsing_model_fn
+    if on_collapse == "stop":
+        with pytest.raises(UserError, match=r"collapsed: .*Training stopped; the last checkpoint is step-00000010\."):
+            run.train(train_input(run), STEPS)
+    else:
+        run.train(train_input(run), STEPS)
+        assert [record.message[:38] for record in caplog.records if "collapsed" in record.message] == [
+            "Step 15: the embeddings have collapsed"
+        ]
+    assert ("doctor/collapse", 15) in texts(tmp_path)
 
 
 def test_weights_that_are_not_numbers_are_not_saved(tmp_path):

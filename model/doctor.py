@@ -1,0 +1,261 @@
+"""What goes wrong in training with a triplet loss, recognised while it happens, with what to change.
+
+Each trouble is found by what can be measured of one training batch, and said when it has shown in several reports in a
+row, once.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.params import Params
+
+# Reports in a row that have to show a trouble before it is named, and those in which nearly no triplet has a loss.
+_PATIENCE, _PATIENCE_WITHOUT_LOSS = 3, 20
+
+# A batch has collapsed if its images are closer together than this part of the margin.
+_COLLAPSED = 0.05
+# Embeddings of three classes or more lie on a line if their participation ratio is below this.
+_LINE = 1.05
+# Part of the anchors that may be without a positive, or without a negative.
+_MANY_ANCHORS = 0.5
+# Nearly no triplet has a loss if only this part of them has. Healthy runs that are nearly through have ten times that.
+_FEW_TRIPLETS = 1e-4
+# The loss has exploded if it is this many times the margin, and what it was at first.
+_EXPLODED = 10.0
+# Steps in a row that break down before nothing better is expected of the next one.
+_HOPELESS = 50
+
+# What `TrainStepResult.broken` is about.
+_PARTS = ("the loss", "the gradient", "a weight")
+_WEIGHT = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A trouble by its name, and one line that says what was seen and what to change."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known of a training batch.
+
+    Attributes:
+        step: The global step.
+        scalars: Metrics of `model_fn`, by name.
+        embeddings: Array of shape (B, D).
+        labels: Array of shape (B,).
+    """
+
+    step: int
+    scalars: Mapping[str, float]
+    embeddings: np.ndarray
+    labels: np.ndarray
+
+
+def participation_ratio(embeddings: np.ndarray) -> float:
+    """Returns how many dimensions embeddings spread over, a measure of the effective rank of their covariance.
+
+    (sum_i l_i)^2 / sum_i l_i^2 for its eigenvalues l_i: from 1, on a line, to D, alike in all directions. 1 for points
+    that are all equal.
+
+    Args:
+        embeddings: Array of shape (B, D), B at least 1.
+
+    References:
+        Gao, Trautmann, Yu et al.: A theory of multineuronal dimensionality, dynamics and measurement, 2017.
+    """
+    centered = np.asarray(embeddings, np.float64) - np.mean(embeddings, axis=0, dtype=np.float64)
+    covariance = centered.T @ centered  # (D, D)
+    total = np.trace(covariance)
+    return float(total**2 / np.sum(covariance**2)) if total > 0 else 1.0
+
+
+def rms_distance(embeddings: np.ndarray) -> float:
+    """Returns the root of the mean squared euclidean distance of two different embeddings, of shape (B, D), B >= 2."""
+    variance = np.var(np.asarray(embeddings, np.float64), axis=0).sum()
+    return math.sqrt(2 * variance * len(embeddings) / (len(embeddings) - 1))
+
+
+class Breakdowns:
+    """Steps after which the loss, the gradient or a weight was not a finite number.
+
+    Args:
+        params: The experiment: what there is to change.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._noted: list[tuple[int, Any]] = []
+        self._in_a_row = 0
+        self.total = 0  # of all that were collected
+        self.are_final = False  # whether no step to come can mend what those that were collected have broken
+
+    def note(self, step: int, broken: Any) -> None:
+        """Takes what a step says of itself, `TrainStepResult.broken`, without waiting for it."""
+        self._noted.append((step, broken))
+
+    def collect(self) -> Finding | None:
+        """Returns what is to be told of the steps noted since the last time, None where all is well."""
+        noted, self._noted = [(step, np.asarray(flags) > 0) for step, flags in self._noted], []
+        for _, flags in noted:
+            self._in_a_row = self._in_a_row + 1 if flags.any() else 0
+            self.are_final |= bool(flags[_WEIGHT]) or self._in_a_row >= _HOPELESS
+        broken = [(step, np.flatnonzero(flags)[0]) for step, flags in noted if flags.any()]
+        self.total += len(broken)
+        if not broken:
+            return None
+        step, what = broken[0]
+        more = f" and {len(broken) - 1} of the next {noted[-1][0] - step}" if len(broken) > 1 else ""
+        message = f"{_PARTS[what]} is NaN or infinite at step {step}{more}"
+        return Finding("nan", f"{message}; lower learning_rate ({self._params.learning_rate:g})")
+
+
+class Doctor:
+    """Looks at one batch after the other, and names each trouble once.
+
+    Args:
+        params: The experiment: what the margin is, and what there is to change.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._first: Batch | None = None
+        self._in_a_row: dict[str, int] = {}
+        self._named: set[str] = set()
+
+    def examine(self, batch: Batch) -> list[Finding]:
+        """Returns the troubles that have to be named now; none of a batch that `Breakdowns` tells of."""
+        if not (math.isfinite(batch.scalars["loss"]) and np.isfinite(batch.embeddings).all()):
+            self._in_a_row.clear()
+            return []
+        self._first = self._first or batch
+        found = []
+        for name, check in _CHECKS.items():
+            message = check(batch, self._first, self._params)
+            self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if message else 0
+            patience = _PATIENCE_WITHOUT_LOSS if name == "few_triplets" else _PATIENCE
+            if self._in_a_row[name] >= patience and name not in self._named:
+                self._named.add(name)
+                found.append(Finding(name, message))
+        return found
+
+
+def _collapse(batch: Batch, first: Batch, params: Params) -> str:
+    distance, margin = rms_distance(batch.embeddings), params.margin
+    # The margin as a euclidean distance. Softplus asks for differences in the order of 1; of unit vectors at a
+    # distance d, the cosine distance is d^2 / 2.
+    asked = 1.0 if isinstance(margin, str) else margin
+    if params.distance_name == "squared_euclidean":
+        asked = math.sqrt(asked)
+    elif params.distance_name == "cosine":
+        asked = math.sqrt(2 * asked)
+    if distance >= _COLLAPSED * (asked or rms_distance(first.embeddings)):  # a margin of 0 asks for nothing
+        return ""
+    return (
+        f"the embeddings have collapsed: two images are {distance:.2g} apart (root mean square), the loss is "
+        f"{batch.scalars['loss']:.4f} with margin {margin}; {_advice(params)}"
+    )
+
+
+def _line(batch: Batch, first: Batch, params: Params) -> str:
+    if params.embedding_size < 2 or len(np.unique(batch.labels)) < 3 or participation_ratio(batch.embeddings) >= _LINE:
+        return ""
+    if _collapse(batch, first, params):  # which says more
+        return ""
+    return f"the embeddings lie on a line, though there are more than two classes; {_advice(params)}"
+
+
+def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
+    counts = np.unique(batch.labels, return_counts=True)[1]
+    if params.triplet_strategy == "contrastive" or (len(counts) > 1 and counts.max() > 1):  # any pair teaches
+        return ""
+    return (
+        f"a batch of {len(batch.labels)} images has no triplet, two images of a class and one of another; "
+        "raise batch_size, or set num_classes_per_batch and num_images_per_class"
+    )
+
+
+def _no_positives(batch: Batch, first: Batch, params: Params) -> str:
+    return _few_partners(batch, "positive", params)
+
+
+def _no_negatives(batch: Batch, first: Batch, params: Params) -> str:
+    return _few_partners(batch, "negative", params)
+
+
+def _few_partners(batch: Batch, kind: str, params: Params) -> str:
+    without = batch.scalars.get(f"anchors_without_{kind}", 0.0) / len(batch.labels)
+    return explain_missing(kind, without, params)
+
+
+def explain_missing(kind: str, without: float, params: Params) -> str:
+    """Returns what to do if many anchors have no partner of a kind, "" where that is no trouble.
+
+    Args:
+        kind: "positive" or "negative".
+        without: Part of the anchors.
+        params: The experiment.
+    """
+    if without <= _MANY_ANCHORS or params.triplet_strategy == "contrastive":  # any pair teaches
+        return ""
+    advice = {
+        "positive": "set num_classes_per_batch and num_images_per_class, or raise batch_size",
+        "negative": "take more classes into a batch, with num_classes_per_batch",
+    }[kind]
+    return f"{without:.0%} of the images of a batch have no {kind} in it and teach nothing; {advice}"
+
+
+def _few_triplets(batch: Batch, first: Batch, params: Params) -> str:
+    fraction = batch.scalars.get("fraction_positive_triplets", 1.0)
+    others_teach = params.triplet_strategy == "contrastive" or params.margin == "soft"
+    if batch.scalars["loss"] > 0 and (others_teach or fraction >= _FEW_TRIPLETS):
+        return ""
+    advice = "" if params.triplet_strategy == "batch_hard" else ", or use batch_hard"
+    return (
+        "hardly any triplet has had a loss for long: nearly all keep the margin, and little is learned any more; stop "
+        f"here, or raise the margin{advice}"
+    )
+
+
+def _exploded(batch: Batch, first: Batch, params: Params) -> str:
+    loss = batch.scalars["loss"]
+    # Images that are all alike have about the margin as their loss; a run that goes on may have begun with less.
+    usual = max(first.scalars["loss"], 1.0 if isinstance(params.margin, str) else params.margin)
+    if loss <= _EXPLODED * usual or not usual:
+        return ""
+    advice = "" if params.has_unit_length else " or set normalize_embeddings"
+    return (
+        f"the loss has grown to {loss:.3g}, with margin {params.margin}; lower learning_rate "
+        f"({params.learning_rate:g}){advice}"
+    )
+
+
+def _advice(params: Params) -> str:
+    advice = [f"lower learning_rate ({params.learning_rate:g})"]
+    if params.triplet_strategy == "batch_hard":
+        advice.append("train with batch_all or batch_semi_hard first")
+    if params.num_classes_per_batch is None:
+        advice.append("set num_classes_per_batch and num_images_per_class")
+    if not params.use_batch_norm:
+        advice.append("set use_batch_norm")
+    if not params.has_unit_length:
+        advice.append("set normalize_embeddings")
+    return ", ".join(advice[:-1]) + " or " * (len(advice) > 1) + advice[-1]
+
+
+_CHECKS: Mapping[str, Callable[[Batch, Batch, Params], str]] = {
+    "collapse": _collapse,
+    "line": _line,
+    "no_triplets": _no_triplets,
+    "no_positives": _no_positives,
+    "no_negatives": _no_negatives,
+    "few_triplets": _few_triplets,
+    "learning_rate": _exploded,
+}
