@@ -3,15 +3,37 @@
 import argparse
 
 from model import cli
+from model.errors import UserError
 from model.experiment import open_experiment
 
 
 def main(options: argparse.Namespace) -> None:
-    """Trains to the end, evaluates, and reports."""
+    """Trains to the end, scores, and reports."""
     experiment = open_experiment(options.model_dir, options.data_dir)
-    experiment.train()
-    experiment.report(experiment.evaluate())
+    if options.check:
+        for line in experiment.check():
+            print(line, flush=True)
+        return
+    if options.validate and not experiment.params.has_validation:
+        raise UserError(
+            f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing: without them "
+            "there is nothing to --validate on"
+        )
+    with experiment.session():
+        experiment.train()
+        record = experiment.validate() if options.validate else experiment.evaluate()
+    experiment.report(record, "validation" if options.validate else "test")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument(
+        "--check", action="store_true", help="say what to expect of batches, memory and time; train nothing"
+    )
+    parser.add_argument(
+        "--validate", action="store_true", help="score the validation images at the end and leave the test images alone"
+    )
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, add_options=add_options)

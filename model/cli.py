@@ -17,20 +17,24 @@ def run(
     description: str,
     arguments: Sequence[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    *,
+    of_an_experiment: bool = True,
 ) -> None:
     """Runs a command and ends the process: 0, 2 after an error of the user's, 128 + n after signal n.
 
     Args:
-        main: Takes the options: `model_dir`, `data_dir` and what `add_options` adds.
+        main: Takes the options.
         description: What --help says.
         arguments: The command line, `sys.argv` by default.
         add_options: Adds options of the command's own.
+        of_an_experiment: Whether there are the options `model_dir` and `data_dir`.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument(
-        "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
-    )
-    parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+    if of_an_experiment:
+        parser.add_argument(
+            "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
+        )
+        add_data_option(parser)
     if add_options is not None:
         add_options(parser)
     options = parser.parse_args(arguments)
@@ -50,6 +54,19 @@ def run(
         _end_log()
 
 
+def positive_int(text: str) -> int:
+    """Reads an option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {number}")
+    return number
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_dir."""
+    parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+
+
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, which `Experiment.checkpoint` understands."""
     parser.add_argument(
@@ -58,11 +75,11 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def start_log(model_dir: Path) -> None:
-    """Sends the log to the terminal and, with the time, to `model_dir/train.log`."""
+def start_log(path: Path) -> None:
+    """Sends the log to the terminal and, with the time, to a file."""
     console = _Console()
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
-    file = _File(model_dir / "train.log", encoding="utf-8")
+    file = _File(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)

@@ -2,16 +2,17 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 _log = logging.getLogger(__name__)
 
-# How the name of an event file ends that holds pictures of one step and no curves.
-_OF_PICTURES = ".pictures"
+# How the names of event files end that hold no curves, but what is written anew as a whole.
+_PICTURES, _HPARAMS = ".pictures", ".hparams"
 
 _FRAMING = 16  # bytes of length and checksums that a file adds to each record
 
@@ -30,37 +31,46 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
         A writer to be used with `tf.summary`.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        if not path.name.endswith(_OF_PICTURES):
+        if not path.name.endswith((_PICTURES, _HPARAMS)):
             _forget(path, steps)
     return tf.summary.create_file_writer(str(folder))
 
 
 def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> None:
-    """Writes PNG files as images that TensorBoard shows, in an event file of their own that replaces the last one.
+    """Writes PNG files as images that TensorBoard shows, in place of the last ones.
 
     Args:
         folder: Where the event files are, or will be.
         pictures: PNG files by name.
         step: The global step that they show.
     """
-    old = list(folder.glob(f"events.out.tfevents.*{_OF_PICTURES}"))
-    writer = tf.summary.create_file_writer(str(folder), filename_suffix=_OF_PICTURES)
-    with contextlib.closing(writer), writer.as_default(step=step):
+    with _replace(folder, _PICTURES) as writer, writer.as_default(step=step):
         for name, png in pictures.items():
             tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis])
+
+
+def write_hparams(folder: Path, summaries: Sequence[Summary], text: str) -> None:
+    """Writes what the tabs HParams and Text show of a run, in place of what they showed.
+
+    Args:
+        folder: Where the event files are, or will be.
+        summaries: Of the plugin.
+        text: Markdown.
+    """
+    with _replace(folder, _HPARAMS) as writer, writer.as_default(step=0):
+        for summary in summaries:
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+        tf.summary.text("params", text)
+
+
+@contextlib.contextmanager
+def _replace(folder: Path, ending: str) -> Iterator[tf.summary.SummaryWriter]:
+    """Opens an event file whose name has this ending; the ones that had it before are deleted afterwards."""
+    old = list(folder.glob(f"events.out.tfevents.*{ending}"))
+    with contextlib.closing(tf.summary.create_file_writer(str(folder), filename_suffix=ending)) as writer:
+        yield writer
     for path in old:
         path.unlink()
-
-
-def read_scalar(folder: Path, name: str) -> dict[int, float]:
-    """Returns the values of a scalar by global step, in the order in which they were written."""
-    return {
-        event.step: float(tf.make_ndarray(value.tensor))
-        for path in sorted(folder.glob("events.out.tfevents.*"))
-        for event in _readable_events(path)
-        for value in event.summary.value
-        if value.tag == name
-    }
 
 
 def _forget(path: Path, steps: range) -> None:

@@ -1,15 +1,18 @@
 """An experiment folder, opened: from `params.json` to an estimator and its data, and on to what was measured."""
 
+import contextlib
 import dataclasses
 import logging
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model import cli, datasets, hardware
+from model.curves import read_scalar
 from model.datasets import Dataset
 from model.errors import UserError
 from model.params import Params
@@ -19,7 +22,7 @@ from model.scoreboard import tabulate
 
 if TYPE_CHECKING:
     from model.estimator import Estimator
-    from model.input_fn import TrainInput
+    from model.input_fn import EvalInput, TrainInput
     from model.learner import RunState
 
 _log = logging.getLogger(__name__)
@@ -68,6 +71,14 @@ class Experiment:
             _log.warning("The best checkpoint, of step %d, is not there any more; taking the newest.", best_step)
         return newest
 
+    def check(self) -> Iterator[str]:
+        """Yields lines on what training will meet: batches that cannot teach, memory, time."""
+        from model import preflight
+        from model.estimator import one_line_errors
+
+        with one_line_errors(self.model_dir):
+            yield from preflight.check(self.train_input, self.params, self.estimator.config.precision)
+
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
         from model.estimator import EvalSpec, TrainSpec, train_and_evaluate
@@ -97,15 +108,34 @@ class Experiment:
             choice: As for `checkpoint`.
             baselines: Whether to score raw pixels, their principal components and the untrained network as well.
         """
-        from model import checkpoints
         from model.baselines import score_baselines
         from model.estimator import one_line_errors
         from model.input_fn import eval_input_fn
+
+        data = eval_input_fn(self.data, self.params)
+        record = self._score(data, choice, "eval")
+        record.write(self.model_dir / "metrics.json")
+        if baselines:  # which may need more memory than there is
+            with one_line_errors(self.model_dir):
+                scored = score_baselines(data, self.train_input.images, self.params)
+            record = dataclasses.replace(record, baselines=scored)
+            record.write(self.model_dir / "metrics.json")
+        return record
+
+    def validate(self) -> Record:
+        """Scores the checkpoint that the validation images chose on these images and writes `validation.json`."""
+        from model.input_fn import validation_input_fn
+
+        record = self._score(validation_input_fn(self.data, self.params), None, "validation")
+        record.write(self.model_dir / "validation.json")
+        return record
+
+    def _score(self, data: "EvalInput", choice: str | None, name: str) -> Record:
+        from model import checkpoints
         from model.learner import RunState
 
         path = self.checkpoint(choice)
-        data = eval_input_fn(self.data, self.params)
-        scores = self.estimator.evaluate(lambda: data, path)
+        scores = self.estimator.evaluate(lambda: data, path, name)
         tensors = checkpoints.load(path)
         state = RunState.from_checkpoint(path, tensors)
         validation: dict[str, str | float] = {}
@@ -115,7 +145,7 @@ class Experiment:
                 "best_value": state.best_value,
                 "best_step": state.best_step,
             }
-        record = Record(
+        return Record(
             path.name,
             checkpoints.digest(tensors),
             scores,
@@ -123,20 +153,20 @@ class Experiment:
             params=self.params.differences(),
             provenance=self._provenance(state),
         )
-        record.write(self.model_dir)
-        if baselines:  # which may need more memory than there is
-            with one_line_errors(self.model_dir):
-                scored = score_baselines(data, self.train_input.images, self.params)
-            record = dataclasses.replace(record, baselines=scored)
-            record.write(self.model_dir)
-        return record
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """The block in which an experiment is trained and scored, which TensorBoard's HParams tab tells of."""
+        from model import hparams
+        from model.estimator import one_line_errors
+
+        with one_line_errors(self.model_dir), hparams.session(self.model_dir, self.params):
+            yield
 
     def _provenance(self, state: "RunState") -> Provenance:
         """Returns what the scores of a checkpoint in this state come from."""
-        from model import events
-
         seconds, trained = 0.0, 0
-        for step, steps_per_second in events.read_scalar(self.model_dir, "global_step/sec").items():
+        for step, steps_per_second in read_scalar(self.model_dir, "global_step/sec").items():
             if step <= state.global_step:
                 seconds += (step - trained) / steps_per_second
                 trained = step
@@ -150,12 +180,18 @@ class Experiment:
             images_per_second=round(trained * self.train_input.images_per_step / seconds, 1) if trained else None,
         )
 
-    def report(self, record: Record) -> None:
-        """Prints the first of the scores, and says what to do next."""
+    def report(self, record: Record, images: str = "test") -> None:
+        """Prints the first of the scores, and says what to do next.
+
+        Args:
+            record: As `evaluate` or `validate` return it.
+            images: "test" or "validation", which were scored.
+        """
         chosen = f", the best by {record.validation['metric']} of the validation images" if record.is_best else ""
-        print(f"\n{self.data.name}, test images, step {record.metrics['global_step']:,.0f}{chosen}")
+        print(f"\n{self.data.name}, {images} images, step {record.metrics['global_step']:,.0f}{chosen}")
         print(tabulate(record.metrics, record.baselines))
-        print(f"\nAll metrics: {self.model_dir / 'metrics.json'}")
+        file = "metrics.json" if images == "test" else "validation.json"
+        print(f"\nAll metrics: {self.model_dir / file}")
         print(f"Pictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
         print(f"Curves:   {tensorboard_command(self.model_dir.parent)}")
 
@@ -184,7 +220,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         train_input = train_input_fn(data, params)
     except UserError as error:
         raise UserError(f"{model_dir / 'params.json'}: {error}") from None
-    cli.start_log(model_dir)
+    cli.start_log(model_dir / "train.log")
     _log.info(device)
     precision = hardware.choose_precision(params.precision)
     if precision != params.precision:

@@ -185,7 +185,7 @@ def read_calibration(model_dir: Path) -> Calibration:
         UserError: It is not there, or there were too few pairs.
     """
     path = model_dir / "metrics.json"
-    record = Record.read(model_dir)
+    record = Record.read(model_dir / "metrics.json")
     if record is None or not record.metrics.keys() >= set(_RATES):
         raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir)}")
     rates = {name: record.metrics[name] for name in _RATES}

@@ -23,6 +23,9 @@ HEADLINES: Mapping[str, str] = {
     "eer": "error rate of same-or-different where both kinds of error are equally frequent; low is good",
 }
 
+# Metrics of which less is better.
+LOW_IS_GOOD = frozenset({"loss", "eer", "false_accept_rate", "false_reject_rate"})
+
 
 def score(
     embeddings: np.ndarray,

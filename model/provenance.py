@@ -32,6 +32,14 @@ class Provenance:
     train_seconds: float | None = None
     images_per_second: float | None = None
 
+    def __post_init__(self) -> None:
+        if not all(
+            isinstance(text, str) for text in (self.trained_by, self.evaluated_by, self.hardware, self.data_sha256)
+        ):
+            raise TypeError(f"Expected text in all fields that name something. Received: {self}")
+        if not all(isinstance(cost, float | int | None) for cost in (self.train_seconds, self.images_per_second)):
+            raise TypeError(f"Expected numbers or None in all fields that count something. Received: {self}")
+
 
 @functools.cache
 def code_version() -> str:

@@ -1,4 +1,4 @@
-"""`metrics.json`: what was measured, and of which weights."""
+"""`metrics.json` and `validation.json`: what was measured of the test or validation images, and of which weights."""
 
 import dataclasses
 import json
@@ -41,8 +41,8 @@ class Record:
         """Whether the validation images chose what was scored."""
         return self.validation.get("best_step") == self.metrics["global_step"]
 
-    def write(self, model_dir: Path) -> None:
-        """Writes `metrics.json` as a whole, in JSON proper: null stands for NaN."""
+    def write(self, path: Path) -> None:
+        """Writes a file as a whole, in JSON proper: null stands for NaN."""
         content = {
             "checkpoint": {"name": self.checkpoint, "digest": self.digest},
             "validation": self.validation,
@@ -52,14 +52,14 @@ class Record:
             "provenance": self.provenance and dataclasses.asdict(self.provenance),
         }
         content = {name: value for name, value in content.items() if value}
-        write_whole(model_dir / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
-    def read(cls, model_dir: Path) -> "Record | None":
-        """Reads `metrics.json`; None where there is none that this program wrote."""
+    def read(cls, path: Path) -> "Record | None":
+        """Reads a file; None where there is none that this program wrote."""
         try:
-            content = json.loads((model_dir / "metrics.json").read_text(encoding="utf-8"))
-            provenance = content.get("provenance")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            provenance = content.get("provenance") and Provenance(**content["provenance"])
             return cls(
                 str(content["checkpoint"]["name"]),
                 str(content["checkpoint"]["digest"]),
@@ -67,7 +67,7 @@ class Record:
                 dict(content.get("validation", {})),
                 {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
                 dict(content.get("params", {})),
-                provenance and Provenance(**provenance),
+                provenance or None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -78,4 +78,5 @@ def _finite(scores: Scores) -> dict[str, float | None]:
 
 
 def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if score is None else float(score) for name, score in scores.items()}
+    numbers = {name: math.nan if score is None else float(score) for name, score in scores.items()}
+    return {name: number if math.isfinite(number) else math.nan for name, number in numbers.items()}

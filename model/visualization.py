@@ -147,7 +147,7 @@ def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, n
 
 def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
-    record = Record.read(model_dir)
+    record = Record.read(model_dir / "metrics.json")
     scores = {}
     if record is not None and record.metrics.get("global_step") == view.step:
         headlines = ((name, value) for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES)

@@ -122,7 +122,7 @@ def validated(tmp_path_factory):
     values = itertools.chain([0.1, 0.9], itertools.repeat(0.5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
-        cli.run(train.main, "", ["--model_dir", str(model_dir)])
+        run_here(train, "--model_dir", model_dir)
     return model_dir
 
 
@@ -190,6 +190,26 @@ def check_baselines(validated):
     assert scores["untrained"]["knn_accuracy"] == pytest.approx(expected, abs=1.5 / 359)
 
 
+def test_validate_leaves_the_test_images_alone(tmp_path, capsys, monkeypatch):
+    model_dir = write_params(tmp_path, validation_size=0.2, num_channels=8, num_epochs=8)
+    monkeypatch.setattr("model.input_fn.eval_input_fn", None)
+    run_here(train, "--model_dir", model_dir, "--validate")
+    written = json.loads((model_dir / "validation.json").read_text())["metrics"]
+    assert not (model_dir / "metrics.json").exists()
+    assert written["num_images"] == divide(digits(), Params.from_json(model_dir / "params.json")).validation.labels.size
+    assert 0.8 < written["knn_accuracy"] <= 1 and written["knn_accuracy_low95"] < written["knn_accuracy"]
+    printed = capsys.readouterr().out
+    assert f"validation images, step {written['global_step']:.0f}" in printed and "validation.json" in printed
+
+
+def test_validate_needs_validation_images_before_it_trains(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run_here(train, "--model_dir", write_params(tmp_path), "--validate")
+    assert raised.value.code == 2 and not (tmp_path / "checkpoints").exists()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "params.json: 'validation_size' or 'validation_classes' is missing" in line
+
+
 def test_there_is_no_best_checkpoint_without_validation(trained, capsys):
     with pytest.raises(SystemExit) as raised:
         run_here(evaluate, "--model_dir", trained[0], "--checkpoint", "best")
@@ -219,7 +239,7 @@ def test_train_again_says_that_training_is_complete(trained, capsys, caplog):
     model_dir, result = trained
     before = final_tensors(model_dir)
     with caplog.at_level(logging.INFO):
-        cli.run(train.main, "", ["--model_dir", str(model_dir)])
+        run_here(train, "--model_dir", model_dir)
     assert "Training is complete" in caplog.text
     assert capsys.readouterr().out == result.stdout
     assert final_tensors(model_dir) == before
@@ -315,7 +335,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
 def test_a_log_on_a_full_disk_does_not_stop_the_run(tmp_path, capsys):
     model_dir = write_params(tmp_path, num_epochs=1)
     (model_dir / "train.log").symlink_to("/dev/full")
-    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    run_here(train, "--model_dir", model_dir)
     output = capsys.readouterr()
     assert "recall_at_1" in output.out and "Traceback" not in output.err
 
@@ -335,7 +355,7 @@ def test_a_metric_that_there_is_not_is_null(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(image).save(path)
     model_dir = write_params(tmp_path / "mine", dataset="three_classes", batch_size=6)
-    cli.run(train.main, "", ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data")])
+    run_here(train, "--model_dir", model_dir, "--data_dir", tmp_path / "data")
     written = json.loads((model_dir / "metrics.json").read_text(), parse_constant=pytest.fail)["metrics"]
     assert written["recall_at_1"] is None and 0 <= written["knn_accuracy"] <= 1
 
@@ -372,7 +392,7 @@ def test_a_file_of_the_ancestor_trains_unchanged(tmp_path, strategy):
     model_dir.mkdir()
     (model_dir / "params.json").write_text(json.dumps(keys))
     write_class_folders(tmp_path / "data")
-    cli.run(train.main, "", ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data")])
+    run_here(train, "--model_dir", model_dir, "--data_dir", tmp_path / "data")
     assert json.loads((model_dir / "metrics.json").read_text())["metrics"]["recall_at_1"] > 0.8
 
 
@@ -404,7 +424,7 @@ def test_auto_precision_follows_the_cpu(monkeypatch, flags):
 
 def test_reduced_precision_learns_the_digits(tmp_path):
     model_dir = write_params(tmp_path, precision="mixed_bfloat16", num_epochs=8)
-    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    run_here(train, "--model_dir", model_dir)
     assert json.loads((model_dir / "metrics.json").read_text())["metrics"]["recall_at_1"] > 0.9
 
 

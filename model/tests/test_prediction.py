@@ -294,7 +294,9 @@ def test_what_is_kept_is_written_whole(model_dir, drawings, capsys, monkeypatch)
 
 def calibrate(model_dir, **changes):
     path, tensors = checkpoints.load_newest(model_dir)
-    Record(path.name, checkpoints.digest(tensors), {"global_step": 270, **RATES, **changes}).write(model_dir)
+    Record(path.name, checkpoints.digest(tensors), {"global_step": 270, **RATES, **changes}).write(
+        model_dir / "metrics.json"
+    )
 
 
 def test_a_pair(model_dir, drawings, answer, capsys):
@@ -352,9 +354,9 @@ def test_test_images_that_calibrate_nothing(model_dir, drawings, capsys):
 def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
     """Of another step, or of another network that has come as far."""
     pair = ["--model_dir", model_dir, "--pair", drawings / "white-0.png", drawings / "white-1.png"]
-    Record("step-00000180", "0", {"global_step": 180, **RATES}).write(model_dir)
+    Record("step-00000180", "0", {"global_step": 180, **RATES}).write(model_dir / "metrics.json")
     assert "tells of step-00000180, not of" in refused(capsys, *pair)
-    Record("step-00000270", "0", {"global_step": 270, **RATES}).write(model_dir)
+    Record("step-00000270", "0", {"global_step": 270, **RATES}).write(model_dir / "metrics.json")
     line = refused(capsys, *pair)
     assert "tells of another step-00000270, not of" in line and "run: python evaluate.py --model_dir" in line
 

@@ -1,19 +1,13 @@
 """`visualize_embeddings.py` on real digits: files that agree with the data, in TensorBoard and in a real browser."""
 
 import base64
-import contextlib
 import csv
 import errno
 import io
 import json
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +19,9 @@ import visualize_embeddings
 from model import checkpoints, cli, events, files, projector
 from model.protocol import HEADLINES
 from model.report import make_report
+from model.tests import servers
 from model.tests.experiments import digits, estimator, write_params
+from model.tests.servers import wait_for
 from model.tests.views import view
 
 
@@ -37,7 +33,7 @@ def visualize(*arguments):
 def trained(tmp_path_factory):
     """An experiment after three epochs, seen at its end: some of its test images are answered wrongly."""
     model_dir = write_params(tmp_path_factory.mktemp("experiments") / "small", num_epochs=3)
-    cli.run(train.main, "", ["--model_dir", str(model_dir)])
+    cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
     visualize("--model_dir", model_dir)
     return model_dir
 
@@ -266,21 +262,8 @@ def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatc
 @pytest.fixture(scope="module")
 def tensorboard(trained):
     """The address of a TensorBoard over the experiments."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", trained.parent, "--port", str(port)]
-    process = subprocess.Popen([*command, "--load_fast", "false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://localhost:{port}"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if "small/eval" in json.loads(urllib.request.urlopen(f"{address}/data/runs").read()):
-                break
-        time.sleep(0.3)
-    yield address
-    process.terminate()
-    process.wait()
+    with servers.tensorboard(trained.parent, "small/eval") as address:
+        yield address
 
 
 def fetch(address):
@@ -301,38 +284,6 @@ def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
     assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
     images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
     assert set(images) == {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
-
-
-@pytest.fixture(scope="module")
-def page():
-    """A page of a real browser; what goes wrong in it is collected in `page.errors`."""
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("needs chromium, as Debian packages it")
-    from playwright.sync_api import sync_playwright
-
-    arguments = [
-        "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-        "--ignore-gpu-blocklist", "--disable-background-networking", "--no-first-run", "--disable-dev-shm-usage",
-    ]  # fmt: skip
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.errors = []
-        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        yield page
-        browser.close()
-
-
-def wait_for(page, what):
-    for _ in range(400):
-        found = what()
-        if found:
-            return found
-        page.wait_for_timeout(300)
-    raise AssertionError("did not happen")
 
 
 def test_the_projector_shows_the_points_and_runs_tsne(page, tensorboard, tmp_path):
