@@ -4,25 +4,29 @@
     python -m benchmarks.recipes table
 
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
-(and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and writes
-`benchmarks/results/recipes/<experiment>-<seed>.json`: what `metrics.json` holds, and the minutes. A run that has such a
-file is not made again. `table` writes what the files say between the two marks of `experiments/README.md`; a test
-compares the two.
+(and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and keeps
+its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`. A run that has such a file is
+not made again. `table` writes what `compare_experiments.py` prints of them, and more, between the two marks of
+`experiments/README.md`; a test compares the two.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
+COMPARE = [
+    "compare_experiments.py", RESULTS.relative_to(ROOT).as_posix(), "--format", "markdown", "--metrics",
+    "knn_accuracy", "recall_at_1", "map_at_r", "eer",
+]  # fmt: skip
 README = ROOT / "experiments" / "README.md"
 BEGIN, END = "<!-- made by: python -m benchmarks.recipes table -->\n", "<!-- end -->\n"
 
@@ -43,21 +47,19 @@ def main() -> None:
             parser.error(f"experiments/{name}: no such experiment")
     if options.command == "table":
         before, _, after = _split_at_marks(README.read_text(encoding="utf-8"))
-        README.write_text(before + tables(read_runs()) + after, encoding="utf-8")
+        README.write_text(before + tables() + after, encoding="utf-8")
         return
     for seed in options.seeds:
         for name in options.experiments:
-            path = RESULTS / f"{name}-{seed}.json"
+            path = RESULTS / name / f"seed={seed}" / "metrics.json"
             if not path.exists():
-                result = _run(name, seed)
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(result, indent=1) + "\n")
-                metrics = result["metrics"]
-                print(f"{path.stem:<30}{metrics['knn_accuracy']:.4f}  {result['minutes']:.1f} minutes", flush=True)
+                _run(name, seed, path)
+                accuracy = json.loads(path.read_text())["metrics"]["knn_accuracy"]
+                print(f"{name}, seed {seed}: 1-NN accuracy {accuracy:.4f}", flush=True)
 
 
-def _run(name: str, seed: int) -> Run:
-    """Trains and scores an experiment with a seed, and returns what there is to know of it."""
+def _run(name: str, seed: int, path: Path) -> None:
+    """Trains and scores an experiment with a seed, and keeps its scores in a file."""
     params = json.loads((ROOT / "experiments" / name / "params.json").read_text())
     params.pop("$schema", None)
     params["seed"] = seed
@@ -67,13 +69,11 @@ def _run(name: str, seed: int) -> Run:
         model_dir = Path(folder, name)
         model_dir.mkdir()
         (model_dir / "params.json").write_text(json.dumps(params))
-        started = time.perf_counter()
         _call("train.py", model_dir)
-        minutes = (time.perf_counter() - started) / 60
         if "holdout_classes" in params:
             _call("evaluate.py", model_dir, "--baselines")
-        scores = json.loads((model_dir / "metrics.json").read_text())
-    return {"experiment": name, "minutes": round(minutes, 2), **scores, "params": params}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model_dir / "metrics.json", path)
 
 
 def _call(script: str, model_dir: Path, *arguments: str) -> None:
@@ -83,26 +83,22 @@ def _call(script: str, model_dir: Path, *arguments: str) -> None:
 def read_runs() -> dict[str, list[Run]]:
     """Returns all runs that were made, by experiment, those of an experiment by seed."""
     runs: dict[str, list[Run]] = {}
-    for path in sorted(RESULTS.glob("*.json")):
-        run = json.loads(path.read_text())
-        runs.setdefault(run["experiment"], []).append(run)
+    for path in sorted(RESULTS.glob("*/*/metrics.json")):
+        runs.setdefault(path.parts[-3], []).append(json.loads(path.read_text()))
     for of_one in runs.values():
         of_one.sort(key=lambda run: run["params"]["seed"])
     return runs
 
 
-def tables(runs: dict[str, list[Run]]) -> str:
-    """Returns the tables as Markdown."""
-    lines = [
-        "| experiment | seeds | 1-NN accuracy | recall@1 | MAP@R | EER | minutes |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, of_one in runs.items():
-        scores = [run["metrics"] for run in of_one]
-        columns = [_mean(scores, metric) for metric in ("knn_accuracy", "recall_at_1", "map_at_r", "eer")]
-        minutes = statistics.median(run["minutes"] for run in of_one)
-        lines.append(f"| `{name}` | {len(of_one)} | {' | '.join(columns)} | {minutes:.1f} |")
-    lines += ["", "1-NN accuracy of each run:", "", "| experiment | seed: 1-NN accuracy |", "|---|---|"]
+def tables() -> str:
+    """Returns the tables as Markdown: what `compare_experiments.py` prints, and what it does not."""
+    compared = subprocess.run([sys.executable, *COMPARE], cwd=ROOT, check=True, capture_output=True, text=True)
+    return f"`python {' '.join(COMPARE)}`:\n\n{compared.stdout}\n{more_tables(read_runs())}"
+
+
+def more_tables(runs: dict[str, list[Run]]) -> str:
+    """Returns the accuracy of each run, and what was reached on classes held out, as Markdown."""
+    lines = ["1-NN accuracy of each run:", "", "| experiment | seed: 1-NN accuracy |", "|---|---|"]
     for name, of_one in runs.items():
         each = ", ".join(f"{run['params']['seed']}: {run['metrics']['knn_accuracy']:.4f}" for run in of_one)
         lines.append(f"| `{name}` | {each} |")

@@ -1,0 +1,54 @@
+"""Rows as text: for a terminal, as Markdown, as CSV, as JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+_MOST_WIDTH = 60  # that the column whose cells may be broken is given in any case
+
+Row = Mapping[str, str | float | None]
+
+
+def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
+    """Returns rows of text as a table.
+
+    Args:
+        rows: All with the same columns; the cells of the first may be broken into lines.
+        width: Characters of a line; there are more of them if the other columns do not fit.
+    """
+    from rich import box, console, table
+
+    first, *short = rows[0]
+    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in short]
+    drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    least_of_first = min(_MOST_WIDTH, max(len(row[first]) for row in rows))
+    drawn.add_column(first, min_width=least_of_first, overflow="fold")
+    for column in short:
+        drawn.add_column(column, no_wrap=True)
+    for row in rows:
+        drawn.add_row(*row.values())
+    least = sum(widths) + least_of_first + 3 * len(rows[0])
+    text = io.StringIO()
+    console.Console(file=text, width=max(width, least), highlight=False, markup=False).print(drawn)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Returns rows of text as a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Returns rows as comma-separated values, empty where nothing is known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """Returns rows as a JSON array of objects, null where nothing is known."""
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
