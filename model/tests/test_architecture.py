@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[2]
 
 # From the top to the bottom: a module imports only from lines below its own.
 LAYERS = [
-    {"train", "evaluate", "visualize_embeddings", "predict"},
+    {"train", "evaluate", "visualize_embeddings", "predict", "compare_experiments", "search_hyperparams"},
     {"model.visualization", "model.gallery"},
     {"model.experiment"},
     {"model.estimator"},
-    {"model.mining", "model.baselines"},
+    {"model.mining", "model.baselines", "model.preflight", "model.hparams", "model.search"},
     {"model.progress", "model.evaluation"},
-    {"model.steps"},
-    {"model.learner", "model.input_fn", "model.model_fn"},
+    {"model.steps", "model.trials"},
+    {"model.learner", "model.input_fn", "model.model_fn", "model.doctor", "model.search_space", "model.comparison"},
     {"model.partition", "model.scoreboard"},
     {"model.animation", "model.report"},
     {"model.plots", "model.projector", "model.projection"},
@@ -28,21 +28,18 @@ LAYERS = [
     {"model.idx", "model.image_folder"},
     {"model.params", "model.record", "model.triplet_loss"},
     {"model.metrics"},
+    {"model.json_file", "model.files"},
     {
-        "model.errors",
-        "model.files",
-        "model.hardware",
-        "model.neighbors",
-        "model.provenance",
-        "model.sampling",
-        "model.signals",
+        "model.child", "model.curves", "model.errors", "model.hardware", "model.neighbors", "model.provenance",
+        "model.sampling", "model.signals", "model.table",
     },
-]
+]  # fmt: skip
 WITHOUT_TENSORFLOW = {
     f"model.{name}"
     for name in (
         "params", "metrics", "neighbors", "sampling", "errors", "files", "signals", "cli", "experiment", "prediction",
-        "foreign",
+        "foreign", "provenance", "comparison", "table", "doctor", "search", "search_space", "trials", "json_file",
+        "curves",
     )
 }  # fmt: skip
 
@@ -89,7 +86,10 @@ def test_no_tensorflow_where_none_is_needed(module):
 
 def test_the_project_imports_heavy_packages_only_where_they_are_used():
     """--help and a bad params.json answer before TensorFlow is there."""
-    code = "import sys, train, evaluate; print({'tensorflow', 'keras', 'sklearn', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys, train, evaluate, search_hyperparams, compare_experiments; "
+        "print({'tensorflow', 'keras', 'sklearn', 'PIL', 'optuna', 'rich', 'scipy'} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 
