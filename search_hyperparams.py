@@ -1,6 +1,7 @@
 """Tries the parameters that search.json in --parent_dir varies, and compares them by the validation images."""
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 
@@ -15,10 +16,10 @@ def main(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(search.describe())
         return
+    search.check_data()
     cli.start_log(options.parent_dir / "search.log")
     search.run(options.jobs)
-    finished = search.finished_runs()
-    runs = [run for run in comparison.find_runs(options.parent_dir, "validation.json") if run.folder in finished]
+    runs = [comparison.read_run(folder / "validation.json") for folder in sorted(search.finished_runs())]
     pools = comparison.pool(runs, options.parent_dir)
     metrics = [search.metric, *(name for name in HEADLINES if name != search.metric)]
     rows = comparison.sort(comparison.tabulate(pools, metrics), search.metric, search.metric)
@@ -28,12 +29,15 @@ def main(options: argparse.Namespace) -> None:
     print(table.to_terminal(described, shutil.get_terminal_size().columns))
     print("\n".join(notes))
     best = next(pool for pool in pools if pool.name == rows[0]["experiment"])
-    low, high = comparison.interval(best, search.metric)
-    for state, what in ((State.FAILED, "broke down"), (State.PRUNED, "ended early")):
+    for state, what in (
+        (State.FAILED, "broke down"), (State.PRUNED, "ended early"), (State.BEGUN, "stopped before the end"),
+    ):  # fmt: skip
         names = [folder.name for folder, states in search.states().items() if state in states]
         if names:
             print(f"{len(names)} {what}: {'; '.join(names)}.")
-    print(f"Best: {best.name}, {search.metric} {rows[0][search.metric]:.4f}, 95 % interval {low:.4f} to {high:.4f}.")
+    low, high = comparison.interval(best, search.metric)
+    interval = "too few seeds for an interval" if math.isnan(low) else f"95 % interval {low:.4f} to {high:.4f}"
+    print(f"Best: {best.name}, {search.metric} {rows[0][search.metric]:.4f}, {interval}.")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

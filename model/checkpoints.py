@@ -6,12 +6,14 @@ and renamed, so a folder of that name is a whole checkpoint, whatever moment the
 is the one with the highest step; there is no state file that could be wrong.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +129,9 @@ def load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        reader = tf.train.load_checkpoint(str(path / _PREFIX))
-        tensors = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+        with _without_wildcards(path) as plain:
+            reader = tf.train.load_checkpoint(str(plain / _PREFIX))
+            tensors = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
     except (PermissionError, MemoryError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
         raise UserError(f"{path}: the checkpoint cannot be read: {one_line(error)}") from None
     except (tf.errors.OpError, OSError, IndexError, ValueError, RuntimeError, SystemError) as error:
@@ -136,6 +139,18 @@ def load(path: Path) -> dict[str, np.ndarray]:
             f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
         ) from None
     return tensors
+
+
+@contextlib.contextmanager
+def _without_wildcards(path: Path) -> Iterator[Path]:
+    """Returns a block in which a folder has a name that TensorFlow does not take for a pattern."""
+    if not set("*?[\\") & set(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as beside:
+        link = Path(beside, "checkpoint")
+        link.symlink_to(path.resolve(), target_is_directory=True)
+        yield link
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:

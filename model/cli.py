@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ def run(
     if add_options is not None:
         add_options(parser)
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
     try:
         main(options)
     except UserError as error:

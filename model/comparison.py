@@ -1,7 +1,7 @@
 """Experiments side by side: what differs between them, what they reach over their seeds, and whether one is better.
 
 A run is a `metrics.json`. Runs with the same parameters on the same data, whatever their `seed` and `split_seed`, are
-one experiment.
+one experiment. A seed that was run twice makes two experiments of them.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import math
 import os
 import re
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,19 @@ _SEEDS = ("seed", "split_seed")
 # Columns that compare the metric.
 _OF_METRIC = ("difference", "low95", "high95")
 
-# Two pairs tell nothing: the 95 % interval of their mean is 18 of their standard deviations wide.
-_MIN_PAIRS = 3
+# Two values tell nothing: the 95 % interval of their mean is 18 of their standard deviations wide.
+_MIN_SEEDS = 3
 
 # A comparison is fair if these are the same.
 _SHOULD_BE_EQUAL = {"code": "version of the code", "data": "data", "hardware": "hardware"}
 
 # The column of a table for people that says what an experiment is.
 DIFFERENCES = "differs from the defaults in"
+
+# What columns are called where people read them.
+_HEADINGS = {
+    "train_seconds": "minutes", "images_per_second": "images/s", "low95": "95 % interval", "differs": DIFFERENCES,
+}  # fmt: skip
 
 Row = dict[str, Any]  # text, numbers, None
 
@@ -70,6 +76,11 @@ class Run:
         """SHA-256 of the data, "" where it is not known."""
         return self.record.provenance.data_sha256 if self.record.provenance else ""
 
+    @property
+    def code(self) -> str:
+        """The commit that trained, "" where it is not known."""
+        return self.record.provenance.trained_by if self.record.provenance else ""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -96,9 +107,10 @@ class Difference:
     Attributes:
         num_pairs: How many seeds these are.
         mean: The mean difference; NaN without pairs.
-        low95: The lower end of its 95 % interval by Student's t; NaN with fewer than two pairs.
+        low95: The lower end of its 95 % interval by Student's t; NaN with fewer than two pairs, and where all differ
+            by the same, of which a spread cannot be estimated.
         high95: The upper end.
-        p: Of the two-sided paired t-test; NaN with fewer than two pairs.
+        p: Of the two-sided paired t-test; NaN where there is no interval.
     """
 
     num_pairs: int
@@ -123,25 +135,33 @@ def find_runs(folder: Path, file: str = "metrics.json") -> list[Run]:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    runs = []
-    for path in sorted(folder.rglob(file)):
-        record = Record.read(path)
-        if record is None:
-            raise UserError(f"{path}: not the scores of an experiment; delete this file, or evaluate again")
-        if not record.params:  # by an older version
-            params = Params.from_json(path.with_name("params.json")).differences()
-            record = dataclasses.replace(record, params=params)
-        runs.append(Run(path.parent, record))
+    runs = [read_run(path) for path in sorted(folder.rglob(file))]
     if not runs:
         raise UserError(f"{folder}: there is no {file} in it or below it; train an experiment first")
     return runs
 
 
+def read_run(path: Path) -> Run:
+    """Reads a file with scores.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    record = Record.read(path)
+    if record is None:
+        raise UserError(f"{path}: not the scores of an experiment; delete this file, or evaluate again")
+    if not record.params:  # by an older version
+        params = Params.from_json(path.with_name("params.json")).differences()
+        record = dataclasses.replace(record, params=params)
+    return Run(path.parent, record)
+
+
 def pool(runs: Sequence[Run], folder: Path) -> list[Pool]:
     """Returns the experiments that runs belong to, by the first run of each.
 
-    Of several runs with the same seeds, which tell no more than one of them, the first counts. Where it is not known
-    what data a run had, it had those of the others with its parameters, unless these differ.
+    A copy of a run, of the same weights with the same seeds, tells no more than the run. Where seeds were run twice
+    there are two experiments, if possible one for each version of the code. Where it is not known what data a run had,
+    it had those of the others with its parameters, unless these differ.
 
     Args:
         runs: As `find_runs` returns them.
@@ -154,13 +174,21 @@ def pool(runs: Sequence[Run], folder: Path) -> list[Pool]:
     for run in runs:
         data = run.data or "".join(known[run.what] if len(known[run.what]) == 1 else ())
         groups.setdefault((run.what, data), []).append(run)
-    pools = []
-    for group in groups.values():
-        by_seeds: dict[str, Run] = {}
-        for run in group:
-            by_seeds.setdefault(run.seeds, run)
-        pools.append(Pool(_name(group, runs, folder), list(by_seeds.values())))
-    return pools
+    return [Pool(_name(part, runs, folder), part) for group in groups.values() for part in _with_each_seed_once(group)]
+
+
+def _with_each_seed_once(runs: Sequence[Run]) -> list[list[Run]]:
+    """Divides runs, without copies, into lists in which no two have the same seeds."""
+    no_copies = {(run.seeds, run.record.digest): run for run in reversed(runs)}
+    different = [run for run in runs if run is no_copies[run.seeds, run.record.digest]]
+    if len({run.seeds for run in different}) == len(different):
+        return [different]
+    parts: dict[tuple[str, int], list[Run]] = {}
+    count: Counter[tuple[str, str]] = Counter()
+    for run in different:
+        parts.setdefault((run.code, count[run.code, run.seeds]), []).append(run)
+        count[run.code, run.seeds] += 1
+    return list(parts.values())
 
 
 def compare(this: Pool, other: Pool, metric: str) -> Difference:
@@ -179,14 +207,14 @@ def compare(this: Pool, other: Pool, metric: str) -> Difference:
 def interval(pool: Pool, metric: str) -> tuple[float, float]:
     """Returns the 95 % interval of a metric's mean: over seeds by Student's t, of one run over its images.
 
-    NaN where the metric of a single run has none.
+    NaN where there are two seeds, where all have the same value, or where the metric of a single run has no interval.
     """
     values = pool.values(metric)
-    if len(values) > 1:
+    if len(values) >= _MIN_SEEDS:
         _, low, high, _ = _student(list(values.values()))
         return low, high
     for run in pool.runs:
-        if run.seeds in values:
+        if len(values) == 1 and run.seeds in values:
             scores = run.record.metrics
             return scores.get(f"{metric}_low95", math.nan), scores.get(f"{metric}_high95", math.nan)
     return math.nan, math.nan
@@ -224,6 +252,7 @@ def sort(rows: Sequence[Row], column: str, metric: str, reverse: bool = False) -
     Raises:
         UserError: There is no such column.
     """
+    column = next((name for name, heading in _HEADINGS.items() if heading == column), column)
     if column not in rows[0]:
         raise UserError(f"no column '{column}' to sort by; there are {', '.join(rows[0])}")
     known = [row for row in rows if row[column] is not None]
@@ -267,11 +296,11 @@ def describe(
                 cells[metric] += f" ± {row[f'{metric}_std']:.4f}"
         if "verdict" in row:
             cells["difference"] = _number(row["difference"], "+.4f")
-            cells["95 % interval"] = "" if row["low95"] is None else f"{row['low95']:+.4f} to {row['high95']:+.4f}"
+            cells[_HEADINGS["low95"]] = "" if row["low95"] is None else f"{row['low95']:+.4f} to {row['high95']:+.4f}"
             cells["p"] = _number(row["p"], ".2g")
             cells["verdict"] = row["verdict"]
-        cells["minutes"] = _number(row["train_seconds"], ".1f", 1 / 60)
-        cells["images/s"] = _number(row["images_per_second"], ",.0f")
+        cells[_HEADINGS["train_seconds"]] = _number(row["train_seconds"], ".1f", 1 / 60)
+        cells[_HEADINGS["images_per_second"]] = _number(row["images_per_second"], ",.0f")
         described.append(cells | {DIFFERENCES: _list(differences[row["experiment"]])})
     for name, what in _SHOULD_BE_EQUAL.items():
         found: dict[str, list[str]] = {}
@@ -288,12 +317,15 @@ def _number(value: Any, form: str, scale: float = 1) -> str:
 
 
 def _student(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """Returns the mean of at least two values, the ends of its 95 % interval, and p of a mean of 0."""
+    """Returns the mean of at least two values, the ends of its 95 % interval, and p of a mean of 0.
+
+    NaN instead of the last three if the values are equal, up to rounding.
+    """
     from scipy import stats
 
     mean, error = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
-    if not error:
-        return mean, mean, mean, float(mean == 0)
+    if error < 1e-12:
+        return mean, math.nan, math.nan, math.nan
     student = stats.t(len(values) - 1)
     half = float(student.ppf(0.975)) * error
     return mean, mean - half, mean + half, float(2 * student.sf(abs(mean) / error))
@@ -315,21 +347,21 @@ def _row(pool: Pool, metrics: Sequence[str], against: Pool | None) -> Row:
     row["code"] = _all_of([code for provenance in made for code in _codes(provenance)])
     row["data"] = _all_of([run.data[:7] or "?" for run in pool.runs])
     if against is not None:
-        row |= _judge(compare(pool, against, metrics[0]), metrics[0], pool is against)
+        row |= _judge(pool, against, metrics[0])
     return row
 
 
-def _judge(difference: Difference, metric: str, is_itself: bool) -> Row:
-    if is_itself:
-        return {
-            "difference": None,
-            "low95": None,
-            "high95": None,
-            "p": None,
-            "verdict": "what the others are compared with",
-        }
-    if difference.num_pairs < _MIN_PAIRS:
+def _judge(pool: Pool, against: Pool, metric: str) -> Row:
+    nothing = dict.fromkeys(("difference", "low95", "high95", "p"))
+    if pool is against:
+        return nothing | {"verdict": "what the others are compared with"}
+    if len({run.data for run in (*pool.runs, *against.runs)} - {""}) > 1:
+        return nothing | {"verdict": "other data: not comparable"}
+    difference = compare(pool, against, metric)
+    if difference.num_pairs < _MIN_SEEDS:
         verdict = f"too few to tell: {difference.num_pairs} seed{'s' * (difference.num_pairs != 1)} in common"
+    elif math.isnan(difference.p):
+        verdict = f"no spread to judge by: the same difference with all {difference.num_pairs} seeds"
     elif difference.low95 <= 0 <= difference.high95:
         verdict = f"not told apart by {difference.num_pairs} seeds"
     else:

@@ -130,9 +130,14 @@ class Doctor:
         self._in_a_row: dict[str, int] = {}
         self._named: set[str] = set()
 
+    def begin(self, batch: Batch) -> None:
+        """Takes the first batch, of a network that nothing has spoilt yet: what later ones are measured by."""
+        if _is_finite(batch):
+            self._first = batch
+
     def examine(self, batch: Batch) -> list[Finding]:
         """Returns the troubles that have to be named now; none of a batch that `Breakdowns` tells of."""
-        if not (math.isfinite(batch.scalars["loss"]) and np.isfinite(batch.embeddings).all()):
+        if not _is_finite(batch):
             self._in_a_row.clear()
             return []
         self._first = self._first or batch
@@ -145,6 +150,10 @@ class Doctor:
                 self._named.add(name)
                 found.append(Finding(name, message))
         return found
+
+
+def _is_finite(batch: Batch) -> bool:
+    return math.isfinite(batch.scalars["loss"]) and bool(np.isfinite(batch.embeddings).all())
 
 
 def _collapse(batch: Batch, first: Batch, params: Params) -> str:

@@ -289,6 +289,7 @@ class Estimator:
                 learner.state = learner.state.after_step(step)
                 breakdowns.note(step, result.broken)
                 if step == to_come.start:
+                    doctor.begin(_batch(step, result, {}))
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 last = step == max_steps or stop.signal_number is not None
                 evaluation_due = eval_spec and (step == max_steps or step % eval_spec.every_steps < 1)
@@ -296,7 +297,6 @@ class Estimator:
                 report_due = step == max_steps or step % config.save_summary_steps == 0
 
                 if checkpoint_due or report_due:
-                    scalars = _scalars(result)
                     known = breakdowns.total
                     if finding := breakdowns.collect():
                         if self.params.on_nan == "stop" or breakdowns.are_final:
@@ -304,10 +304,9 @@ class Estimator:
                             raise self._stopped(finding)
                         if not known:
                             progress.warn(step, finding)
-                    if self.params.on_nan == "skip":
-                        scalars["broken_steps"] = breakdowns.total
                 if report_due:
-                    batch = Batch(step, scalars, result.embeddings.numpy(), result.labels.numpy())
+                    more = {"broken_steps": breakdowns.total} if self.params.on_nan == "skip" else {}
+                    batch = _batch(step, result, more)
                     progress.report(batch, result.images)
                     for finding in doctor.examine(batch):
                         if finding.name == "collapse" and self.params.on_collapse == "stop":
@@ -435,9 +434,11 @@ def one_line_errors(model_dir: Path) -> Iterator[None]:
         raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
 
 
-def _scalars(result: steps.TrainStepResult) -> dict[str, float]:
-    scalars = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
-    return {**scalars, "learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
+def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float]) -> Batch:
+    """Returns what a step tells of its batch, and these scalars; waits for the device."""
+    metrics = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
+    rates = {"learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
+    return Batch(step, {**metrics, **rates, **scalars}, result.embeddings.numpy(), result.labels.numpy())
 
 
 def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:

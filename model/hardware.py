@@ -30,6 +30,21 @@ def start_tensorflow() -> str:
     return f"Running on {describe()}." if gpus else f"No GPU found: running on {describe()}."
 
 
+@contextlib.contextmanager
+def without_gpus() -> Iterator[None]:
+    """The block in which TensorFlow, should something start it, finds no GPU and is quiet: others need the memory."""
+    names = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+
+
 def describe() -> str:
     """Returns what the computation runs on: the GPUs, or else the processor and the cores that this process has."""
     import tensorflow as tf

@@ -53,7 +53,7 @@ def session(model_dir: Path, params: Params) -> Iterator[None]:
     try:
         yield
         status = api_pb2.STATUS_SUCCESS
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         status = None
         raise
     finally:

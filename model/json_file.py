@@ -40,6 +40,10 @@ def read(path: str | os.PathLike[str], model: type[Content], if_missing: str, kn
         raise UserError(f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:  # a duplicate key, a number too long or a nest too deep
         raise UserError(f"{path}: {error}") from None
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: half of a character, {error.object[error.start]!a}, is no text") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object {{...}}, received {_show(content)}")
     content.pop("$schema", None)

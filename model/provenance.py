@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import math
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class Provenance:
             isinstance(text, str) for text in (self.trained_by, self.evaluated_by, self.hardware, self.data_sha256)
         ):
             raise TypeError(f"Expected text in all fields that name something. Received: {self}")
-        if not all(isinstance(cost, float | int | None) for cost in (self.train_seconds, self.images_per_second)):
-            raise TypeError(f"Expected numbers or None in all fields that count something. Received: {self}")
+        for cost in (self.train_seconds, self.images_per_second):
+            if cost is not None and (isinstance(cost, bool) or not 0 <= cost < math.inf):
+                raise ValueError(f"Expected numbers from 0 up, or None, of what training took. Received: {self}")
 
 
 @functools.cache

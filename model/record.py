@@ -69,7 +69,7 @@ class Record:
                 dict(content.get("params", {})),
                 provenance or None,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from model import json_file
+from model import datasets, hardware, json_file, partition
 from model.curves import read_scalar
 from model.errors import Interrupted, UserError
 from model.files import lock, lock_experiment, write_whole
@@ -36,6 +37,9 @@ _log = logging.getLogger(__name__)
 _ROOT = Path(__file__).parents[1]
 _TRAIN = _ROOT / "train.py"
 _SECONDS_BETWEEN_LOOKS = 0.5
+
+# How a process ends that somebody asked to stop.
+_STOPPED = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (128 + number, -number)}
 
 
 class State(Enum):
@@ -92,6 +96,21 @@ class Search:
                     "experiment; keep one"
                 )
 
+    def check_data(self) -> None:
+        """Loads the data: what has to be downloaded is, before trials compete for it, and a mistake is told once.
+
+        Raises:
+            UserError: There are no such data, or `params.json` does not fit them.
+        """
+        if "image_size" in self.space.varied:
+            return
+        with hardware.without_gpus():
+            data = datasets.load(self.params.dataset, self._data_dir, self.params.image_size)
+        try:
+            partition.divide(data, self.params)
+        except UserError as error:
+            raise UserError(f"{self.parent / 'params.json'}: {error}") from None
+
     def _open(self) -> contextlib.AbstractContextManager[Grid | Drawn]:
         """Opens the source of the trials."""
         if self.space.is_grid:
@@ -122,7 +141,12 @@ class Search:
         return {trial.folder: [state_of(run) for run in self.runs(trial)] for trial in self._trials()}
 
     def describe(self) -> str:
-        """Returns a line for each trial: what became of its runs."""
+        """Returns a line for each trial: what became of its runs.
+
+        Raises:
+            UserError: The parameters are not those that trials were begun with.
+        """
+        self._check_begun(self._trials())
         states = self.states()
         lines = [
             f"{folder.name}: {', '.join(state.name.lower() for state in of_runs)}" for folder, of_runs in states.items()
@@ -159,6 +183,7 @@ class Search:
         """
         if_held = f"{self.parent}: another process searches here; wait for it or stop it"
         with lock(self.parent / ".search.lock", if_held), self._open() as source, stop_requests() as stop:
+            self._check_begun(source.trials())
             workers = [_Worker(lambda: self._work(source)) for _ in range(num_jobs)]
             for worker in workers:
                 worker.start()
@@ -221,10 +246,24 @@ class Search:
     def _settle(self, folder: Path, params: Params) -> None:
         """Writes the parameters of a run, or finds that they are there."""
         path = folder / "params.json"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(params.differences(), indent=2) + "\n")
-        elif Params.from_json(path) != params:
+        self._check_run(folder, params)
+        if path.exists():
+            if Params.from_json(path) == params:
+                return
+            (folder / "failed").unlink(missing_ok=True)  # with other parameters, before it learned anything
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(params.differences(), indent=2) + "\n")
+
+    def _check_begun(self, trials: list[Trial]) -> None:
+        """Finds that all trials that have something to lose have the parameters that they were begun with."""
+        for trial in trials:
+            for folder, params in self.runs(trial).items():
+                self._check_run(folder, params)
+
+    def _check_run(self, folder: Path, params: Params) -> None:
+        path = folder / "params.json"
+        has_begun = state_of(folder) in (State.FINISHED, State.PRUNED) or (folder / "checkpoints").exists()
+        if has_begun and path.exists() and Params.from_json(path) != params:
             raise UserError(
                 f"{path}: not what {self.parent / 'params.json'} and search.json say now; set them back, or search in "
                 "a new folder"
@@ -239,7 +278,7 @@ class Search:
             trial: Whose run may be ended early; None lets it come to its end.
 
         Returns:
-            What became of it; BEGUN if the search was asked to stop.
+            What became of it; BEGUN if it or the search was asked to stop.
         """
         self._wait_for_others(folder)
         if self._stopping.is_set():
@@ -270,6 +309,9 @@ class Search:
                     process.terminate()
                     process.wait()
         if process.returncode != 0 and not is_pruned and self._stopping.is_set():
+            return State.BEGUN
+        if process.returncode in _STOPPED and not is_pruned:
+            _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
             return State.BEGUN
         if process.returncode != 0:
             said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"

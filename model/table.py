@@ -22,7 +22,7 @@ def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
     first, *short = rows[0]
     widths = [max(len(column), *(len(row[column]) for row in rows)) for column in short]
     drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    least_of_first = min(_MOST_WIDTH, max(len(row[first]) for row in rows))
+    least_of_first = min(_MOST_WIDTH, max(len(first), *(len(row[first]) for row in rows)))
     drawn.add_column(first, min_width=least_of_first, overflow="fold")
     for column in short:
         drawn.add_column(column, no_wrap=True)

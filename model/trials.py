@@ -209,19 +209,28 @@ class Drawn:
             return drawn.should_prune()
 
     def tell(self, trial: Trial, value: float | None, is_pruned: bool = False) -> None:
-        """Takes what became of a trial; what was told of it first is what later draws learn from.
+        """Takes what became of a trial. Told again, it counts only if it had broken down before.
 
         Args:
             trial: Which one.
             value: What it came to; None if it broke down or was ended early.
             is_pruned: Whether it was ended early.
         """
-        from optuna.trial import TrialState
+        from optuna.trial import TrialState, create_trial
 
         failed = TrialState.PRUNED if is_pruned else TrialState.FAIL
         with self._errors_in_one_line():
-            if not self._study.trials[trial.number].state.is_finished():  # by an earlier search
+            trials = self._study.trials
+            drawn = trials[trial.number]
+            is_known = any(other.user_attrs.get("again") == trial.number for other in trials)
+            if not drawn.state.is_finished():
                 self._study.tell(trial.number, value, state=failed if value is None else TrialState.COMPLETE)
+            elif drawn.state == TrialState.FAIL and value is not None and not is_known:  # it was tried again
+                again = create_trial(
+                    value=value, params=drawn.params, distributions=drawn.distributions,
+                    user_attrs={"again": trial.number},
+                )  # fmt: skip
+                self._study.add_trial(again)
 
     def close(self) -> None:
         """Closes the database."""

@@ -42,6 +42,16 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert_equal(newest[1])
 
 
+def test_a_folder_whose_name_is_a_pattern(tmp_path):
+    folder = tmp_path / r"a[b]*?\c"
+    folder.mkdir()
+    path = checkpoints.save(folder, 7, TENSORS, keep=5)
+    assert_equal(checkpoints.load(path))
+    (path / "tensors.index").unlink()
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load(path)
+
+
 def test_tensorflows_own_tools_can_read_it(tmp_path):
     path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
     listed = dict(tf.train.list_variables(str(path / "tensors")))

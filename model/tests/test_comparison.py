@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def write_run(folder, accuracy, commit="a" * 40, data="d" * 64, seconds=60.0, pr
     folder.mkdir(parents=True)
     made = Provenance(commit, commit, {"python": "3"}, "some cores", data, seconds, 1000.0) if provenance else None
     metrics = {"knn_accuracy": accuracy, "eer": 1 - accuracy, "knn_accuracy_low95": 0.1, "knn_accuracy_high95": 0.9}
-    Record("step-00000001", "0", metrics, params={"seed": 230, **params}, provenance=made).write(
+    digest = f"{accuracy} {params}"  # of what was learned
+    Record("step-00000001", digest, metrics, params={"seed": 230, **params}, provenance=made).write(
         folder / "metrics.json"
     )
 
@@ -63,6 +65,27 @@ def test_a_run_that_was_copied_does_not_count_twice(tmp_path):
     write_run(tmp_path / "other", 0.7, seed=2)
     (pool,) = pools_in(tmp_path)
     assert sorted(pool.values("knn_accuracy").values()) == [0.5, 0.7]
+
+
+def test_a_seed_that_was_run_again_is_not_dropped(tmp_path):
+    """It is no second measurement, so that it cannot be pooled, but the one of newer code must not be lost."""
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "old" / f"seed={seed}", 0.9 + seed / 100, seed=seed)
+        write_run(tmp_path / "retrained" / f"seed={seed}", 0.94 + seed**2 / 100, seed=seed, commit="b" * 40)
+    write_run(tmp_path / "old" / "copy", 0.91, seed=1)
+    old, retrained = pools = pools_in(tmp_path)
+    assert retrained.name == "retrained" and [len(pool.runs) for pool in pools] == [3, 3]
+    assert old.name == "old/copy, old/seed=2, old/seed=3"  # the copy comes first by name
+    assert sorted(retrained.values("knn_accuracy").values()) == pytest.approx([0.95, 0.98, 1.03])
+    rows = comparison.tabulate(pools, ["knn_accuracy"], against=old)
+    assert [row["code"] for row in rows] == ["aaaaaaa", "bbbbbbb"] and rows[1]["difference"] is not None
+
+
+def test_a_seed_that_was_run_again_by_the_same_code(tmp_path):
+    for accuracy in (0.5, 0.6):
+        write_run(tmp_path / f"{accuracy}", accuracy, seed=1)
+    write_run(tmp_path / "other", 0.7, seed=2)
+    assert [sorted(pool.values("knn_accuracy").values()) for pool in pools_in(tmp_path)] == [[0.5, 0.7], [0.6]]
 
 
 def test_other_data_are_another_experiment(tmp_path):
@@ -118,6 +141,7 @@ def test_the_interval_is_that_of_the_run_with_the_value(tmp_path):
         {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": "60"}},
         {"provenance": []},
         {"params": [1]},
+        {"params": {"\ud800": 1}},
     ],
 )
 def test_scores_that_somebody_edited_are_no_traceback(tmp_path, changes):
@@ -127,6 +151,37 @@ def test_scores_that_somebody_edited_are_no_traceback(tmp_path, changes):
     for form in ("json", "terminal"):
         result = run(tmp_path, "--metrics", "knn_accuracy", "--format", form)
         assert "Traceback" not in result.stderr and result.returncode in (0, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"knn_accuracy": "high"}},
+        {"metrics": {"knn_accuracy": 10**400}},
+        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": math.nan}},
+        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "images_per_second": -1.0}},
+        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": True}},
+    ],
+)
+def test_scores_that_cannot_be_are_refused(tmp_path, changes):
+    write_run(tmp_path / "s", 0.5)
+    path = tmp_path / "s" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    result = run(tmp_path, "--metrics", "knn_accuracy")
+    assert result.returncode == 2 and result.stderr.startswith(f"{path}: not the scores of an experiment;")
+
+
+def test_a_nest_too_deep_is_no_traceback(tmp_path):
+    (tmp_path / "metrics.json").write_text("[" * 100_000)
+    assert Record.read(tmp_path / "metrics.json") is None
+
+
+def test_a_name_that_a_terminal_cannot_show(tmp_path):
+    write_run(tmp_path / os.fsdecode(b"od\xffd"), 0.5)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, ROOT / "compare_experiments.py", tmp_path, "--metrics", "knn_accuracy"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert result.returncode == 0 and r"od\udcffd" in result.stdout and "0.5000" in result.stdout
 
 
 def test_the_folder_itself_is_a_run(tmp_path):
@@ -183,14 +238,29 @@ def verdict(tmp_path, ours, theirs, metric="knn_accuracy"):
         ([0.9, 0.91, 0.92], [0.5, 0.51, 0.53], "eer", "better"),  # less is better, and there is less
         ([0.5, 0.51, 0.53], [0.9, 0.91, 0.92], "eer", "worse"),
         ([0.5, 0.9, 0.7], [0.6, 0.7, 0.7], "knn_accuracy", "not told apart by 3 seeds"),
-        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "knn_accuracy", "not told apart by 3 seeds"),
-        ([0.9, 0.9, 0.9], [0.5, 0.5, 0.5], "knn_accuracy", "better"),
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], "eer", "no spread to judge by: the same difference with all 3 seeds"),
+        (
+            [0.993, 0.994, 0.992],
+            [0.99, 0.991, 0.989],
+            "knn_accuracy",
+            "no spread to judge by: the same difference with all 3 seeds",
+        ),
         ([0.9, 0.91], [0.5, 0.51], "knn_accuracy", "too few to tell: 2 seeds in common"),
         ([0.9], [0.5], "knn_accuracy", "too few to tell: 1 seed in common"),
     ],
 )
 def test_the_verdict(tmp_path, ours, theirs, metric, expected):
     assert verdict(tmp_path, ours, theirs, metric)["verdict"] == expected
+
+
+def test_other_data_are_not_compared(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "ours" / str(seed), 0.5 + seed**2 / 100, seed=seed, margin=1)
+        write_run(tmp_path / "theirs" / str(seed), 0.6, seed=seed, margin=2, data="e" * 64)
+    this, other = pools_in(tmp_path)
+    row, _ = comparison.tabulate([this, other], ["knn_accuracy"], against=other)
+    assert row["verdict"] == "other data: not comparable"
+    assert row["difference"] is row["low95"] is row["high95"] is row["p"] is None
 
 
 def test_without_a_seed_in_common_there_is_no_difference(tmp_path):
@@ -206,6 +276,17 @@ def test_the_interval_of_one_run_is_that_over_its_images(tmp_path):
     (pool,) = pools_in(tmp_path)
     assert comparison.interval(pool, "knn_accuracy") == (0.1, 0.9)
     assert all(math.isnan(end) for end in comparison.interval(pool, "eer"))
+
+
+def test_the_interval_over_seeds_needs_three(tmp_path):
+    for seed, accuracy in [(1, 0.95), (2, 0.96)]:
+        write_run(tmp_path / str(seed), accuracy, seed=seed)
+    (two,) = pools_in(tmp_path)
+    assert all(map(math.isnan, comparison.interval(two, "knn_accuracy")))
+    write_run(tmp_path / "3", 0.94, seed=3)
+    (three,) = pools_in(tmp_path)
+    half = 4.302653 * 0.01 / 3**0.5  # a table's 97.5 % quantile of Student's t with 2 degrees of freedom
+    assert comparison.interval(three, "knn_accuracy") == pytest.approx((0.95 - half, 0.95 + half))
 
 
 def test_sorting_puts_the_best_first():
@@ -226,6 +307,15 @@ def test_sorting_puts_the_best_first():
         UserError, match="no column 'b' to sort by; there are a, eer, unseen/eer_low95, a_std, difference, name"
     ):
         order("b")
+
+
+def test_what_a_column_is_called_on_the_screen_sorts_as_well():
+    rows = [{"experiment": name, "train_seconds": seconds} for name, seconds in [("slow", 9.0), ("fast", 3.0)]]
+    assert [row["experiment"] for row in comparison.sort(rows, "minutes", "eer")] == ["fast", "slow"]
+
+
+def test_a_short_name_does_not_break_its_heading():
+    assert table.to_terminal([{"experiment": "a", "seeds": "3"}], 80).split()[0] == "experiment"
 
 
 def test_what_is_not_comparable_is_marked(tmp_path):

@@ -139,6 +139,13 @@ def test_a_loss_that_explodes():
     assert names(Params(), batch(loss=0.7), *[batch(loss=5.1)] * 30) == []  # or ten times what it was
 
 
+def test_a_loss_that_has_exploded_before_the_first_report():
+    doctor = Doctor(Params())
+    doctor.begin(batch(loss=0.5))
+    found = [finding.name for loss in (3e4, 9e3, 4e3, 2e3) for finding in doctor.examine(batch(loss=loss))]
+    assert found == ["learning_rate"]
+
+
 def test_a_first_batch_without_a_loss_says_nothing_of_those_that_follow():
     assert names(Params(), batch(loss=0.0), *[batch(loss=0.3)] * 30) == []
 

@@ -408,6 +408,13 @@ def test_weights_that_overflow_end_the_run_even_if_steps_may_be_skipped(tmp_path
     assert run.latest_checkpoint() is None
 
 
+def test_a_learning_rate_that_is_far_too_large(tmp_path, caplog):
+    run = estimator(tmp_path, learning_rate=5.0, save_summary_steps=10)
+    run.train(train_input(run), STEPS)
+    named = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert any("the loss has grown to" in message and "lower learning_rate (5)" in message for message in named)
+
+
 @pytest.mark.parametrize("on_collapse", ["warn", "stop"])
 def test_collapse_warns_or_ends_the_run(tmp_path, on_collapse, caplog):
     run = estimator(tmp_path, on_collapse=on_collapse, save_summary_steps=5)

@@ -69,10 +69,11 @@ def test_a_second_process_leaves_the_session_of_the_first_alone(tmp_path):
     assert list(model_dir.glob("*.hparams")) != [before]
 
 
-def test_a_run_that_was_asked_to_stop_has_not_failed(tmp_path):
-    with pytest.raises(Interrupted), hparams.session(tmp_path, Params()):
+@pytest.mark.parametrize("stopped", [Interrupted("Stopped", 2), KeyboardInterrupt()])
+def test_a_run_that_was_asked_to_stop_has_not_failed(tmp_path, stopped):
+    with pytest.raises(type(stopped)), hparams.session(tmp_path, Params()):
         (before,) = tmp_path.glob("*.hparams")
-        raise Interrupted("Stopped", 2)
+        raise stopped
     assert list(tmp_path.glob("*.hparams")) == [before]
 
 

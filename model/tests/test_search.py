@@ -65,7 +65,8 @@ def fake(tmp_path, monkeypatch):
 
 def write(folder, vary, params=None, **more):
     folder.mkdir(exist_ok=True)
-    (folder / "params.json").write_text(json.dumps({"validation_size": 0.2, **(params or {})}))
+    digits = {"dataset": "digits", "image_size": None, "validation_size": 0.2}
+    (folder / "params.json").write_text(json.dumps({**digits, **(params or {})}))
     (folder / "search.json").write_text(json.dumps({"vary": vary, **more}))
     return folder
 
@@ -90,8 +91,8 @@ def test_a_grid_tries_every_combination_once(tmp_path, fake):
     assert starts(parent) == dict(sorted(expected.items()))
     params = json.loads((parent / "learning_rate=0.2,margin=soft" / "params.json").read_text())
     assert params == {
-        "validation_size": 0.2, "triplet_strategy": "batch_hard", "num_epochs": 3, "seed": 230,
-        "learning_rate": 0.2, "margin": "soft",
+        "dataset": "digits", "image_size": None, "validation_size": 0.2, "triplet_strategy": "batch_hard",
+        "num_epochs": 3, "seed": 230, "learning_rate": 0.2, "margin": "soft",
     }  # fmt: skip
     assert (parent / "learning_rate=0.2,margin=soft" / "output.log").read_text() == "learning 0.2\n"
     Search(parent, 1, None).run(2)
@@ -323,6 +324,7 @@ def test_dry_run_lists_and_does_nothing(tmp_path, fake):
         ({}, {"vary": {"margin": {"low": 0, "high": 1, "log": True}}, "num_trials": 3}, r"must be above 0"),
         ({}, {"vary": {"marign": [1]}}, r"search.json: marign=1: unknown key 'marign'; did you mean 'margin'\?"),
         ({}, {"vary": {"margin": [1, "soft"]}}, r"search.json: margin=soft: 'margin' \"soft\" needs triplet_strategy"),
+        ({}, {"vary": {"distance": ["a\ud800"]}, "num_trials": 2}, r"search.json: half of a character, '.ud800'"),
         ({}, {"vary": {"margin": [1, 1]}}, r"search.json: 'margin=1' and 'margin=1,trial=1' are the same experiment"),
     ],
 )  # fmt: skip
@@ -340,11 +342,54 @@ def test_mistakes_are_one_line(tmp_path, params, search, message):
 def test_other_parameters_in_a_folder_with_trials(tmp_path, fake):
     parent = write(tmp_path / "s", {"learning_rate": [0.5, 0.1]})
     Search(parent, 1, None).run(1)
-    for rates in ([0.5], [0.1]):  # one that failed, one that is finished
+    (parent / "learning_rate=0.5" / "checkpoints").mkdir()
+    for rates in ([0.5], [0.1], [0.3, 0.1]):  # failed on its way; finished; with another to be begun first
         write(parent, {"learning_rate": rates}, {"num_channels": 4})
-        with pytest.raises(UserError, match=rf"learning_rate={rates[0]}/params.json: not what .* say now"):
-            Search(parent, 1, None).run(1)
-    assert set(starts(parent).values()) == {1}
+        for act in (Search(parent, 1, None).describe, lambda: Search(parent, 1, None).run(1)):
+            with pytest.raises(UserError, match=rf"learning_rate={rates[-1]}/params.json: not what .* say now"):
+                act()
+    assert set(starts(parent).values()) == {1} and len(starts(parent)) == 2
+
+
+def test_a_mistake_that_failed_every_trial_can_be_mended(tmp_path, fake):
+    """As long as nothing was learned there is nothing to lose."""
+    parent = write(tmp_path / "s", {"margin": [1, 2]}, {"learning_rate": 0.5})
+    Search(parent, 1, None).run(1)
+    assert len(list(parent.glob("*/failed"))) == 2
+    write(parent, {"margin": [1, 2]}, {"learning_rate": 0.1})
+    Search(parent, 1, None).run(1)
+    assert not list(parent.glob("*/failed")) and starts(parent) == {"margin=1": 2, "margin=2": 2}
+    assert all(json.loads(path.read_text())["learning_rate"] == 0.1 for path in parent.glob("*/params.json"))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"dataset": "digitz"}, r"data set 'digitz': unknown; did you mean 'digits'\?"),
+        ({"validation_size": 5000}, r"params.json: 'validation_size' must be .* received 5000"),
+    ],
+)
+def test_data_that_cannot_be_are_told_once_before_any_trial(tmp_path, params, message):
+    parent = write(tmp_path / "s", {"margin": [1, 2]}, params)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match=message):
+        Search(parent, 1, tmp_path / "data").check_data()
+    _, said = run_search(parent, "--data_dir", str(tmp_path / "data")).communicate(timeout=60)
+    assert len(said.splitlines()) == 1
+    assert sorted(path.name for path in parent.iterdir()) == ["params.json", "search.json"]
+
+
+def test_a_trial_that_somebody_stops_has_not_failed(tmp_path, fake):
+    fake(60)
+    parent = write(tmp_path / "s", {"learning_rate": [0.1]})
+    process = run_search(parent)
+    wait_for(lambda: starts(parent))
+    os.kill(int((parent / "learning_rate=0.1" / "starts").read_text()), signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "learning_rate=0.1: was asked to stop; the next search goes on with it." in said and process.returncode == 2
+    fake(0)
+    Search(parent, 1, None).run(1)
+    assert Search(parent, 1, None).describe() == "learning_rate=0.1: finished"
 
 
 def test_a_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
@@ -356,14 +401,21 @@ def test_a_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
 
 
 def test_a_drawn_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
+    optuna = pytest.importorskip("optuna")
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=2)
     (tmp_path / "fake_train.py").write_text("raise SystemExit(2)")
     Search(parent, 1, None).run(1)
     for path in parent.glob("*/failed"):
         path.unlink()
     (tmp_path / "fake_train.py").write_text(FAKE_WITH_A_CURVE)
-    Search(parent, 1, None).run(1)
+    for _ in range(2):
+        Search(parent, 1, None).run(1)
     assert len(list(parent.glob("*/validation.json"))) == 2 and not list(parent.glob("*/failed"))
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{parent / 'search.db'}")
+    known = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert known == [0.9, 0.9]  # what later draws learn from, once each
+    study._storage._backend.remove_session()
+    study._storage._backend.engine.dispose()
 
 
 def test_numbers_that_look_alike_have_folders_of_their_own(tmp_path, fake):
@@ -391,6 +443,7 @@ def test_the_best_is_one_whose_runs_are_all_finished(tmp_path, fake):
     (parent / "learning_rate=0.1" / "seed=231" / "failed").write_text("")
     (parent / "stray" / "deep").mkdir(parents=True)
     shutil.copy(parent / "learning_rate=0.1" / "validation.json", parent / "stray" / "deep")
+    (parent / "stray" / "validation.json").write_text("garbage")
     printed, _ = run_search(parent, "--seeds", "2").communicate(timeout=60)
     assert "Best: learning_rate=0.2, knn_accuracy 0.8002" in printed
     assert "1 broke down: learning_rate=0.1.\n" in printed and "stray" not in printed
