@@ -7,12 +7,13 @@ from pathlib import Path
 from model import cli, comparison, table
 from model.errors import UserError
 from model.protocol import HEADLINES
+from model.runs import find_runs, pool_runs
 
 
 def main(options: argparse.Namespace) -> None:
     """Prints a table and, where people read it, what there is to know about it."""
-    runs = comparison.find_runs(options.folder, "validation.json" if options.validation else "metrics.json")
-    pools = comparison.pool(runs, options.folder)
+    runs = find_runs(options.folder, "validation.json" if options.validation else "metrics.json")
+    pools = pool_runs(runs, options.folder)
     against = None
     if options.against is not None:
         folder = options.folder / options.against

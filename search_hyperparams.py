@@ -7,6 +7,7 @@ from pathlib import Path
 
 from model import cli, comparison, table
 from model.protocol import HEADLINES
+from model.runs import pool_runs, read_run
 from model.search import Search, State
 
 
@@ -19,8 +20,8 @@ def main(options: argparse.Namespace) -> None:
     search.check_data()
     cli.start_log(options.parent_dir / "search.log")
     search.run(options.jobs)
-    runs = [comparison.read_run(folder / "validation.json") for folder in sorted(search.finished_runs())]
-    pools = comparison.pool(runs, options.parent_dir)
+    runs = [read_run(folder / "validation.json") for folder in sorted(search.finished_runs())]
+    pools = pool_runs(runs, options.parent_dir)
     metrics = [search.metric, *(name for name in HEADLINES if name != search.metric)]
     rows = comparison.sort(comparison.tabulate(pools, metrics), search.metric, search.metric)
     described, notes = comparison.describe(pools, rows, metrics)

@@ -19,6 +19,7 @@ LAYERS = [
     {"model.progress", "model.evaluation"},
     {"model.steps", "model.trials"},
     {"model.learner", "model.input_fn", "model.model_fn", "model.doctor", "model.search_space", "model.comparison"},
+    {"model.runs"},
     {"model.partition", "model.scoreboard"},
     {"model.animation", "model.report"},
     {"model.plots", "model.projector", "model.projection"},
@@ -38,8 +39,8 @@ WITHOUT_TENSORFLOW = {
     f"model.{name}"
     for name in (
         "params", "metrics", "neighbors", "sampling", "errors", "files", "signals", "cli", "experiment", "prediction",
-        "foreign", "provenance", "comparison", "table", "doctor", "search", "search_space", "trials", "json_file",
-        "curves",
+        "foreign", "provenance", "comparison", "runs", "table", "doctor", "search", "search_space", "trials",
+        "json_file", "curves",
     )
 }  # fmt: skip
 

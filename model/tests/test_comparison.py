@@ -18,6 +18,7 @@ from model import comparison, table
 from model.errors import UserError
 from model.provenance import Provenance
 from model.record import Record
+from model.runs import find_runs, pool_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def write_run(folder, accuracy, commit="a" * 40, data="d" * 64, seconds=60.0, pr
 
 
 def pools_in(folder):
-    return comparison.pool(comparison.find_runs(folder), folder)
+    return pool_runs(find_runs(folder), folder)
 
 
 def test_runs_that_differ_in_their_seeds_alone_are_one_experiment(tmp_path):
