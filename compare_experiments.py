@@ -4,10 +4,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from model import cli, comparison, table
-from model.errors import UserError
-from model.protocol import HEADLINES
-from model.runs import find_runs, pool_runs
+from model.common import cli
+from model.common.errors import UserError
+from model.scoring.protocol import HEADLINES
+from model.studies import comparison, table
+from model.studies.runs import find_runs, pool_runs
 
 
 def main(options: argparse.Namespace) -> None:

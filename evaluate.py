@@ -2,7 +2,7 @@
 
 import argparse
 
-from model import cli
+from model.common import cli
 from model.experiment import open_experiment
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model import cli
-from model.errors import UserError
+from model.common import cli
+from model.common.errors import UserError
+from model.common.files import write_whole
 from model.experiment import open_experiment
-from model.files import write_whole
 
 _log = logging.getLogger("model.predict")
 
@@ -20,27 +20,28 @@ def main(options: argparse.Namespace) -> None:
     """Checks the question, converts and embeds the images, and answers."""
     _check(options)
 
-    from model import foreign, prediction  # after the quick checks
+    from model.new_images import answers, convert  # after the quick checks
 
-    files = foreign.find_images(options.pair or options.images)
-    calibration = prediction.read_calibration(options.model_dir) if options.pair else None
+    files = convert.find_images(options.pair or options.images)
+    calibration = answers.read_calibration(options.model_dir) if options.pair else None
     experiment = open_experiment(options.model_dir, options.data_dir)
 
-    from model import checkpoints, gallery  # after TensorFlow has been started
+    from model.new_images import embed  # after TensorFlow has been started
+    from model.training import checkpoints  # after TensorFlow has been started
 
     checkpoint = experiment.checkpoint(options.checkpoint)
     step = checkpoints.step_of(checkpoint)
     if calibration is not None:
         digest = checkpoints.digest(checkpoints.load(checkpoint))
         calibration.check(options.model_dir, checkpoint, digest, options.checkpoint)
-    images = gallery.embed_files(experiment, checkpoint, files)
-    answer: prediction.Comparison | prediction.Predictions
+    images = embed.embed_files(experiment, checkpoint, files)
+    answer: answers.Comparison | answers.Predictions
     if calibration is not None:
-        answer = prediction.compare(images, calibration)
+        answer = answers.compare(images, calibration)
     else:
         train, class_names = experiment.data.train, experiment.data.class_names
-        training_embeddings = gallery.embed_gallery(experiment, checkpoint)
-        answer = prediction.classify(images, training_embeddings, train.labels, class_names, options.neighbors)
+        training_embeddings = embed.embed_gallery(experiment, checkpoint)
+        answer = answers.classify(images, training_embeddings, train.labels, class_names, options.neighbors)
     if options.output:
         content = io.BytesIO()
         np.save(content, images.embeddings)

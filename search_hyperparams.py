@@ -5,10 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
-from model import cli, comparison, table
-from model.protocol import HEADLINES
-from model.runs import pool_runs, read_run
-from model.search import Search, State
+from model.common import cli
+from model.scoring.protocol import HEADLINES
+from model.studies import comparison, table
+from model.studies.runs import pool_runs, read_run
+from model.studies.search import Search, State
 
 
 def main(options: argparse.Namespace) -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from model import cli
-from model.errors import UserError
+from model.common import cli
+from model.common.errors import UserError
 from model.experiment import open_experiment
 
 

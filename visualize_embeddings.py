@@ -3,15 +3,16 @@
 import argparse
 from pathlib import Path
 
-from model import cli
-from model.experiment import open_experiment, tensorboard_command
+from model.common import cli
+from model.common.commands import tensorboard_command
+from model.experiment import open_experiment
 
 
 def main(options: argparse.Namespace) -> None:
     """Draws, writes, and says where."""
     experiment = open_experiment(options.model_dir, options.data_dir)
 
-    from model.visualization import visualize  # after TensorFlow has been started
+    from model.pictures.visualize import visualize  # after TensorFlow has been started
 
     written = visualize(
         experiment,

@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from model import datasets, hardware
+from model.common import devices
+from model.data import datasets
 
 STEPS = 600
 SEEDS = (1, 2, 3, 4, 5)
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=Path("data/mnist"))
     options = parser.parse_args()
-    print(f"{hardware.start_tensorflow()}\n", flush=True)
+    print(f"{devices.start_tensorflow()}\n", flush=True)
 
     data = datasets.load("mnist", options.data_dir)
     data = dataclasses.replace(data, train=_first(data.train, 10_000), test=_first(data.test, 2_000))
@@ -81,10 +82,10 @@ def _first(split: datasets.Split, size: int) -> datasets.Split:
 
 def _run(data: datasets.Dataset, changes: dict[str, Any]) -> tuple[float, float, bool]:
     """Trains; returns 1-NN accuracy and loss of the test images, and whether the run has collapsed."""
-    from model.estimator import Estimator, RunConfig
-    from model.input_fn import eval_input_fn, train_input_fn
-    from model.model_fn import model_fn
+    from model.data.input_fn import eval_input_fn, train_input_fn
     from model.params import Params
+    from model.training.estimator import Estimator, RunConfig
+    from model.training.model_fn import model_fn
 
     params = Params(num_channels=16, save_summary_steps=20, **changes)
     config = RunConfig(params.save_summary_steps, STEPS, 1)

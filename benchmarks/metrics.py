@@ -88,7 +88,7 @@ def _points(count: int, seed: int) -> Embedded:
 
 
 def _ours(queries: Embedded, gallery: Embedded | None, asked: tuple[str, ...]) -> Callable[[], dict[str, float]]:
-    from model import metrics
+    from model.scoring import metrics
 
     def compute() -> dict[str, float]:
         if gallery is not None and asked == ("precision_at_1",):

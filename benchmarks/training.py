@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model import datasets, hardware
+from model.common import devices
+from model.data import datasets
 from model.params import Params
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=256, help="steps in a turn, a multiple of 64")
     parser.add_argument("--blocks", type=int, default=16, help="turns of each loop; every fourth saves a checkpoint")
     options = parser.parse_args()
-    print(hardware.start_tensorflow())
+    print(devices.start_tensorflow())
     data = datasets.load(options.dataset)
     print(f"{options.dataset}, {options.blocks} turns of {options.block} steps, images/s:\n")
     print(f"{'precision':<24}{'train.py':>10}{'bare loop':>12}{'ratio':>8}   quartiles of the turns' ratios")
@@ -37,7 +38,7 @@ def main() -> None:
         ours, bare = _take_turns(data, params, options.block, options.blocks)
         images = options.block * options.blocks * params.batch_size
         quartiles = statistics.quantiles((b / a for a, b in zip(ours, bare, strict=True)), n=4)
-        name = asked if asked == "float32" else f"auto = {hardware.choose_precision(asked)}"
+        name = asked if asked == "float32" else f"auto = {devices.choose_precision(asked)}"
         print(
             f"{name:<24}{images / sum(ours):>10,.0f}{images / sum(bare):>12,.0f}{sum(bare) / sum(ours):>8.3f}   "
             + " ".join(f"{quartile:.3f}" for quartile in quartiles),
@@ -47,12 +48,12 @@ def main() -> None:
 
 def _take_turns(data: datasets.Dataset, params: Params, block: int, blocks: int) -> tuple[list[float], list[float]]:
     """Returns the seconds of each block of the Estimator, and of each block of the bare loop."""
-    from model.estimator import Estimator, RunConfig
-    from model.input_fn import train_input_fn
-    from model.model_fn import model_fn
+    from model.data.input_fn import train_input_fn
+    from model.training.estimator import Estimator, RunConfig
+    from model.training.model_fn import model_fn
 
     train_input = train_input_fn(data, params)
-    precision = hardware.choose_precision(params.precision)
+    precision = devices.choose_precision(params.precision)
     bare_block = _bare_loop(data, params, precision, block)
     bare_block()
     ours: list[float] = []
@@ -80,11 +81,11 @@ def _bare_loop(data: datasets.Dataset, params: Params, precision: str, block: in
     """Returns a function that makes a block of steps and returns its seconds."""
     import tensorflow as tf
 
-    from model.input_fn import train_input_fn
-    from model.learner import Learner
-    from model.model_fn import build_optimizer, model_fn
-    from model.network import build_network
-    from model.steps import compile_train_step
+    from model.data.input_fn import train_input_fn
+    from model.training.learner import Learner
+    from model.training.model_fn import build_optimizer, model_fn
+    from model.training.network import build_network
+    from model.training.steps import compile_train_step
 
     train_input = train_input_fn(data, params)
     network = build_network(params, train_input.images.shape[1:], precision)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model import hardware
+from model.common import devices
 
 _SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _LARGEST = {"naive batch_all": 512, "tiled semi_hard": 512, "pml TripletMarginLoss": 1024}  # 4 GB and 10 s there
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # what a new process is asked for
     options = parser.parse_args()
-    device = hardware.start_tensorflow()
+    device = devices.start_tensorflow()
     if options.memory_of:
         print(_peak_memory(options.memory_of, options.sizes[0]))
         return

@@ -38,8 +38,8 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, when this file is run as a script
 
-from model import hardware
-from model.plots import class_color
+from model.common import devices
+from model.pictures.plots import class_color
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=options.output_dir, prefix="tmp-") as beside:
-            hardware.start_tensorflow()
+            devices.start_tensorflow()
             labels, start = random_points(options.num_classes, options.points_per_class, options.seed)
             descents = {
                 name: descend(loss_fn, labels, start, options.margin, options.steps)

@@ -3,27 +3,26 @@
 import contextlib
 import dataclasses
 import logging
-import shlex
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model import cli, datasets, hardware
-from model.curves import read_scalar
-from model.datasets import Dataset
-from model.errors import UserError
+from model.common import cli, devices
+from model.common.commands import command, tensorboard_command
+from model.common.errors import UserError
+from model.common.versions import Provenance, code_version, library_versions
+from model.data import datasets
+from model.data.datasets import Dataset
 from model.params import Params
-from model.provenance import Provenance, code_version, library_versions
-from model.record import Record
-from model.scoreboard import tabulate
+from model.scoring.record import Record
+from model.scoring.scoreboard import tabulate
+from model.studies.curves import read_scalar
 
 if TYPE_CHECKING:
-    from model.estimator import Estimator
-    from model.input_fn import EvalInput, TrainInput
-    from model.learner import RunState
+    from model.data.input_fn import EvalInput, TrainInput
+    from model.training.estimator import Estimator
+    from model.training.learner import RunState
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Experiment:
         Raises:
             UserError: It is not there.
         """
-        from model import checkpoints
+        from model.training import checkpoints
 
         if choice not in (None, "newest", "best"):
             path = Path(choice)
@@ -73,16 +72,16 @@ class Experiment:
 
     def check(self) -> Iterator[str]:
         """Yields lines on what training will meet: batches that cannot teach, memory, time."""
-        from model import preflight
-        from model.estimator import one_line_errors
+        from model.training import preflight
+        from model.training.estimator import one_line_errors
 
         with one_line_errors(self.model_dir):
             yield from preflight.check(self.train_input, self.params, self.estimator.config.precision)
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
-        from model.estimator import EvalSpec, TrainSpec, train_and_evaluate
-        from model.input_fn import validation_input_fn
+        from model.data.input_fn import validation_input_fn
+        from model.training.estimator import EvalSpec, TrainSpec, train_and_evaluate
 
         params, train_input = self.params, self.train_input
         train_spec = TrainSpec(lambda: train_input, train_input.steps_in(params.num_epochs))
@@ -108,9 +107,9 @@ class Experiment:
             choice: As for `checkpoint`.
             baselines: Whether to score raw pixels, their principal components and the untrained network as well.
         """
-        from model.baselines import score_baselines
-        from model.estimator import one_line_errors
-        from model.input_fn import eval_input_fn
+        from model.data.input_fn import eval_input_fn
+        from model.training.baselines import score_baselines
+        from model.training.estimator import one_line_errors
 
         data = eval_input_fn(self.data, self.params)
         record = self._score(data, choice, "eval")
@@ -124,15 +123,15 @@ class Experiment:
 
     def validate(self) -> Record:
         """Scores the checkpoint that the validation images chose on these images and writes `validation.json`."""
-        from model.input_fn import validation_input_fn
+        from model.data.input_fn import validation_input_fn
 
         record = self._score(validation_input_fn(self.data, self.params), None, "validation")
         record.write(self.model_dir / "validation.json")
         return record
 
     def _score(self, data: "EvalInput", choice: str | None, name: str) -> Record:
-        from model import checkpoints
-        from model.learner import RunState
+        from model.training import checkpoints
+        from model.training.learner import RunState
 
         path = self.checkpoint(choice)
         scores = self.estimator.evaluate(lambda: data, path, name)
@@ -157,10 +156,10 @@ class Experiment:
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """The block in which an experiment is trained and scored, which TensorBoard's HParams tab tells of."""
-        from model import hparams
-        from model.estimator import one_line_errors
+        from model.studies import hparams_tab
+        from model.training.estimator import one_line_errors
 
-        with one_line_errors(self.model_dir), hparams.session(self.model_dir, self.params):
+        with one_line_errors(self.model_dir), hparams_tab.session(self.model_dir, self.params):
             yield
 
     def _provenance(self, state: "RunState") -> Provenance:
@@ -174,7 +173,7 @@ class Experiment:
             trained_by=state.code_version,
             evaluated_by=code_version(),
             versions=library_versions(),
-            hardware=hardware.describe(),
+            hardware=devices.describe(),
             data_sha256=self.data.sha256,
             train_seconds=round(seconds, 1) if trained else None,
             images_per_second=round(trained * self.train_input.images_per_step / seconds, 1) if trained else None,
@@ -192,7 +191,7 @@ class Experiment:
         print(tabulate(record.metrics, record.baselines))
         file = "metrics.json" if images == "test" else "validation.json"
         print(f"\nAll metrics: {self.model_dir / file}")
-        print(f"Pictures: {shlex.join(['python', 'visualize_embeddings.py', '--model_dir', str(self.model_dir)])}")
+        print(f"Pictures: {command('visualize_embeddings.py', self.model_dir)}")
         print(f"Curves:   {tensorboard_command(self.model_dir.parent)}")
 
 
@@ -209,12 +208,12 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         UserError: The parameters or the data cannot be used.
     """
     params = Params.from_json(model_dir / "params.json")
-    device = hardware.start_tensorflow()
+    device = devices.start_tensorflow()
     data = datasets.load(params.dataset, data_dir, params.image_size)
 
-    from model.estimator import Estimator, RunConfig
-    from model.input_fn import train_input_fn
-    from model.model_fn import model_fn
+    from model.data.input_fn import train_input_fn
+    from model.training.estimator import Estimator, RunConfig
+    from model.training.model_fn import model_fn
 
     try:
         train_input = train_input_fn(data, params)
@@ -222,7 +221,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         raise UserError(f"{model_dir / 'params.json'}: {error}") from None
     cli.start_log(model_dir / "train.log")
     _log.info(device)
-    precision = hardware.choose_precision(params.precision)
+    precision = devices.choose_precision(params.precision)
     if precision != params.precision:
         _log.info("Precision: %s.", precision)
     height, width, channels = data.train.images.shape[1:]
@@ -243,9 +242,3 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         precision=precision,
     )
     return Experiment(model_dir, params, data, train_input, Estimator(model_fn, model_dir, params, config))
-
-
-def tensorboard_command(logdir: Path) -> str:
-    """Returns how TensorBoard is called: by its name, or by its path if its environment is not activated."""
-    program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
-    return shlex.join([program, "--logdir", str(logdir)])

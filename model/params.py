@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model import json_file
+from model.common import json_file
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # Of a single class, every neighbour is right.

@@ -1,8 +1,8 @@
 """Starts TensorFlow as the command lines do, with two logical CPUs for the tests of strategies; and a real browser."""
 
-from model import hardware
+from model.common import devices
 
-hardware.start_tensorflow()
+devices.start_tensorflow()
 
 import shutil  # noqa: E402
 

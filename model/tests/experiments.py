@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from model import checkpoints, datasets
-from model.errors import UserError
-from model.estimator import Estimator, RunConfig
-from model.model_fn import model_fn
+from model.common.errors import UserError
+from model.data import datasets
 from model.params import Params
+from model.training import checkpoints
+from model.training.estimator import Estimator, RunConfig
+from model.training.model_fn import model_fn
 
 SMALL = {
     "dataset": "digits", "image_size": None, "num_channels": 4, "embedding_size": 8, "num_epochs": 2,

@@ -1,88 +1,107 @@
-"""Imports point one way, and what a command line needs to answer at once does not wait for TensorFlow."""
+"""Imports between rooms point one way, and what a command line answers at once does not wait for TensorFlow."""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from model.common.commands import ROOT
 
-# From the top to the bottom: a module imports only from lines below its own.
-LAYERS = [
-    {"train", "evaluate", "visualize_embeddings", "predict", "compare_experiments", "search_hyperparams"},
-    {"model.visualization", "model.gallery"},
+# From the top to the bottom: a file imports from its own room, and from rooms on lines below.
+ROOMS = [
+    {"scripts"},
+    {"model.pictures", "model.new_images"},
     {"model.experiment"},
-    {"model.estimator"},
-    {"model.mining", "model.baselines", "model.preflight", "model.hparams", "model.search"},
-    {"model.progress", "model.evaluation"},
-    {"model.steps", "model.trials"},
-    {"model.learner", "model.input_fn", "model.model_fn", "model.doctor", "model.search_space", "model.comparison"},
-    {"model.runs"},
-    {"model.partition", "model.scoreboard"},
-    {"model.animation", "model.report"},
-    {"model.plots", "model.projector", "model.projection"},
-    {"model.view", "model.sprite", "model.protocol", "model.prediction"},
-    {"model.losses", "model.checkpoints", "model.events", "model.cli", "model.network", "model.datasets"},
-    {"model.tfds_source", "model.foreign"},
-    {"model.idx", "model.image_folder"},
-    {"model.params", "model.record", "model.triplet_loss"},
-    {"model.metrics"},
-    {"model.json_file", "model.files"},
-    {
-        "model.child", "model.curves", "model.errors", "model.hardware", "model.neighbors", "model.provenance",
-        "model.sampling", "model.signals", "model.table",
-    },
-]  # fmt: skip
-WITHOUT_TENSORFLOW = {
-    f"model.{name}"
-    for name in (
-        "params", "metrics", "neighbors", "sampling", "errors", "files", "signals", "cli", "experiment", "prediction",
-        "foreign", "provenance", "comparison", "runs", "table", "doctor", "search", "search_space", "trials",
-        "json_file", "curves",
-    )
-}  # fmt: skip
+    {"model.studies"},
+    {"model.training"},
+    {"model.scoring"},
+    {"model.data"},
+    {"model.params", "model.losses"},
+    {"model.triplet_loss"},
+    {"model.common"},
+]
+MOST_ARROWS = 84
+
+# Rooms and modules that have to answer before TensorFlow is there, or where there is none.
+WITHOUT_TENSORFLOW = ("scripts", "model.common", "model.data", "model.scoring", "model.studies", "model.params")
 
 
 def modules():
-    paths = [*ROOT.glob("*.py"), *ROOT.glob("model/*.py")]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths if path.stem != "__init__"}
+    paths = [*ROOT.glob("*.py"), *ROOT.glob("model/*.py"), *ROOT.glob("model/*/*.py")]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    return {
+        name: path for name, path in names.items() if path.stem != "__init__" and not name.startswith("model.tests")
+    }
 
 
-def imported_modules(path):
+MODULES = modules()
+
+
+def imported(path):
     """Every module that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            inside = {f"{node.module}.{name.name}" for name in node.names} & set(modules())
-            found |= inside or {node.module}
+            found |= {f"{node.module}.{name.name}" for name in node.names} & set(MODULES) or {node.module}
     return found
 
 
-def test_every_module_has_its_place():
-    placed = [module for layer in LAYERS for module in layer]
-    assert sorted(placed) == sorted(modules())
+def room_of(module):
+    parts = module.split(".")
+    return "scripts" if parts[0] != "model" else ".".join(parts[:2])
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_down(module):
-    (level,) = (index for index, layer in enumerate(LAYERS) if module in layer)
-    below = set().union(*LAYERS[level + 1 :])
-    ours = {name for name in imported_modules(modules()[module]) if name.split(".")[0] == "model"}
-    assert ours <= below
+def floor_of(module):
+    (floor,) = (floor for floor, rooms in enumerate(ROOMS) if room_of(module) in rooms)
+    return floor
 
 
-@pytest.mark.parametrize("module", ["triplet_loss", "neighbors", "sampling"])
+def arrows():
+    """Each import of a file of another room, `common` aside, which everybody stands on."""
+    return [
+        (module, other)
+        for module, path in MODULES.items()
+        for other in sorted(imported(path) & set(MODULES))
+        if room_of(other) not in (room_of(module), "model.common")
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_between_rooms_point_down(module):
+    others = {name for name in imported(MODULES[module]) & set(MODULES) if room_of(name) != room_of(module)}
+    assert all(floor_of(other) > floor_of(module) for other in others)
+
+
+def test_few_arrows_cross_between_rooms():
+    crossing = arrows()
+    pairs = sorted({(room_of(module), room_of(other)) for module, other in crossing})
+    for room, other in pairs:
+        count = sum((room_of(a), room_of(b)) == (room, other) for a, b in crossing)
+        print(f"{room:<20} -> {other:<20} {count}")
+    print(f"{len(MODULES)} files, {len(crossing)} arrows between rooms")
+    assert len(crossing) <= MOST_ARROWS
+
+
+def test_no_circle_within_a_room():
+    """Each file can be read after those that it imports."""
+    left = {module: imported(path) & set(MODULES) for module, path in MODULES.items()}
+    while left:
+        leaves = {module for module, others in left.items() if not others & set(left)}
+        assert leaves, f"these import each other: {sorted(left)}"
+        left = {module: others for module, others in left.items() if module not in leaves}
+
+
+@pytest.mark.parametrize("room", [p.parent.name for p in sorted((ROOT / "model").glob("*/__init__.py"))])
+def test_every_room_says_what_it_is_for(room):
+    assert ast.get_docstring(ast.parse((ROOT / "model" / room / "__init__.py").read_text())) or room == "tests"
+
+
+@pytest.mark.parametrize("module", ["model.triplet_loss", "model.scoring.neighbors", "model.data.sampling"])
 def test_the_leaves_import_nothing_of_ours(module):
-    assert not any(name.startswith("model") for name in imported_modules(modules()[f"model.{module}"]))
-
-
-@pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
-def test_no_tensorflow_where_none_is_needed(module):
-    assert not {"tensorflow", "keras"} & {name.split(".")[0] for name in imported_modules(modules()[module])}
+    assert not any(name.startswith("model") for name in imported(MODULES[module]))
 
 
 def test_the_project_imports_heavy_packages_only_where_they_are_used():
@@ -95,6 +114,6 @@ def test_the_project_imports_heavy_packages_only_where_they_are_used():
     assert result.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("path", modules().values(), ids=modules())
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_no_assert_in_product_code(path):
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text())))

@@ -21,13 +21,16 @@ from sklearn.neighbors import KNeighborsClassifier
 import evaluate
 import train
 import visualize_embeddings
-from model import checkpoints, cli, experiment, hardware, protocol
-from model.network import build_network
+from model import experiment
+from model.common import cli, devices
+from model.common.versions import code_version
+from model.data.partition import divide
 from model.params import Params
-from model.partition import divide
-from model.protocol import HEADLINES
-from model.provenance import code_version
+from model.scoring import protocol
+from model.scoring.protocol import HEADLINES
 from model.tests.experiments import digits, final_tensors, scalars, write_params
+from model.training import checkpoints
+from model.training.network import build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +195,7 @@ def check_baselines(validated):
 
 def test_validate_leaves_the_test_images_alone(tmp_path, capsys, monkeypatch):
     model_dir = write_params(tmp_path, validation_size=0.2, num_channels=8, num_epochs=8)
-    monkeypatch.setattr("model.input_fn.eval_input_fn", None)
+    monkeypatch.setattr("model.data.input_fn.eval_input_fn", None)
     run_here(train, "--model_dir", model_dir, "--validate")
     written = json.loads((model_dir / "validation.json").read_text())["metrics"]
     assert not (model_dir / "metrics.json").exists()
@@ -409,9 +412,9 @@ def write_class_folders(folder):
 
 
 def test_precision():
-    assert hardware.choose_precision("float32") == "float32"
-    assert hardware.choose_precision("mixed_bfloat16") == "mixed_bfloat16"
-    assert hardware.choose_precision("auto") in ("float32", "mixed_bfloat16")
+    assert devices.choose_precision("float32") == "float32"
+    assert devices.choose_precision("mixed_bfloat16") == "mixed_bfloat16"
+    assert devices.choose_precision("auto") in ("float32", "mixed_bfloat16")
 
 
 @pytest.mark.parametrize("flags", ["fpu avx2", "fpu amx_bf16", "avx512_bf16 x"])
@@ -419,7 +422,7 @@ def test_auto_precision_follows_the_cpu(monkeypatch, flags):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(Path, "read_text", lambda self: f"processor : 0\nflags : {flags}\n")
     expected = "float32" if flags == "fpu avx2" else "mixed_bfloat16"
-    assert hardware.choose_precision("auto") == expected
+    assert devices.choose_precision("auto") == expected
 
 
 def test_reduced_precision_learns_the_digits(tmp_path):
@@ -429,10 +432,10 @@ def test_reduced_precision_learns_the_digits(tmp_path):
 
 
 def test_a_failing_start_shows_what_was_kept_back(capfd):
-    with pytest.raises(RuntimeError), hardware._quiet_stderr():
+    with pytest.raises(RuntimeError), devices._quiet_stderr():
         os.write(2, b"why it failed")
         raise RuntimeError
-    with hardware._quiet_stderr():
+    with devices._quiet_stderr():
         os.write(2, b"noise")
     os.write(2, b", afterwards")
     assert capfd.readouterr().err == "why it failed, afterwards"

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from model import triplet_loss
-from model.errors import UserError
+from model.common.errors import UserError
 from model.params import WITHOUT_EFFECT, Params, json_schema
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from model.neighbors import class_neighbors
-from model.view import Embedded, View
+from model.pictures.view import Embedded, View
+from model.scoring.neighbors import class_neighbors
 
 
 def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False):

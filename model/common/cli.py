@@ -1,0 +1,120 @@
+"""What the command lines share: options, the log, and one line instead of a traceback."""
+
+import argparse
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tqdm
+
+from model.common.errors import Interrupted, UserError
+
+
+def run(
+    main: Callable[[argparse.Namespace], None],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    *,
+    of_an_experiment: bool = True,
+) -> None:
+    """Runs a command and ends the process: 0, 2 after an error of the user's, 128 + n after signal n.
+
+    Args:
+        main: Takes the options.
+        description: What --help says.
+        arguments: The command line, `sys.argv` by default.
+        add_options: Adds options of the command's own.
+        of_an_experiment: Whether there are the options `model_dir` and `data_dir`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    if of_an_experiment:
+        parser.add_argument(
+            "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
+        )
+        add_data_option(parser)
+    if add_options is not None:
+        add_options(parser)
+    options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
+    try:
+        main(options)
+    except UserError as error:
+        _end(str(error), 2)
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    except Interrupted as error:
+        _end(str(error), error.exit_code)
+    except MemoryError as error:
+        _end(f"{main.__module__}: out of memory: {error}; make images, network or batches smaller in params.json", 2)
+    except KeyboardInterrupt:
+        _end("Stopped.", 130)
+    finally:
+        _end_log()
+
+
+def positive_int(text: str) -> int:
+    """Reads an option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {number}")
+    return number
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_dir."""
+    parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint, which `Experiment.checkpoint` understands."""
+    parser.add_argument(
+        "--checkpoint",
+        help="newest, best, or a folder; if not given, the one that the validation images chose, else the newest",
+    )
+
+
+def start_log(path: Path) -> None:
+    """Sends the log to the terminal and, with the time, to a file."""
+    console = _Console()
+    console.addFilter(lambda record: not getattr(record, "on_bar", False))
+    file = _File(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("model")
+    log.setLevel(logging.INFO)
+    log.handlers = [console, file]
+
+
+def _end_log() -> None:
+    log = logging.getLogger("model")
+    for handler in log.handlers:
+        with contextlib.suppress(OSError):
+            handler.close()
+    log.handlers = []
+
+
+class _Console(logging.Handler):
+    """Writes to stderr, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+class _File(logging.FileHandler):
+    """Writes to a file as long as that can be written; a full disk does not stop a run here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Says nothing: the run itself will notice what matters."""
+
+
+def _end(message: str, exit_code: int) -> None:
+    log = logging.getLogger("model")
+    if log.handlers:
+        log.error("%s", message)
+    else:
+        print(message, file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,65 @@
+"""What results come from: code, libraries, hardware, data. Where these differ, so may numbers."""
+
+import functools
+import importlib.metadata
+import math
+import platform
+import subprocess
+from dataclasses import dataclass
+
+from model.common.commands import ROOT
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What scores depend on beside the parameters, and what the training cost.
+
+    Attributes:
+        trained_by: `code_version` of the last training step.
+        evaluated_by: `code_version` of the evaluation.
+        versions: `library_versions` of the evaluation.
+        hardware: What it ran on, as `hardware.describe` says it.
+        data_sha256: Of all images and labels, as `Dataset.sha256` gives it.
+        train_seconds: Of the training steps alone, as far as the curves tell; None where they do not.
+        images_per_second: Images that the network saw in one of these seconds.
+    """
+
+    trained_by: str
+    evaluated_by: str
+    versions: dict[str, str]
+    hardware: str
+    data_sha256: str
+    train_seconds: float | None = None
+    images_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(
+            isinstance(text, str) for text in (self.trained_by, self.evaluated_by, self.hardware, self.data_sha256)
+        ):
+            raise TypeError(f"Expected text in all fields that name something. Received: {self}")
+        for cost in (self.train_seconds, self.images_per_second):
+            if cost is not None and (isinstance(cost, bool) or not 0 <= cost < math.inf):
+                raise ValueError(f"Expected numbers from 0 up, or None, of what training took. Received: {self}")
+
+
+@functools.cache
+def code_version() -> str:
+    """Returns the git commit of this code, with "+changes" where files are not as committed; "" outside of git."""
+    if not (ROOT / ".git").exists():  # an enclosing repository is not ours
+        return ""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "*.py"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+changes" if changes else "")
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that decide what is computed."""
+    libraries = ("tensorflow", "keras", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}

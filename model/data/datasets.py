@@ -1,0 +1,240 @@
+"""The name of a data set -> its images and labels in memory.
+
+Where they come from is decided by one rule, in this order:
+
+1. `digits`: scikit-learn's 1,797 handwritten digits, which its wheel brings along.
+2. The folder (`data/<name>` unless given) holds an IDX file: the four IDX files there, as for MNIST.
+3. It holds anything else: the class folders of images there. If it has both `train/` and `test/`, these are
+   the splits and the class folders lie in them; otherwise a fifth of each class is held out for the test.
+4. It is empty or not there: the set of TensorFlow Datasets (TFDS) of that name, downloaded and prepared once
+   in the subfolder `tfds`, which does not count in 3.
+
+Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.data import class_folders, idx_files, tfds_sets
+from model.common.errors import UserError
+
+TEST_FRACTION = 0.2  # of each class, where the data come without a test split
+HOLD_OUT_SEED = 230  # which ones: the same test images in every experiment
+
+# Names of the labels 0, 1, ... in IDX files; a label without a name here is called by its number.
+CLASS_NAMES = {
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their classes.
+
+    Attributes:
+        images: (N, H, W, C) uint8, C is 1 or 3.
+        labels: (N,) int32, indices into `Dataset.class_names`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory: images of one size, at least two classes to train on and one image to test."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Fingerprint of all images and labels, as they are in memory."""
+        found = hashlib.sha256()
+        for split in (self.train, self.test):
+            for array in (split.images, split.labels):
+                found.update(f"{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None) -> Dataset:
+    """Loads a data set; the module's docstring says from where.
+
+    Args:
+        name: `digits`, a TFDS name such as `mnist` or `emnist/letters`, or a name for the user's own data.
+        data_dir: the folder of its files, which has to exist; by default `data/<name>` in the current folder.
+        image_size: side in pixels, at least 1, to which the images are resized now; None keeps their size.
+
+    Returns:
+        The data set. Images keep the order in which they are stored, image files that of their names.
+
+    Raises:
+        UserError: no such data set, no network, or files that are missing, damaged or not what they should be.
+    """
+    folder = Path("data", name) if data_dir is None else Path(data_dir)
+    try:
+        if not folder.is_dir() and (data_dir is not None or folder.exists()):
+            raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
+        dataset = SOURCES[_choose_source(name, folder)](name, folder, image_size)
+    except ImportError as error:
+        raise UserError(
+            f"data set {name!r}: needs the Python module {error.name!r}, which is not installed; "
+            f"run: pip install -r requirements.txt"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: {error.strerror or error}; expected files and folders that can be "
+            f"read; change their permissions or replace them"
+        ) from error
+    num_train_classes, num_test = len(np.unique(dataset.train.labels)), len(dataset.test.labels)
+    if num_train_classes < 2 or num_test == 0:
+        raise UserError(
+            f"{folder}: classes to train on: {num_train_classes}, images to test on: {num_test}, expected at "
+            f"least 2 and 1; add images"
+        )
+    return dataset
+
+
+def _choose_source(name: str, folder: Path) -> str:
+    if name == "digits":
+        return "digits"
+    if idx_files.find(folder, name):
+        return "idx"
+    if _visible_names(folder):
+        return "class_folders"
+    return "tfds"
+
+
+def _visible_names(folder: Path) -> list[str]:
+    """What lies in `folder`, without hidden entries and what TFDS left there."""
+    if not folder.is_dir():
+        return []
+    names = sorted(entry.name for entry in folder.iterdir())
+    return [name for name in names if not name.startswith(".") and name != tfds_sets.SUBFOLDER]
+
+
+def _load_digits(name: str, folder: Path, image_size: int | None) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
+    images = _resize(images.astype(np.uint8)[..., np.newaxis], image_size)
+    train, test = _hold_out(Split(images, digits.target))
+    return _dataset(name, train, test)
+
+
+def _load_idx(name: str, folder: Path, image_size: int | None) -> Dataset:
+    arrays = idx_files.load(folder, name)
+
+    def split(part: str) -> Split:
+        images = _upright(name, arrays[f"{part}-images"][..., np.newaxis])  # (N, H, W, 1)
+        return Split(_resize(images, image_size), arrays[f"{part}-labels"])
+
+    return _dataset(name, split("train"), split("t10k"), CLASS_NAMES.get(name, ()))
+
+
+def _load_class_folders(name: str, folder: Path, image_size: int | None) -> Dataset:
+    roots = [folder / "train", folder / "test"]
+    if not all(root.is_dir() for root in roots):
+        roots = [folder]
+    found = [class_folders.find_images(root, skip=(folder / tfds_sets.SUBFOLDER,)) for root in roots]
+    for root, classes in zip(roots, found, strict=True):
+        _check_class_folders(folder, root, classes)
+    class_names = sorted(set().union(*found))
+    index = {class_name: i for i, class_name in enumerate(class_names)}
+    files = [file for classes in found for paths in classes.values() for file in paths]
+    labels = [index[class_name] for classes in found for class_name, paths in classes.items() for _ in paths]
+    everything = Split(class_folders.read_images(files, image_size), np.array(labels))
+    if len(roots) == 2:
+        train, test = _cut(everything, sum(map(len, found[0].values())))
+    else:
+        train, test = _hold_out(everything)
+    return _dataset(name, train, test, class_names)
+
+
+def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]) -> None:
+    if not classes:
+        names = _visible_names(root)
+        raise UserError(
+            f"{root}: holds {', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}, expected "
+            f"one folder of PNG or JPEG images per class, or in {folder} the four IDX files; add them as "
+            f"data/README.md says, or empty {folder} to download"
+        )
+    lone = {class_name.split("/")[0] for class_name in classes if "/" in class_name} & {"train", "test"}
+    if root == folder and lone:
+        raise UserError(
+            f"{folder}: has class folders in {lone.pop()}/, expected train/ and test/ together or neither; "
+            f"rename the folders"
+        )
+
+
+def _load_tfds(name: str, folder: Path, image_size: int | None) -> Dataset:
+    images, labels, num_train, class_names = tfds_sets.load(name, folder, image_size)
+    everything = Split(_upright(name, images), labels)
+    train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
+    return _dataset(name, train, test, class_names)
+
+
+# The extension point: a source turns (name, folder, image_size) of `load` into a data set.
+SOURCES: Mapping[str, Callable[[str, Path, int | None], Dataset]] = {
+    "digits": _load_digits,
+    "idx": _load_idx,
+    "class_folders": _load_class_folders,
+    "tfds": _load_tfds,
+}
+
+
+def _dataset(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Dataset:
+    """Renumbers the labels that occur to 0, 1, ..., and takes their names along."""
+    present = np.union1d(train.labels, test.labels)
+    train, test = (
+        Split(split.images, np.searchsorted(present, split.labels).astype(np.int32)) for split in (train, test)
+    )
+    names = (class_names[label] if label < len(class_names) else str(label) for label in present.tolist())
+    return Dataset(name, train, test, tuple(names))
+
+
+def _cut(everything: Split, num_train: int) -> tuple[Split, Split]:
+    images, labels = everything.images, everything.labels
+    return Split(images[:num_train], labels[:num_train]), Split(images[num_train:], labels[num_train:])
+
+
+def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Split]:
+    """Splits off the same fraction of each class; the order of the images stays.
+
+    A class of two or more images gets into both splits, a single image into the first. Only integers decide,
+    so that the same seed and labels give the same splits everywhere and always.
+    """
+    labels = everything.labels
+    drawn = np.random.Philox(key=seed).random_raw(len(labels))
+    _, starts, counts = np.unique(np.sort(labels), return_index=True, return_counts=True)
+    by_class = np.lexsort((drawn, labels))  # positions, class after class, shuffled within each
+    is_test = np.zeros(len(labels), bool)
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        held_out = 0 if count == 1 else max(1, round(count * TEST_FRACTION))
+        is_test[by_class[start : start + held_out]] = True
+    train, test = (Split(everything.images[mask], labels[mask]) for mask in (~is_test, is_test))
+    return train, test
+
+
+def _resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
+    if image_size is None or images.shape[1:3] == (image_size, image_size):
+        return images
+    return np.stack([class_folders.resize(image, image_size) for image in images])
+
+
+def _upright(name: str, images: np.ndarray) -> np.ndarray:
+    return images.swapaxes(1, 2).copy() if name.lower().split("/")[0] == "emnist" else images

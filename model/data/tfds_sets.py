@@ -1,0 +1,203 @@
+"""Image-classification sets of TensorFlow Datasets (TFDS), with short answers where TFDS has long ones.
+
+Facts about TFDS 4.9.10. Making the builder of an image set contacts no host (its look-ups in Google's bucket
+are switched off). `download_and_prepare` contacts the hosts of `builder.url_infos`, ten times each, and takes
+205 s to notice that there is no network. It writes to a temporary folder and renames that at the end, so
+half a preparation never has the final name. It remembers what it extracted by file name, so two sets
+must not share their downloads.
+"""
+
+import difflib
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from model.common.errors import UserError
+from model.data.idx_files import FILES
+from model.data.class_folders import resize
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+SUBFOLDER = "tfds"  # of the data set's folder; holds all that TFDS writes
+NETWORK_SECONDS = 4.0  # within which one of the download servers has to answer
+
+
+def load(name: str, folder: Path, image_size: int | None) -> tuple[np.ndarray, np.ndarray, int | None, Sequence[str]]:
+    """Loads a set, which TFDS downloads and prepares in `folder` unless it did so before.
+
+    Args:
+        name: its name in TFDS, such as `kmnist` or `emnist/letters`.
+        folder: the folder of this data set alone.
+        image_size: side in pixels to which the images are resized, or None.
+
+    Returns:
+        Images (N, H, W, C), uint8; labels (N,), int64, from 0; the size of the train split, which comes first
+        (the test split follows or, where there is none, the validation split), None if there is nothing else;
+        the names of the labels 0, 1, ...
+
+    Raises:
+        UserError: no such set, not one of labelled images, no network, or a damaged preparation.
+        ImportError: TFDS is not installed.
+    """
+    from tqdm import tqdm
+
+    builder = _builder(name, folder)
+    image_key, label_key = _feature_keys(name, builder, image_size)
+    if not builder.data_path.exists():
+        _prepare(name, folder, builder)
+    if not builder.is_prepared():
+        raise _damaged(builder, "it lacks metadata")
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if "train" not in sizes:
+        raise UserError(f"data set {name!r}: has the splits {', '.join(sizes)}, expected train; take another")
+    splits = ["train", *[split for split in ("test", "validation") if split in sizes][:1]]
+
+    height, width, channels = builder.info.features[image_key].shape
+    num_images = sum(sizes[split] for split in splits)
+    images = np.empty((num_images, image_size or height, image_size or width, channels), np.uint8)
+    labels = np.empty(num_images, np.int64)
+    examples = _examples(builder, splits, image_key, label_key)
+    progress = tqdm(examples, f"Reading {name}", num_images, unit=" images", delay=2, disable=None)
+    for i, (image, label) in zip(range(num_images), progress, strict=True):
+        images[i] = resize(image, image_size)
+        labels[i] = label
+    if labels.min(initial=0) < 0:
+        raise UserError(f"data set {name!r}: some images in {', '.join(splits)} have no label; take another")
+    num_train = sizes["train"] if len(splits) == 2 else None
+    return images, labels, num_train, builder.info.features[label_key].names
+
+
+def _builder(name: str, folder: Path) -> "DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    base, _, config = name.partition("/")
+    if base in known and config:
+        known = [f"{base}/{config}" for config in tfds.builder_cls(base).builder_configs]
+    try:
+        return tfds.builder(name, data_dir=folder / SUBFOLDER)
+    except Exception as error:  # TFDS promises no type, and wraps what a data set's own code raises
+        if name in known:
+            raise UserError(
+                f"data set {name!r}: TFDS cannot open it ({_first_line(error)}); delete {folder / SUBFOLDER} "
+                f"to begin anew, or take another set"
+            ) from error
+        close = difflib.get_close_matches(name, [*known, "digits"], cutoff=0.75)
+        guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UserError(
+            f"data set {name!r}: unknown{guess}; expected digits, a name of TFDS (mnist, fashion_mnist, "
+            f"kmnist, emnist/letters, cifar10, ...), or your own files in {folder} as data/README.md says"
+        ) from error
+
+
+def _feature_keys(name: str, builder: "DatasetBuilder", image_size: int | None) -> tuple[str, str]:
+    """The keys of an example's image and label, checked before anything is downloaded."""
+    features = builder.info.features
+    candidates: list[tuple[str, ...]] = [builder.info.supervised_keys or (), ("image", "label")]
+    usable = [keys for keys in candidates if _are_image_and_label(features, keys)]
+    if not usable:
+        raise UserError(f"data set {name!r}: not a TFDS set of images with one class each; take another")
+    image_key, label_key = usable[0]
+    image = features[image_key]
+    if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        raise UserError(
+            f"data set {name!r}: has images of shape {image.shape}, {np.dtype(image.np_dtype)}, expected 1 "
+            f"or 3 channels of uint8; take another"
+        )
+    if image_size is None and None in image.shape:
+        raise UserError(f'data set {name!r}: images differ in size; set "image_size" in params.json')
+    return image_key, label_key
+
+
+def _are_image_and_label(features: Any, keys: Sequence[Any]) -> bool:
+    import tensorflow_datasets as tfds
+
+    if not isinstance(features, tfds.features.FeaturesDict) or len(keys) != 2:
+        return False
+    if any(key not in list(features) for key in keys):  # a key of TFDS may be a tuple or a dict of keys
+        return False
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    return all(isinstance(features[key], kind) for key, kind in zip(keys, kinds, strict=True))
+
+
+def _prepare(name: str, folder: Path, builder: "DatasetBuilder") -> None:
+    import tensorflow_datasets as tfds
+
+    if builder.name in ("mnist", "fashion_mnist", "kmnist", "emnist"):
+        by_hand = f"put {', '.join(f'{file}.gz' for file in FILES.values())} into {folder}"
+    else:
+        by_hand = f"put one folder of images per class into {folder}"
+    by_hand += ", or start without a download: python train.py --model_dir experiments/digits"
+
+    hosts = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
+    if hosts and not _any_answers(hosts.values()):
+        raise UserError(f"data set {name!r}: no network, {' and '.join(hosts)} did not answer; {by_hand}")
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        builder.download_and_prepare(download_dir=folder / SUBFOLDER / "downloads")
+    except Exception as error:  # TFDS promises no type: network, disk, checksums, packages of the data set
+        raise UserError(f"data set {name!r}: TFDS could not prepare it ({_first_line(error)}); {by_hand}") from error
+
+
+def _any_answers(urls: Iterable[str]) -> bool:
+    """Whether one of the servers answers in time, through the proxies of the environment as TFDS asks it.
+
+    In threads of its own, which nobody waits for: the look-up of a host's name knows no time limit.
+    """
+    import requests
+
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def ask(url: str) -> None:
+        try:
+            answers.put(requests.head(url, timeout=NETWORK_SECONDS).status_code < 500)
+        except requests.RequestException:
+            answers.put(False)
+
+    asked = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    for thread in asked:
+        thread.start()
+    deadline = time.monotonic() + NETWORK_SECONDS
+    try:
+        return any(answers.get(timeout=max(0.0, deadline - time.monotonic())) for _ in asked)
+    except queue.Empty:
+        return False
+
+
+def _examples(
+    builder: "DatasetBuilder", splits: Sequence[str], image_key: str, label_key: str
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the images and labels of the splits, always in the same order."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    config = tfds.ReadConfig(try_autocache=False)  # each image is read once
+    batch_size = 1 if None in builder.info.features[image_key].shape else 256  # one by one takes three times as long
+    for split in splits:
+        try:
+            examples = builder.as_dataset(split=split, read_config=config)
+            pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+            for images, labels in pairs.batch(batch_size).prefetch(1).as_numpy_iterator():
+                yield from zip(images, labels, strict=True)
+        except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
+            raise _damaged(builder, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    line = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", line)  # the node of TensorFlow's graph
+    return f"{type(error).__name__}: {line}"
+
+
+def _damaged(builder: "DatasetBuilder", why: str) -> UserError:
+    return UserError(f"{builder.data_path}: damaged, {why}; delete this folder, it is then prepared again")

@@ -1,0 +1,1 @@
+"""Answers about images that were not in the data set."""

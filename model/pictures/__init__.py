@@ -1,0 +1,1 @@
+"""What is drawn of a trained network, for TensorBoard, for a browser, as files."""

@@ -1,0 +1,282 @@
+"""The pictures of an experiment, each a matplotlib figure of a `View`.
+
+Nothing is told by colour alone: classes are named where they lie, right and wrong differ in words or shape as well.
+The ten colours are those of Petroff (Accessible Color Sequences for Data Visualization, 2021), which people with any
+kind of colour vision can tell apart; classes beyond the tenth use them again with another mark.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from matplotlib import colors, patheffects
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
+
+from model.pictures.view import View, printable
+
+_COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+_MARKS = "os^vDP*X"
+_RIGHT, _WRONG = "#3f90da", "#bd1f01"
+
+# How many of each a sheet shows at most.
+_MISTAKES, _QUERIES, _NEIGHBORS, _THUMBNAILS = 30, 10, 10, 1500
+
+# Height of a row of a sheet of images, which is as wide as its number of images.
+_ROW = 1.4
+
+# Pairs that a histogram is drawn of.
+_PAIRS = 100_000
+
+# More classes than this are not named one by one.
+NAMED_CLASSES = 40
+
+
+def class_color(label: int) -> str:
+    """Returns the colour of a class."""
+    return _COLORS[label % len(_COLORS)]
+
+
+def draw_points(axes: Axes, points: np.ndarray, labels: np.ndarray, size: float) -> dict[int, PathCollection]:
+    """Draws dots (N, 2) in the colours and marks of their classes (N,); returns what was drawn of each class."""
+    drawn = {}
+    for label in np.unique(labels):
+        mark = _MARKS[label // len(_COLORS) % len(_MARKS)]
+        x, y = points[labels == label].T
+        drawn[int(label)] = axes.scatter(x, y, s=size, marker=mark, color=class_color(label), alpha=0.7, linewidths=0)
+    return drawn
+
+
+def _dot_size(count: int) -> float:
+    """Returns the area of a dot in square points: few are drawn larger."""
+    return float(np.clip(12_000 / count, 5, 30))
+
+
+def scatter(view: View) -> Figure:
+    """Draws every image as a dot; the name of a class stands in the middle of its dots, wrong answers are crosses."""
+    figure, axes = _plane(view)
+    draw_points(axes, view.points, view.shown.labels, size=_dot_size(len(view.points)))
+    wrong = view.points[~view.is_right]
+    axes.scatter(wrong[:, 0], wrong[:, 1], s=42, marker="x", color="black", linewidths=1.2)
+    _name_classes(axes, view)
+    mark = f"x: its nearest training image is of another class ({len(wrong):,})."
+    figure.text(0.5, 0.02, f"Each dot is an image, coloured by its class. {mark}", ha="center")
+    return figure
+
+
+def thumbnails(view: View) -> Figure:
+    """Draws the images themselves, as many as find a place without covering each other."""
+    figure, axes = _plane(view)
+    low, high = view.points.min(axis=0), view.points.max(axis=0)
+    cells = 46
+    places = np.minimum((view.points - low) / np.maximum(high - low, 1e-12) * cells, cells - 1e-3).astype(int)
+    _, first = np.unique(places @ [1, cells], return_index=True)
+    axes.scatter(view.points[:, 0], view.points[:, 1], s=0)  # gives the axes their limits
+    for index in first[:_THUMBNAILS]:
+        label = view.shown.labels[index]
+        picture = _tinted(view.shown.images[index], class_color(label))
+        zoom = 13 / max(picture.shape[:2])
+        box = AnnotationBbox(OffsetImage(picture, zoom=zoom), view.points[index], frameon=False, pad=0)
+        axes.add_artist(box)
+    _name_classes(axes, view)
+    caption = "As many of the images as find a place, coloured by their class."
+    figure.text(0.5, 0.02, caption, ha="center")
+    return figure
+
+
+def mistakes(view: View) -> Figure:
+    """Shows the images whose nearest training image is of another class, the surest mistakes first."""
+    neighbors, labels, gallery = view.neighbors, view.shown.labels, view.gallery
+    safety = np.where(view.is_right, np.inf, neighbors.other_distance - neighbors.same_distance)
+    wrong = np.argsort(safety, kind="stable")[: np.count_nonzero(~view.is_right)]
+    shown = wrong[:_MISTAKES]
+    of_all = "" if len(shown) == len(wrong) else f"{len(shown)} of "
+    columns = min(4, max(1, len(shown)))
+    figure, axes = _sheet(
+        f"{view.title}: {of_all}{len(wrong):,} mistake{'s' * (len(wrong) != 1)}, the surest first\n"
+        "red: the nearest training image, of another class; blue: the nearest of its own class",
+        width=3.4 * columns - 0.4,
+        rows=max(1, -(-len(shown) // columns)),
+    )
+    for place, index in enumerate(shown):
+        row, column = divmod(place, columns)
+        x, name = 3.4 * column, _name(view, labels[index])
+        nearest, same = neighbors.nearest[index], neighbors.same[index]
+        _put(axes, x, row, view.shown.images[index], name, "")
+        distance = f"distance {neighbors.other_distance[index]:.2f}"
+        _put(axes, x + 1, row, gallery.images[nearest], _name(view, gallery.labels[nearest]), distance, _WRONG)
+        if same >= 0:
+            distance = f"distance {neighbors.same_distance[index]:.2f}"
+            _put(axes, x + 2, row, gallery.images[same], name, distance, _RIGHT)
+    return figure
+
+
+def distances(view: View) -> Figure:
+    """Shows how far apart pairs of one class are, and of two classes, and how many images keep the margin."""
+    embeddings, labels = view.shown.embeddings, view.shown.labels
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, len(labels), (2, _PAIRS))
+    a, b = a[a != b], b[a != b]
+    length = np.sqrt(np.maximum(np.sum((embeddings[a] - embeddings[b]) ** 2, axis=1), 0))
+    same = labels[a] == labels[b]
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure.suptitle(view.title)
+    left, right = figure.subplots(1, 2)
+    bins = np.linspace(0, max(length.max(initial=0), 1e-6), 81)
+    for chosen, color, style, name in (
+        (same, _RIGHT, "-", "the same class"),
+        (~same, _WRONG, "--", "different classes"),
+    ):
+        if chosen.any():
+            left.hist(length[chosen], bins, density=True, color=color, alpha=0.35)
+            left.hist(length[chosen], bins, density=True, color=color, histtype="step", linestyle=style, label=name)
+    margin = view.margin if isinstance(view.margin, float | int) else None
+    if margin is not None and same.any():
+        middle, height = np.median(length[same]), left.get_ylim()[1] * 0.9
+        bar = {"arrowstyle": "|-|,widthA=0.35,widthB=0.35"}
+        left.annotate("", (middle, height), (middle + margin, height), arrowprops=bar)
+        left.text(middle + margin, height, f" margin {margin:g}", va="center")
+    left.set(xlabel="distance of two images", ylabel="density", title="Pairs")
+    if left.get_legend_handles_labels()[0]:
+        left.legend(loc="upper right")
+    safety = view.neighbors.other_distance - view.neighbors.same_distance
+    safety = safety[np.isfinite(safety)]
+    if len(safety):
+        right.hist(safety, 81, color="#94a4a2")
+    right.axvline(0, color="black", linewidth=1)
+    right.text(0, 1.0, "wrong | right ", ha="center", va="bottom", transform=right.get_xaxis_transform())
+    if margin:
+        right.axvline(margin, color="black", linewidth=1, linestyle="--", label=f"margin {margin:g}")
+        right.legend(loc="upper right")
+    right.set(xlabel="distance of the nearest of another class, minus that of its own", ylabel="images")
+    right.set_title("How safe each image is", pad=18)
+    return figure
+
+
+def confusion(view: View) -> Figure:
+    """Shows which class each class was taken for by the nearest training image."""
+    count = len(view.class_names)
+    table = np.zeros((count, count), np.int64)
+    np.add.at(table, (view.shown.labels, view.predicted), 1)
+    side = min(14.0, 3.2 + 0.42 * count)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    wrong = table - np.diag(np.diag(table))
+    picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()))
+    if count <= NAMED_CLASSES:
+        for (row, column), number in np.ndenumerate(table):
+            if number:
+                color = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
+                axes.text(column, row, f"{number}", ha="center", va="center", fontsize=8, color=color)
+        names = [_name(view, label) for label in range(count)]
+        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(count), names)
+    else:
+        figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
+    axes.set(xlabel="class of the nearest training image", ylabel="class of the image")
+    axes.set_title(f"{view.title}: {view.is_right.mean():.2%} right (colours: mistakes)")
+    return figure
+
+
+def retrieval(view: View) -> Figure:
+    """Shows images of different classes with the training images that are nearest to them."""
+    labels, gallery = view.shown.labels, view.gallery
+    _, first = np.unique(labels, return_index=True)
+    queries = first[np.linspace(0, len(first) - 1, min(_QUERIES, len(first))).round().astype(int)]
+    count = min(_NEIGHBORS, len(gallery.labels) - (view.in_gallery is not None))
+    title = f"{view.title}: some of them, with the {count} nearest training images and their distances\n"
+    title += "blue: the same class; red: another one"
+    figure, axes = _sheet(title, width=count + 1.4, rows=len(queries))
+    for row, query in enumerate(queries):
+        _put(axes, 0, row, view.shown.images[query], _name(view, labels[query]), "")
+        length = np.linalg.norm(gallery.embeddings - view.shown.embeddings[query], axis=1)
+        if view.in_gallery is not None:
+            length[view.in_gallery[query]] = np.inf  # an image is no answer to itself
+        for place, index in enumerate(np.argsort(length, kind="stable")[:count]):
+            is_right = gallery.labels[index] == labels[query]
+            name = "" if is_right else _name(view, gallery.labels[index])
+            color = _RIGHT if is_right else _WRONG
+            _put(axes, place + 1.4, row, gallery.images[index], name, f"{length[index]:.2f}", color)
+    return figure
+
+
+PICTURES: Mapping[str, Callable[[View], Figure]] = {
+    "scatter": scatter,
+    "scatter-images": thumbnails,
+    "mistakes": mistakes,
+    "distances": distances,
+    "confusion": confusion,
+    "retrieval": retrieval,
+}
+
+
+def _plane(view: View) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, 9))
+    axes = figure.add_axes((0.02, 0.05, 0.96, 0.89))
+    axes.set_axis_off()
+    axes.set_aspect("equal", adjustable="datalim")
+    figure.suptitle(f"{view.title}: {view.projection}")
+    return figure, axes
+
+
+def _name_classes(axes: Axes, view: View) -> None:
+    """Writes the name of each class above most of its images."""
+    present = np.unique(view.shown.labels)
+    for label in present if len(present) <= NAMED_CLASSES else []:
+        of_class = view.points[view.shown.labels == label]
+        name_class(axes, view, label, (np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.97)))
+
+
+def name_class(axes: Axes, view: View, label: int, place: tuple[float, float]) -> Annotation:
+    """Writes the name of a class above a place."""
+    halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
+    return axes.annotate(
+        _name(view, label), place, xytext=(0, 6), textcoords="offset points", ha="center", va="bottom",
+        fontsize=15, weight="bold", path_effects=halo, zorder=5,
+    )  # fmt: skip
+
+
+def _tinted(image: np.ndarray, color: str) -> np.ndarray:
+    """Returns RGBA: grey images in the colour of their class on nothing, others in a frame of it."""
+    rgb = np.array(colors.to_rgb(color))
+    if image.shape[2] == 1:
+        alpha = image[..., 0] / 255.0
+        return np.dstack([np.broadcast_to(rgb, (*alpha.shape, 3)), alpha])
+    width = max(1, max(image.shape[:2]) // 14)
+    framed = np.pad(image / 255.0, [(width, width), (width, width), (0, 0)])
+    framed[:width] = framed[-width:] = framed[:, :width] = framed[:, -width:] = rgb
+    return np.dstack([framed, np.ones(framed.shape[:2])])
+
+
+def _sheet(title: str, width: float, rows: int) -> tuple[Figure, Axes]:
+    """Returns a sheet for `_put`: so many images wide, so many rows high."""
+    height = _ROW * rows
+    figure = Figure(figsize=(max(width, 6.6), height + 0.6))
+    axes = figure.add_axes((0.01, 0.0, 0.98, height / (height + 0.6)))
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="NW")
+    axes.set_axis_off()
+    figure.suptitle(title, y=1 - 0.1 / (height + 0.6), va="top", fontsize=11)
+    return figure, axes
+
+
+def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: str, frame: str | None = None) -> None:
+    """Draws an image into a row of a sheet, with a word above and one below it."""
+    height, width = image.shape[:2]
+    half = 0.43 * np.array([width, height]) / max(width, height)
+    center = np.array([x + 0.5, _ROW * row + 0.68])
+    (left, top), (right, bottom) = center - half, center + half
+    picture = image if image.shape[2] == 3 else image[..., 0]
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), aspect="equal")
+    if frame is not None:
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=frame, linewidth=3))
+    axes.text(center[0], center[1] - 0.47, above, fontsize=9, ha="center", va="bottom")
+    axes.text(center[0], center[1] + 0.48, below, fontsize=9, ha="center", va="top")
+
+
+def _name(view: View, label: int) -> str:
+    return printable(view.class_names[label], 14).replace("$", r"\$")  # which matplotlib takes for mathematics

@@ -1,0 +1,78 @@
+"""The bundle that TensorBoard's Projector shows: embeddings in a checkpoint, metadata, and a sprite of the images.
+
+What TensorBoard 2.21 wants: sprite and metadata lie in the folder of the config, which it lists only if an event file
+is in it; the checkpoint is found by its `checkpoint` file; the sprite is a square grid of at most 8,192 pixels a side;
+and what was once read under a name is shown until TensorBoard starts anew, so that other embeddings need another name.
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins import projector
+
+from model.pictures.thumbnails import make_sprite, make_thumbnails
+
+_log = logging.getLogger(__name__)
+
+
+def write_bundle(
+    folder: Path, name: str, embeddings: np.ndarray, images: np.ndarray, metadata: Mapping[str, Sequence[object]]
+) -> list[Path]:
+    """Writes what the Projector needs into a folder, and takes away what an earlier call wrote there.
+
+    Everything is made beside and moved into its place at the end, the config last.
+
+    Args:
+        folder: Where to write, beside an event file.
+        name: What the embeddings are called; part of every file name. Use a new name for other embeddings.
+        embeddings: float32 array of shape (N, D), N at most 100,000, which TensorBoard shows.
+        images: uint8 array of shape (N, H, W, C), C is 1 or 3.
+        metadata: Columns by name, at least two, each with N entries.
+
+    Returns:
+        The files.
+    """
+    before = tf.train.latest_checkpoint(str(folder))
+    beside = folder / "tmp-projector"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(beside / name))
+        (beside / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')  # what says which is the newest
+        (beside / f"{name}-metadata.tsv").write_text(_as_table(metadata), encoding="utf-8")
+        thumbnails = make_thumbnails(images)
+        if thumbnails.shape[1] < images.shape[1]:
+            _log.info(
+                "The images in the Projector are shrunk to %dx%d pixels, so that %d of them fit into one sprite.",
+                *thumbnails.shape[1:3], len(images),
+            )  # fmt: skip
+        make_sprite(thumbnails).save(beside / f"{name}-sprite.png")
+
+        config = projector.ProjectorConfig()
+        entry = config.embeddings.add()
+        entry.tensor_name = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+        entry.metadata_path = f"{name}-metadata.tsv"
+        entry.sprite.image_path = f"{name}-sprite.png"
+        entry.sprite.single_image_dim.extend([thumbnails.shape[2], thumbnails.shape[1]])
+        projector.visualize_embeddings(str(beside), config)
+
+        last = ("checkpoint", "projector_config.pbtxt")
+        files = sorted(beside.iterdir(), key=lambda path: (path.name in last, path.name))
+        written = [path.rename(folder / path.name) for path in files]
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if before is not None and Path(before).name != name:
+        for path in folder.glob(f"{Path(before).name}[.-]*"):
+            path.unlink()
+    return written
+
+
+def _as_table(columns: Mapping[str, Sequence[object]]) -> str:
+    """Returns tab-separated lines, the first of them the header; there is no escaping, so white space is replaced."""
+    rows = [columns.keys(), *zip(*columns.values(), strict=True)]
+    return "".join("\t".join(re.sub(r"\s", " ", str(cell)) for cell in row) + "\n" for row in rows)

@@ -1,0 +1,74 @@
+"""What the pictures of an experiment show: images, where the network puts them, and what lies next to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.scoring.neighbors import ClassNeighbors
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Images with their classes and embeddings.
+
+    Attributes:
+        images: (N, H, W, C) uint8, C is 1 or 3.
+        labels: (N,) int32.
+        embeddings: (N, D) float32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
+class View:
+    """Images, their neighbours in a gallery, and their places on a plane.
+
+    Attributes:
+        subject: Which images these are, in words.
+        step: The global step of the network that embedded them.
+        class_names: Of the labels 0, 1, ..., as `printable` returns them.
+        margin: Of the loss, a number or "soft".
+        shown: The images to show.
+        gallery: Those among which their neighbours are, the training images.
+        neighbors: The nearest of these.
+        points: (N, 2) float32, the places of the embeddings shown on a plane.
+        projection: How these were found, in words.
+        indices: Where each image shown is in its split, (N,) int32.
+        in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
+    """
+
+    subject: str
+    step: int
+    class_names: tuple[str, ...]
+    margin: float | str
+    shown: Embedded
+    gallery: Embedded
+    neighbors: ClassNeighbors
+    points: np.ndarray
+    projection: str
+    indices: np.ndarray
+    in_gallery: np.ndarray | None = None
+
+    @property
+    def title(self) -> str:
+        """What stands above a picture."""
+        return f"{self.subject}, step {self.step:,}"
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The label of the nearest gallery image, (N,) int32."""
+        return self.gallery.labels[self.neighbors.nearest]
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether that is the label of the image, (N,) bool."""
+        return self.predicted == self.shown.labels
+
+
+def printable(name: str, length: int = 60) -> str:
+    """Returns a name on one line of at most so many characters, without those that are not to be seen."""
+    name = " ".join("".join(character if character.isprintable() else " " for character in name).split())
+    return name if len(name) <= length else name[: length - 1] + "…"

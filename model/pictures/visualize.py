@@ -1,0 +1,186 @@
+"""Everything that a person wants to look at after training: the Projector bundle, the pictures, the report."""
+
+import io
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from model.common.errors import UserError
+from model.common.files import write_whole
+from model.data.datasets import Split
+from model.data.sampling import stratified_sample
+from model.experiment import Experiment
+from model.pictures import plots, projector
+from model.pictures.animation import draw_evolution
+from model.pictures.html_report import make_report
+from model.pictures.plane import pca, tsne
+from model.pictures.view import Embedded, View, printable
+from model.scoring.metrics import recall_at_1
+from model.scoring.neighbors import class_neighbors
+from model.scoring.protocol import HEADLINES
+from model.scoring.record import Record
+from model.training import checkpoints, event_files
+from model.training.estimator import one_line_errors
+
+_log = logging.getLogger(__name__)
+
+# Images of an animation: more dots would not show more.
+_ANIMATED_IMAGES = 1500
+
+
+def visualize(
+    experiment: Experiment,
+    *,
+    checkpoint: Path,
+    split: str = "test",
+    num_images: int = 10_000,
+    output_dir: Path | None = None,
+    animate: bool = False,
+    use_tsne: bool = True,
+) -> list[Path]:
+    """Writes the Projector bundle, the pictures and the report of an experiment.
+
+    Args:
+        experiment: What was trained.
+        checkpoint: Folder of a checkpoint.
+        split: Which images to show, "test" or "train".
+        num_images: How many at most, a stratified sample.
+        output_dir: Where to write; None takes `model_dir/eval`.
+        animate: Whether to draw how the embeddings came to be.
+        use_tsne: Whether to place them by t-SNE, else by PCA; two-dimensional ones are drawn as they are.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", experiment.model_dir.resolve().name):
+        _log.warning(
+            "%s: TensorBoard's Projector needs a folder name of letters, digits, '.', '_' and '-'.",
+            experiment.model_dir,
+        )
+    if animate and not use_tsne and experiment.params.embedding_size > 2:
+        raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
+    folder = output_dir or experiment.model_dir / "eval"
+    view = _look(experiment, checkpoint, split, num_images, use_tsne)
+    with one_line_errors(folder):
+        pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
+        report = make_report(view, pictures, _scores(experiment.model_dir, view), experiment.params.model_dump())
+        name = f"{split}_{len(view.points)}_images_step_{view.step}"
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        written = [folder / "plots" / f"{picture}.png" for picture in pictures]
+        for path, png in zip(written, pictures.values(), strict=True):
+            write_whole(path, png)
+        event_files.write_pictures(folder, pictures, view.step)
+        written += projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
+        write_whole(folder / "report.html", report)
+        written.append(folder / "report.html")
+        if animate:
+            written += draw_evolution(folder / "plots", *_frames(experiment, view), view)
+    return written
+
+
+def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int, use_tsne: bool) -> View:
+    """Embeds the images to show and the training images, among which their neighbours are."""
+    data, params = experiment.data, experiment.params
+    gallery = _embed(experiment, data.train, checkpoint)
+    images = data.train if split == "train" else data.test
+    chosen = stratified_sample(images.labels, params.seed, num_images)
+    if split == "train":
+        in_gallery, kind = chosen, "training"
+        shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
+    else:
+        in_gallery, kind = None, "test"
+        shown = _embed(experiment, Split(images.images[chosen], images.labels[chosen]), checkpoint)
+    if len(chosen) < len(images.labels):
+        _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
+    of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
+    points, projection = _place(shown.embeddings, params.seed, use_tsne)
+    return View(
+        subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
+        step=checkpoints.step_of(checkpoint),
+        class_names=tuple(printable(name) for name in data.class_names),
+        margin=params.margin,
+        shown=shown,
+        gallery=gallery,
+        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery),
+        points=points,
+        projection=projection,
+        indices=chosen,
+        in_gallery=in_gallery,
+    )
+
+
+def _place(
+    embeddings: np.ndarray, seed: int, use_tsne: bool, start: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
+    """Returns places on a plane, (N, 2), and how they were found."""
+    size = embeddings.shape[1]
+    if size <= 2:
+        return np.pad(embeddings, [(0, 0), (0, 2 - size)]), "the embeddings as they are"
+    return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
+
+
+def _embed(experiment: Experiment, split: Split, checkpoint: Path) -> Embedded:
+    embeddings = experiment.estimator.predict(lambda: split.images, checkpoint)["embeddings"]
+    return Embedded(split.images, split.labels, embeddings)
+
+
+def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Places some of the images as every checkpoint embeds them, each time from where they were the last time.
+
+    Returns:
+        The labels of these images, (n,), and by global step their places, (n, 2).
+    """
+    chosen = stratified_sample(view.shown.labels, experiment.params.seed, _ANIMATED_IMAGES)
+    some = Split(view.shown.images[chosen], view.shown.labels[chosen])
+    frames: dict[int, np.ndarray] = {}
+    points = None
+    for path in checkpoints.list_checkpoints(experiment.model_dir):
+        points, _ = _place(_embed(experiment, some, path).embeddings, experiment.params.seed, True, points)
+        frames[checkpoints.step_of(path)] = points
+    return some.labels, frames
+
+
+def _scores(model_dir: Path, view: View) -> dict[str, float]:
+    """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
+    record = Record.read(model_dir / "metrics.json")
+    scores = {}
+    if record is not None and record.metrics.get("global_step") == view.step:
+        headlines = ((name, value) for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES)
+        scores = {name: value for name, value in headlines if np.isfinite(value)}
+    return {
+        "global_step": view.step,
+        **scores,
+        "knn_accuracy": float(np.mean(view.is_right)),
+        "recall_at_1": recall_at_1(view.shown.embeddings, view.shown.labels),
+    }
+
+
+def _metadata(view: View) -> dict[str, list[object]]:
+    """Returns the columns that the Projector shows of each image."""
+    # The Projector names points by the first column that holds no numbers, and paints it in the colours of classes.
+    numbered = all(name.isdecimal() for name in view.class_names)
+    names = np.array([f"class {name}" if numbered else name for name in view.class_names], object)
+    neighbors = view.neighbors
+    columns = {
+        "index": view.indices,
+        "label": names[view.shown.labels],
+        "predicted": names[view.predicted],
+        "correct": np.where(view.is_right, "yes", "no"),
+        "nearest_same_class": neighbors.same_distance.astype(np.float64).round(4),
+        "nearest_other_class": neighbors.other_distance.astype(np.float64).round(4),
+        "safety": (neighbors.other_distance - neighbors.same_distance).astype(np.float64).round(4),
+        "nearest_wrong_neighbor": neighbors.other,
+    }
+    return {name: column.tolist() for name, column in columns.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, facecolor="white")
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""From embeddings to numbers, and to the file that keeps them: NumPy in, no network."""

@@ -1,0 +1,82 @@
+"""`metrics.json` and `validation.json`: what was measured of the test or validation images, and of which weights."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.common.files import write_whole
+from model.common.versions import Provenance
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The last evaluation of an experiment.
+
+    Attributes:
+        checkpoint: Name of the folder of the checkpoint that was scored.
+        digest: Of the tensors in it, as `checkpoints.digest` gives it: another network may have come as far.
+        metrics: By name, the scores of the test images; NaN for what they do not define.
+        validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
+        baselines: By the name of a baseline, its scores.
+        params: The parameters that differ from the defaults, and the seed.
+        provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.
+    """
+
+    checkpoint: str
+    digest: str
+    metrics: Scores
+    validation: Mapping[str, str | float] = field(default_factory=dict)
+    baselines: Mapping[str, Scores] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the validation images chose what was scored."""
+        return self.validation.get("best_step") == self.metrics["global_step"]
+
+    def write(self, path: Path) -> None:
+        """Writes a file as a whole, in JSON proper: null stands for NaN."""
+        content = {
+            "checkpoint": {"name": self.checkpoint, "digest": self.digest},
+            "validation": self.validation,
+            "metrics": _finite(self.metrics),
+            "baselines": {name: _finite(scores) for name, scores in self.baselines.items()},
+            "params": self.params,
+            "provenance": self.provenance and dataclasses.asdict(self.provenance),
+        }
+        content = {name: value for name, value in content.items() if value}
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Record | None":
+        """Reads a file; None where there is none that this program wrote."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            provenance = content.get("provenance") and Provenance(**content["provenance"])
+            return cls(
+                str(content["checkpoint"]["name"]),
+                str(content["checkpoint"]["digest"]),
+                _numbers(content["metrics"]),
+                dict(content.get("validation", {})),
+                {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
+                dict(content.get("params", {})),
+                provenance or None,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            return None
+
+
+def _finite(scores: Scores) -> dict[str, float | None]:
+    return {name: score if math.isfinite(score) else None for name, score in scores.items()}
+
+
+def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
+    numbers = {name: math.nan if score is None else float(score) for name, score in scores.items()}
+    return {name: number if math.isfinite(number) else math.nan for name, number in numbers.items()}

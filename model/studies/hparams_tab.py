@@ -1,0 +1,108 @@
+"""A row for each experiment in TensorBoard's HParams tab: its parameters, its scores, how it ended."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
+
+from model.common.errors import Interrupted, UserError
+from model.common.files import lock_experiment
+from model.params import Params
+from model.scoring.protocol import HEADLINES
+from model.studies.search_space import SearchSpace
+from model.training import event_files
+
+# Parameters that may be a number or something else: a column of the tab has one type.
+_TEXT = {"margin", "holdout_classes", "validation_classes"}
+
+# The tab shows five columns at first.
+_FIRST = ("triplet_strategy", "learning_rate", "margin", "distance", "batch_size")
+
+
+@contextlib.contextmanager
+def session(model_dir: Path, params: Params) -> Iterator[None]:
+    """Tells TensorBoard that an experiment is running and, after the block, whether it succeeded.
+
+    A run that was stopped or killed has no end until the same command has brought it to one.
+
+    Args:
+        model_dir: Folder of the experiment, by whose path TensorBoard knows it: two of equal parameters have two rows.
+        params: The experiment.
+
+    Raises:
+        UserError: Another process trains there.
+    """
+    varied = _varied_around(model_dir)
+    changes = "".join(f"| {key} | {json.dumps(value)} |\n" for key, value in params.differences().items())
+    text = f"| parameter | value |\n|---|---|\n{changes}\nEverything else has its default."
+    images = ("validation", "eval") if varied else ("eval", "validation")
+    metrics = [summary_v2.Metric(name, group=group) for group in images for name in HEADLINES]
+    first = list(dict.fromkeys([*sorted(varied), *_FIRST]))[: max(len(varied), len(_FIRST))]
+    columns = [summary_v2.HParam(name, _Column(name, name in first)) for name in Params.model_fields]
+    start = [
+        summary_v2.hparams_config_pb(columns, metrics),
+        summary_v2.hparams_pb(flatten(params), trial_id=_name(model_dir)),
+    ]
+    with lock_experiment(model_dir):
+        event_files.write_hparams(model_dir, start, text)
+    status = api_pb2.STATUS_FAILURE
+    try:
+        yield
+        status = api_pb2.STATUS_SUCCESS
+    except (Interrupted, KeyboardInterrupt):
+        status = None
+        raise
+    finally:
+        if status is not None:
+            with contextlib.suppress(UserError), lock_experiment(model_dir):  # else another process has begun its own
+                event_files.write_hparams(model_dir, [*start, summary.session_end_pb(status)], text)
+
+
+def _name(model_dir: Path) -> str:
+    """Returns the name of a folder, and what tells it from folders of that name elsewhere."""
+    return f"{model_dir.name} {hashlib.sha256(bytes(model_dir.resolve())).hexdigest()[:6]}"
+
+
+def _varied_around(model_dir: Path) -> set[str]:
+    """Returns what the search varies that an experiment is a trial of; nothing if it is none."""
+    for folder in model_dir.resolve().parents[:2]:  # runs with other seeds are a folder below
+        with contextlib.suppress(UserError):
+            return SearchSpace.from_json(folder / "search.json").varied
+    return set()
+
+
+class _Column(summary_v2.Domain):
+    """The type of a column, without limits, by which the tab would leave rows out, and whether it stands in front."""
+
+    def __init__(self, name: str, is_first: bool) -> None:
+        self._is_first = is_first
+        kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+        example = "" if name in _TEXT else flatten(Params()).get(name, 0.0)  # what is not set is a number
+        self._kind = kinds.get(type(example), api_pb2.DATA_TYPE_FLOAT64)
+
+    @property
+    def dtype(self) -> type:
+        """Not asked for."""
+        return object
+
+    def sample_uniform(self, rng: Any = None) -> None:
+        """Not asked for."""
+
+    def update_hparam_info(self, hparam_info: Any) -> None:
+        """Writes what the tab reads."""
+        hparam_info.type = self._kind
+        hparam_info.differs = self._is_first
+
+
+def flatten(params: Params) -> dict[str, bool | int | float | str]:
+    """Returns all parameters as TensorBoard takes them: lists as text, without those that are not set."""
+    flat: dict[str, Any] = {}
+    for key, value in json.loads(params.to_json()).items():
+        if value is not None:
+            fits = isinstance(value, str) or not (key in _TEXT or isinstance(value, list))
+            flat[key] = value if fits else json.dumps(value)
+    return flat

@@ -1,0 +1,392 @@
+"""Runs the trials of a search, each an experiment of its own, and goes on where it was when it is started again.
+
+What there is to know of a trial lies in its folder: `params.json` before it starts, `output.log` with what it printed,
+`validation.json` when it is finished, `failed` when it broke down, `pruned` when it was ended early. Where trials are
+drawn, Optuna keeps what was drawn and what came of it in `search.db`.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from model.common import devices, json_file
+from model.common.commands import ROOT
+from model.common.errors import Interrupted, UserError
+from model.common.files import lock, lock_experiment, write_whole
+from model.common.signals import stop_requests
+from model.data import datasets, partition
+from model.params import KNOWN_KEYS, Params
+from model.scoring.record import Record
+from model.studies.curves import read_scalar
+from model.studies.search_space import SearchSpace
+from model.studies.trials import Drawn, Grid, Trial
+
+_log = logging.getLogger(__name__)
+
+_TRAIN = ROOT / "train.py"
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+# How a process ends that somebody asked to stop.
+_STOPPED = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (128 + number, -number)}
+
+
+class State(Enum):
+    """What became of a run."""
+
+    NEW = auto()
+    BEGUN = auto()
+    FINISHED = auto()
+    FAILED = auto()
+    PRUNED = auto()
+
+
+class Search:
+    """A folder with a `params.json` and a `search.json`, and the trials in it.
+
+    Args:
+        parent: The folder.
+        num_seeds: How many runs, each with another seed, a trial has.
+        data_dir: Folder of the data; None takes `data/<dataset>`.
+
+    Raises:
+        UserError: One of the files cannot be used, or a combination of a grid cannot.
+    """
+
+    def __init__(self, parent: Path, num_seeds: int, data_dir: Path | None) -> None:
+        self.parent = parent
+        self.params = Params.from_json(parent / "params.json")
+        self.space = SearchSpace.from_json(parent / "search.json")
+        if not self.params.has_validation:
+            raise UserError(
+                f"{parent / 'params.json'}: 'validation_size' or 'validation_classes' is missing: a search chooses by "
+                "the validation images, never by the test images"
+            )
+        last_seed = self.params.seed + num_seeds - 1
+        if last_seed >= 2**32:
+            raise UserError(
+                f"{parent / 'params.json'}: 'seed' must leave room for --seeds, received {self.params.seed}"
+            )
+        self._num_seeds = num_seeds
+        self._data_dir = data_dir
+        self._lock = threading.Lock()  # one thread at a time asks the source
+        self._stopping = threading.Event()
+        if self.space.is_grid:
+            self._check_grid()
+
+    def _check_grid(self) -> None:
+        """Looks at all combinations before one is begun."""
+        seen: dict[str, Trial] = {}
+        for trial in Grid(self.parent, self.space).trials():
+            same = seen.setdefault(self._params_of(trial).to_json(), trial)
+            if same is not trial:
+                raise UserError(
+                    f"{self.parent / 'search.json'}: {same.folder.name!r} and {trial.folder.name!r} are the same "
+                    "experiment; keep one"
+                )
+
+    def check_data(self) -> None:
+        """Loads the data: what has to be downloaded is, before trials compete for it, and a mistake is told once.
+
+        Raises:
+            UserError: There are no such data, or `params.json` does not fit them.
+        """
+        if "image_size" in self.space.varied:
+            return
+        with devices.without_gpus():
+            data = datasets.load(self.params.dataset, self._data_dir, self.params.image_size)
+        try:
+            partition.divide(data, self.params)
+        except UserError as error:
+            raise UserError(f"{self.parent / 'params.json'}: {error}") from None
+
+    def _open(self) -> contextlib.AbstractContextManager[Grid | Drawn]:
+        """Opens the source of the trials."""
+        if self.space.is_grid:
+            return contextlib.closing(Grid(self.parent, self.space))
+        return contextlib.closing(Drawn(self.parent, self.space, self.params.seed, self._params_of))
+
+    def _trials(self) -> list[Trial]:
+        """Returns all that there are."""
+        if not self.space.is_grid and not Drawn.path_in(self.parent).exists():
+            return []
+        with self._open() as source:
+            return source.trials()
+
+    @property
+    def metric(self) -> str:
+        """The validation metric whose highest value is looked for."""
+        return self.params.early_stopping_metric
+
+    def runs(self, trial: Trial) -> dict[Path, Params]:
+        """Returns the runs of a trial, one for each seed, by their folders: the first is that of the trial."""
+        params = self._params_of(trial)
+        others = range(params.seed + 1, params.seed + self._num_seeds)
+        runs = {trial.folder / f"seed={seed}": params.model_copy(update={"seed": seed}) for seed in others}
+        return {trial.folder: params, **runs}
+
+    def states(self) -> dict[Path, list[State]]:
+        """Returns what became of the runs of each trial there is, by the folder of the trial."""
+        return {trial.folder: [state_of(run) for run in self.runs(trial)] for trial in self._trials()}
+
+    def describe(self) -> str:
+        """Returns a line for each trial: what became of its runs.
+
+        Raises:
+            UserError: The parameters are not those that trials were begun with.
+        """
+        self._check_begun(self._trials())
+        states = self.states()
+        lines = [
+            f"{folder.name}: {', '.join(state.name.lower() for state in of_runs)}" for folder, of_runs in states.items()
+        ]
+        to_draw = (self.space.num_trials or 0) - len(states)
+        if to_draw > 0:
+            lines.append(f"{to_draw} more will be drawn")
+        return "\n".join(lines)
+
+    def finished_runs(self) -> set[Path]:
+        """Returns the folders of the runs of the trials of which all runs are finished.
+
+        Raises:
+            UserError: There is no such trial.
+        """
+        finished: set[Path] = set()
+        for trial in self._trials():
+            runs = self.runs(trial)
+            if all(state_of(run) is State.FINISHED for run in runs):
+                finished |= runs.keys()
+        if not finished:
+            raise UserError(f"{self.parent}: no trial has come to its end; see the output.log of each")
+        return finished
+
+    def run(self, num_jobs: int) -> None:
+        """Runs every trial that is not finished.
+
+        Args:
+            num_jobs: How many at once.
+
+        Raises:
+            UserError: Another process searches here, or the parameters are not those that trials were begun with.
+            Interrupted: SIGINT or SIGTERM came. The trials under way have saved their state.
+        """
+        if_held = f"{self.parent}: another process searches here; wait for it or stop it"
+        with lock(self.parent / ".search.lock", if_held), self._open() as source, stop_requests() as stop:
+            self._check_begun(source.trials())
+            workers = [_Worker(lambda: self._work(source)) for _ in range(num_jobs)]
+            for worker in workers:
+                worker.start()
+            try:
+                while any(worker.is_alive() for worker in workers):
+                    time.sleep(_SECONDS_BETWEEN_LOOKS / 5)
+                    if stop.signal_number is not None or any(worker.error for worker in workers):
+                        self._stopping.set()
+            finally:  # also after a second Ctrl-C: they ask the source
+                self._stopping.set()
+                for worker in workers:
+                    worker.join()
+        for worker in workers:
+            if worker.error:
+                raise worker.error
+        if stop.signal_number is not None:
+            raise Interrupted(
+                "Stopped; every trial under way is saved, and the same command goes on.", stop.signal_number
+            )
+
+    def _work(self, source: Grid | Drawn) -> None:
+        """Runs one trial after the other."""
+        while not self._stopping.is_set():
+            with self._lock:
+                trial = source.ask()
+            if trial is None:
+                return
+            self._run_trial(source, trial)
+
+    def _run_trial(self, source: Grid | Drawn, trial: Trial) -> None:
+        """Runs a trial with every seed, as far as that has not been done, and answers where it came from."""
+        values: list[float] = []
+        was_open = False
+        for folder, params in self.runs(trial).items():
+            self._settle(folder, params)
+            state = state_of(folder)
+            if state is State.BEGUN:
+                was_open = True
+                state = self._train(folder, source, trial if not values else None)
+            if state is State.BEGUN:  # stopped
+                return
+            if state in (State.FAILED, State.PRUNED):
+                with self._lock:
+                    source.tell(trial, None, state is State.PRUNED)
+                if was_open and state is State.FAILED:
+                    _log.warning(
+                        "%s: broke down: %s; delete %s to try it again.",
+                        trial.folder.name, _last_line(folder / "output.log"), folder / "failed",
+                    )  # fmt: skip
+                elif was_open:
+                    _log.info("%s: ended early, as others were better by then.", trial.folder.name)
+                return
+            values.append(read_value(folder, self.metric))
+        mean = statistics.mean(values)
+        with self._lock:
+            source.tell(trial, None if math.isnan(mean) else mean)
+        if was_open:
+            _log.info("%s: %s %.4f.", trial.folder.name, self.metric, mean)
+
+    def _settle(self, folder: Path, params: Params) -> None:
+        """Writes the parameters of a run, or finds that they are there."""
+        path = folder / "params.json"
+        self._check_run(folder, params)
+        if path.exists():
+            if Params.from_json(path) == params:
+                return
+            (folder / "failed").unlink(missing_ok=True)  # with other parameters, before it learned anything
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(params.differences(), indent=2) + "\n")
+
+    def _check_begun(self, trials: list[Trial]) -> None:
+        """Finds that all trials that have something to lose have the parameters that they were begun with."""
+        for trial in trials:
+            for folder, params in self.runs(trial).items():
+                self._check_run(folder, params)
+
+    def _check_run(self, folder: Path, params: Params) -> None:
+        path = folder / "params.json"
+        has_begun = state_of(folder) in (State.FINISHED, State.PRUNED) or (folder / "checkpoints").exists()
+        if has_begun and path.exists() and Params.from_json(path) != params:
+            raise UserError(
+                f"{path}: not what {self.parent / 'params.json'} and search.json say now; set them back, or search in "
+                "a new folder"
+            )
+
+    def _train(self, folder: Path, source: Grid | Drawn, trial: Trial | None) -> State:
+        """Trains in a process of its own.
+
+        Args:
+            folder: Of the run.
+            source: Where its trial comes from.
+            trial: Whose run may be ended early; None lets it come to its end.
+
+        Returns:
+            What became of it; BEGUN if it or the search was asked to stop.
+        """
+        self._wait_for_others(folder)
+        if self._stopping.is_set():
+            return State.BEGUN
+        # -P: a folder "model" where the search was started is not ours.
+        command: list[str | Path] = [
+            sys.executable, "-P", "-m", "model.studies.trial_process",
+            _TRAIN, "--model_dir", folder.absolute(), "--validate",
+        ]  # fmt: skip
+        if self._data_dir is not None:
+            command += ["--data_dir", self._data_dir.absolute()]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        told, is_pruned = 0, False
+        with (
+            (folder / "output.log").open("ab") as log,
+            # In a session of its own: Ctrl-C comes to the search alone, which passes it on.
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=environment
+            ) as process,
+        ):
+            while process.poll() is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if trial is not None and isinstance(source, Drawn) and not is_pruned:
+                    is_pruned, told = self._look(source, folder, trial, told)
+                if self._stopping.is_set() or is_pruned:
+                    process.terminate()
+                    process.wait()
+        if process.returncode != 0 and not is_pruned and self._stopping.is_set():
+            return State.BEGUN
+        if process.returncode in _STOPPED and not is_pruned:
+            _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
+            return State.BEGUN
+        if process.returncode != 0:
+            said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"
+            write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")
+        return state_of(folder)
+
+    def _look(self, source: Drawn, folder: Path, trial: Trial, told: int) -> tuple[bool, int]:
+        """Tells the source how a run fares; returns whether it is hopeless and how many evaluations were told."""
+        values = [value for _, value in sorted(read_scalar(folder / "validation", self.metric).items())]
+        for number, value in enumerate(values[told:], told + 1):
+            with self._lock:
+                if math.isfinite(value) and source.should_prune(trial, number, value):
+                    return True, number
+        return False, len(values)
+
+    def _wait_for_others(self, folder: Path) -> None:
+        """Waits while a process trains there: a search that was killed may have left it behind."""
+        is_said = False
+        while not self._stopping.is_set():
+            with contextlib.suppress(UserError), lock_experiment(folder):
+                return
+            if not is_said:
+                _log.info("%s: another process trains here; waiting for its end.", folder)
+                is_said = True
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _params_of(self, trial: Trial) -> Params:
+        """Returns the parameters of a trial.
+
+        Raises:
+            UserError: Such parameters cannot be.
+        """
+        content = self.params.model_dump(exclude_unset=True) | dict(trial.settings)
+        try:
+            return Params.model_validate(content)
+        except ValidationError as error:
+            explained = json_file.explain(error, content, Params, KNOWN_KEYS)
+            raise UserError(f"{self.parent / 'search.json'}: {trial.folder.name}: {explained}") from None
+
+
+class _Worker(threading.Thread):
+    """A thread that keeps its exception."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._call = work
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Works."""
+        try:
+            self._call()
+        except Exception as error:
+            self.error = error
+
+
+def state_of(folder: Path) -> State:
+    """Returns what became of a run."""
+    files = {
+        "validation.json": State.FINISHED, "failed": State.FAILED, "pruned": State.PRUNED, "params.json": State.BEGUN,
+    }  # fmt: skip
+    return next((state for name, state in files.items() if (folder / name).exists()), State.NEW)
+
+
+def read_value(folder: Path, metric: str) -> float:
+    """Returns what a finished run reached."""
+    record = Record.read(folder / "validation.json")
+    if record is None or metric not in record.metrics:
+        raise UserError(f"{folder / 'validation.json'}: damaged; delete it, and the search scores this trial again")
+    return record.metrics[metric]
+
+
+def _last_line(path: Path) -> str:
+    """Returns the last line of a log, in which a command says what went wrong."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "it said nothing")

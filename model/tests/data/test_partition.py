@@ -1,0 +1,94 @@
+"""Who sees what: nothing is in two parts, nothing is lost, and the draw is that of split_seed alone."""
+
+import numpy as np
+import pytest
+
+from model.data.datasets import Dataset, Split
+from model.common.errors import UserError
+from model.params import Params
+from model.data.partition import divide
+
+NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+SIZES = (40, 10, 30, 20, 100, 50)
+
+
+def dataset(num_classes=5):
+    """200 training images in 5 classes of different sizes, or 250 in 6, each with its number as its pixels."""
+    labels = np.repeat(np.arange(num_classes), SIZES[:num_classes])
+    labels = np.random.default_rng(0).permutation(labels).astype(np.int32)
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    test = Split(images[:5], np.arange(5, dtype=np.int32))
+    return Dataset("animals", Split(images, labels), test, NAMES[:num_classes])
+
+
+def numbers(split):
+    return set(split.images.ravel().tolist())
+
+
+def test_nothing_is_set_aside_unless_asked_for():
+    data = dataset()
+    partition = divide(data, Params())
+    assert partition.train is data.train
+    assert (partition.validation, partition.validation_gallery, partition.unseen) == (None, None, ())
+
+
+@pytest.mark.parametrize("size", [40, 0.2])
+def test_the_validation_images_are_a_stratified_sample(size):
+    data = dataset()
+    partition = divide(data, Params(validation_size=size))
+    np.testing.assert_array_equal(np.bincount(partition.validation.labels), np.array(SIZES[:5]) // 5)
+    assert partition.validation_gallery is partition.train
+    assert numbers(partition.validation) | numbers(partition.train) == set(range(200))
+    assert not numbers(partition.validation) & numbers(partition.train)
+    for part in (partition.validation, partition.train):
+        np.testing.assert_array_equal(data.train.labels[part.images.ravel()], part.labels)
+
+
+def test_split_seed_decides_and_seed_does_not():
+    data = dataset()
+
+    def drawn(**params):
+        partition = divide(data, Params(validation_size=40, holdout_classes=2, **params))
+        return numbers(partition.validation), partition.unseen
+
+    assert drawn() == drawn(seed=1)
+    assert len({tuple(sorted(drawn(split_seed=seed)[0])) for seed in range(5)}) == 5
+    assert len({drawn(split_seed=seed)[1] for seed in range(20)}) > 5
+
+
+@pytest.mark.parametrize("asked", [["bee", "dog"], [3, 1], ["dog", 1, "bee"]])
+def test_unseen_classes_are_neither_learned_from_nor_validated(asked):
+    partition = divide(dataset(), Params(holdout_classes=asked, validation_size=0.1))
+    assert partition.unseen == (1, 3)
+    assert set(partition.train.labels) == set(partition.validation.labels) == {0, 2, 4}
+    assert len(partition.train.labels) + len(partition.validation.labels) == 170
+
+
+def test_classes_drawn_for_validation_are_not_those_held_out():
+    for seed in range(10):
+        partition = divide(dataset(6), Params(holdout_classes=2, validation_classes=2, split_seed=seed))
+        validated = set(partition.validation.labels)
+        assert len(validated) == 2 and validated == set(partition.validation_gallery.labels)
+        assert not validated & set(partition.unseen) and len(set(partition.train.labels)) == 2
+        assert not numbers(partition.validation) & numbers(partition.validation_gallery)
+        assert abs(len(partition.validation.labels) - len(partition.validation_gallery.labels)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"holdout_classes": ["ant", "gnu"]}, "'holdout_classes' must name .*ant, bee, cat, dog, eel.*received 'gnu'"),
+        ({"holdout_classes": [0, 5]}, "'holdout_classes' .* received 5"),
+        ({"holdout_classes": [0, "ant"]}, r"'holdout_classes' must name at least 2 classes.*received \[0, 'ant'\]"),
+        ({"holdout_classes": [0, 1], "validation_classes": [3, 0]}, r"'validation_classes' .*\(cat, .* received 0"),
+        ({"holdout_classes": [0, 1, 2, 3]}, "'holdout_classes' .*at least 2 classes to learn from, 1 of the 5"),
+        ({"holdout_classes": 7, "validation_size": 3}, "'holdout_classes' .*to learn from, 0 of the 5"),
+        ({"holdout_classes": 2, "validation_classes": 2}, "'validation_classes' .*at least 2 classes to learn from"),
+        ({"validation_size": 200}, "'validation_size' .* received 200, which is 200 of 200 training images of animals"),
+        ({"validation_size": 0.001}, "'validation_size' .* received 0.001, which is 0 of 200"),
+    ],
+)
+def test_what_cannot_be_set_aside_is_one_line(params, message):
+    with pytest.raises(UserError, match=message) as caught:
+        divide(dataset(), Params(**params))
+    assert "\n" not in str(caught.value)

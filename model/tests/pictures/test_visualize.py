@@ -1,0 +1,366 @@
+"""`visualize_embeddings.py` on real digits: files that agree with the data, in TensorBoard and in a real browser."""
+
+import base64
+import csv
+import errno
+import io
+import json
+import re
+import shutil
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import train
+import visualize_embeddings
+from model.common import cli, files
+from model.pictures import projector
+from model.pictures.html_report import make_report
+from model.scoring.protocol import HEADLINES
+from model.tests import servers
+from model.tests.experiments import digits, estimator, write_params
+from model.tests.servers import wait_for
+from model.tests.views import view
+from model.training import checkpoints, event_files
+
+
+def visualize(*arguments):
+    cli.run(visualize_embeddings.main, "", [str(argument) for argument in arguments], visualize_embeddings.add_options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An experiment after three epochs, seen at its end: some of its test images are answered wrongly."""
+    model_dir = write_params(tmp_path_factory.mktemp("experiments") / "small", num_epochs=3)
+    cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
+    visualize("--model_dir", model_dir)
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def embedded(trained):
+    """Test and training embeddings of the experiment, from the estimator."""
+    run, data = estimator(trained), digits()
+    return [run.predict(lambda images=split.images: images)["embeddings"] for split in (data.test, data.train)]
+
+
+def rows(folder):
+    (path,) = folder.glob("*-metadata.tsv")
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_what_is_written(trained):
+    names = {path.name for path in (trained / "eval").iterdir()}
+    bundle = [name for name in names if name.startswith("test_359_images_step_68")]
+    assert sorted(name.removeprefix("test_359_images_step_68") for name in bundle) == [
+        "-metadata.tsv", "-sprite.png", ".data-00000-of-00001", ".index",
+    ]  # fmt: skip
+    (pictures,) = (name for name in names if name.endswith(".pictures"))
+    (curves,) = (name for name in names if name.endswith(".v2"))
+    assert names - set(bundle) == {"checkpoint", "projector_config.pbtxt", "plots", "report.html", pictures, curves}
+    plots = {path.name for path in (trained / "eval" / "plots").iterdir()}
+    expected = ("scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval")
+    assert plots == {f"{name}.png" for name in expected}
+    for name in plots:
+        Image.open(trained / "eval" / "plots" / name).verify()
+
+
+def test_the_checkpoint_holds_the_embeddings(trained, embedded):
+    reader = tf.train.load_checkpoint(str(trained / "eval"))
+    (name,) = (name for name in reader.get_variable_to_shape_map() if name.startswith("test_"))
+    np.testing.assert_allclose(reader.get_tensor(name), embedded[0], atol=1e-5)
+
+
+def test_the_metadata_is_what_plain_loops_find(trained, embedded):
+    """Every test image against every training image."""
+    data = digits()
+    test, gallery = (part.astype(np.float64) for part in embedded)
+    lengths = np.sqrt(((test[:, None] - gallery) ** 2).sum(axis=2))
+    seen = rows(trained / "eval")
+    assert list(seen[0]) == [
+        "index", "label", "predicted", "correct", "nearest_same_class", "nearest_other_class", "safety",
+        "nearest_wrong_neighbor",
+    ]  # fmt: skip
+    assert len(seen) == 359
+    for index, row in enumerate(seen):
+        same = lengths[index][data.train.labels == data.test.labels[index]].min()
+        other = np.where(data.train.labels == data.test.labels[index], np.inf, lengths[index])
+        assert row["index"] == str(index)
+        assert row["label"] == f"class {data.test.labels[index]}"
+        assert row["predicted"] == f"class {data.train.labels[lengths[index].argmin()]}"
+        assert row["correct"] == ("yes" if same < other.min() else "no")
+        assert float(row["nearest_same_class"]) == pytest.approx(same, abs=1e-3)
+        assert float(row["nearest_other_class"]) == pytest.approx(other.min(), abs=1e-3)
+        assert float(row["safety"]) == pytest.approx(other.min() - same, abs=2e-3)
+        assert row["nearest_wrong_neighbor"] == str(other.argmin())
+    wrong = sum(row["correct"] == "no" for row in seen)
+    assert wrong > 0
+    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    assert scores["knn_accuracy"] == pytest.approx(1 - wrong / 359)
+
+
+def test_the_sprite_shows_the_images(trained):
+    (path,) = (trained / "eval").glob("*-sprite.png")
+    sprite, images = np.asarray(Image.open(path)), digits().test.images
+    assert sprite.shape == (19 * 24, 19 * 24)
+    for index in range(359):
+        row, column = divmod(index, 19)
+        np.testing.assert_array_equal(sprite[row * 24 :, column * 24 :][:24:3, :24:3], images[index, ..., 0])
+
+
+def test_the_report_needs_nothing_else(trained):
+    report = (trained / "eval" / "report.html").read_text()
+    page = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)  # the code of the library
+    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 6
+    assert "digits, 359 test images, step 68" in report
+    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    for name in HEADLINES:
+        assert f'<th>{name}</th><td class="number">{scores[name]:.4f}</td>' in report
+    pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', report)
+    assert len(pictures) == 6
+    for _, encoded in pictures:
+        Image.open(io.BytesIO(base64.b64decode(encoded))).verify()
+
+
+def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
+    visualize("--model_dir", trained, "--split", "train", "--num_images", "100", "--output_dir", tmp_path, "--no_tsne")
+    seen = rows(tmp_path)
+    assert len(seen) == 100 and len({row["index"] for row in seen}) == 100
+    assert min(float(row["nearest_same_class"]) for row in seen) > 0
+    labels = [digits().train.labels[int(row["index"])] for row in seen]
+    assert [row["label"] for row in seen] == [f"class {label}" for label in labels]
+    assert np.bincount(labels).min() >= 9  # of every class its share
+
+
+def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
+    visualize("--model_dir", trained, "--num_images", "40", "--output_dir", tmp_path, "--animate")
+    path = tmp_path / "plots" / "evolution.gif"
+    told = capsys.readouterr().out
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events")]
+    assert len(files) > 13 and all(f"\n  {path}\n" in told for path in files)
+    assert re.search(rf"tensorboard --logdir {tmp_path}$", told, re.MULTILINE)
+    between = 8 * (len(checkpoints.list_checkpoints(trained)) - 1)
+    assert between >= 16
+    with Image.open(path) as gif:
+        assert gif.n_frames > between
+    videos = [path.name for path in (tmp_path / "plots").glob("*.mp4")]
+    assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
+
+
+def test_a_name_that_tensorboard_cannot_show_is_told(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "my run (1)")
+    visualize("--model_dir", tmp_path / "my run (1)", "--no_tsne", "--num_images", "2")
+    assert "my run (1): TensorBoard's Projector needs a folder name of letters" in capsys.readouterr().err
+
+
+def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    first = checkpoints.list_checkpoints(trained)[0]
+    before = sorted(path.name for path in (trained / "eval").glob("test_359_images*"))
+    visualize("--model_dir", tmp_path / "copy", "--checkpoint", first, "--no_tsne")
+    after = {path.name for path in (tmp_path / "copy" / "eval").iterdir()}
+    assert not after & set(before)
+    step = checkpoints.step_of(first)
+    assert f"test_359_images_step_{step}.index" in after
+    assert len([name for name in after if name.endswith(".pictures")]) == 1
+    report = (tmp_path / "copy" / "eval" / "report.html").read_text()
+    assert "<th>loss</th>" not in report  # metrics.json tells of another step
+
+
+def test_evaluating_again_leaves_the_pictures(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    pictures = list((tmp_path / "copy" / "eval").glob("*.pictures"))
+    event_files.open_writer(tmp_path / "copy" / "eval", range(1, 100)).close()
+    assert [path.exists() for path in pictures] == [True]
+
+
+def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    metadata = {"index": [0, 1, 2], "label": ["a\tb", "c\nd", "é\r"]}
+    projector.write_bundle(tmp_path, "some", np.eye(3, dtype=np.float32), images, metadata)
+    assert (tmp_path / "some-metadata.tsv").read_text(encoding="utf-8") == "index\tlabel\n0\ta b\n1\tc d\n2\té \n"
+    saved = tf.train.load_variable(str(tmp_path), "some/.ATTRIBUTES/VARIABLE_VALUE")
+    np.testing.assert_array_equal(saved, np.eye(3))
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
+        (["--checkpoint", "checkpoints/step-00000999"], "step-00000999"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(trained, tmp_path, capsys, arguments, expected):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--output_dir", tmp_path / "out", *arguments)
+    assert raised.value.code == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["0", "100001", "many"])
+def test_a_number_of_images_that_makes_no_sense(trained, capsys, number):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--num_images", number)
+    assert raised.value.code == 2
+    assert "--num_images" in capsys.readouterr().err
+
+
+def test_without_training_first(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", write_params(tmp_path))
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"train first: python train.py --model_dir {tmp_path}")
+    assert not (tmp_path / "eval").exists()
+
+
+def test_an_animation_without_tsne_is_refused(trained, capsys):
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", trained, "--animate", "--no_tsne")
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("leave out --no_tsne")
+
+
+def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatch):
+    """Whichever file it is that no longer finds room."""
+    monkeypatch.setattr("model.pictures.visualize.tsne", lambda embeddings, seed, start=None: embeddings[:, :2])
+    shutil.copytree(trained, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
+    flush = files.flush
+    for room in range(3):
+        left = iter(range(room))
+
+        def flush_or_not(path, left=left):
+            if path.is_file() and next(left, None) is None:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            flush(path)
+
+        monkeypatch.setattr(files, "flush", flush_or_not)
+        with pytest.raises(SystemExit) as raised:
+            visualize("--model_dir", tmp_path / "copy")
+        assert raised.value.code == 2
+        assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+        after = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
+        assert after.keys() == before.keys()
+        for path in after:
+            if path.suffix == ".png" and path.parent.name == "plots":
+                Image.open(path).verify()
+            else:
+                assert after[path] == before[path]
+
+
+# ------------------------------------------------------------------------------------------- TensorBoard, the browser
+
+
+@pytest.fixture(scope="module")
+def tensorboard(trained):
+    """The address of a TensorBoard over the experiments."""
+    with servers.tensorboard(trained.parent, "small/eval") as address:
+        yield address
+
+
+def fetch(address):
+    return urllib.request.urlopen(address).read()
+
+
+def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
+    plugin = f"{tensorboard}/data/plugin/projector"
+    assert json.loads(fetch(f"{plugin}/runs")) == ["small/eval"]  # and no other folder
+    (entry,) = json.loads(fetch(f"{plugin}/info?run=small%2Feval"))["embeddings"]
+    assert entry["tensorShape"] == [359, 8]
+    query = f"run=small%2Feval&name={entry['tensorName'].replace('/', '%2F')}"
+    served = np.frombuffer(fetch(f"{plugin}/tensor?{query}"), np.float32).reshape(359, 8)
+    np.testing.assert_allclose(served, embedded[0], atol=1e-5)
+    (metadata,) = (trained / "eval").glob("*-metadata.tsv")
+    assert fetch(f"{plugin}/metadata?{query}").decode().splitlines() == metadata.read_text().splitlines()
+    (sprite,) = (trained / "eval").glob("*-sprite.png")
+    assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
+    images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
+    assert set(images) == {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
+
+
+def test_the_projector_shows_the_points_and_runs_tsne(page, tensorboard, tmp_path):
+    page.goto(f"{tensorboard}/#projector")
+    frame = wait_for(page, lambda: next((frame for frame in page.frames if "projector_binary" in frame.url), None))
+    frame.get_by_text("Points: 359").wait_for()
+    frame.get_by_text("Dimension: 8").wait_for()
+    chosen = frame.locator("vz-projector-data-panel").get_by_text("label", exact=True)
+    wait_for(page, chosen.count)
+    frame.locator("#tsne-tab").evaluate("tab => tab.click()")
+    frame.locator("[data-panel='tsne']").wait_for(state="visible")
+    frame.locator(".run-tsne").evaluate("button => button.click()")
+    iterations = frame.locator(".run-tsne-iter")
+    first = wait_for(page, lambda: int(iterations.inner_text()))
+    assert wait_for(page, lambda: int(iterations.inner_text()) > first)
+    page.screenshot(path=tmp_path / "projector.png")
+    shown = np.asarray(Image.open(tmp_path / "projector.png").convert("L"))[130:990, 300:1080]
+    assert len(np.unique(shown)) > 50  # the grey images are there
+    assert page.errors == []
+
+
+def test_the_report_answers_to_the_mouse(page, trained, embedded):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.errors.clear()
+    report = (trained / "eval" / "report.html").resolve().as_uri()
+    page.goto(report)
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
+    x, y = page.evaluate("""
+        const figure = Bokeh.documents[0].roots()[0]
+        const view = Object.values(Bokeh.index)[0] ?? Bokeh.index.get(figure)
+        const data = figure.renderers[0].data_source.data
+        const rect = view.el.getBoundingClientRect();
+        [rect.left + view.frame.x_scale.compute(data.x[5]), rect.top + view.frame.y_scale.compute(data.y[5])]
+    """)
+    page.mouse.move(x, y)
+    page.get_by_text(
+        re.compile(r"^class \d, nearest training image \d")
+    ).first.wait_for()  # the dot that is pointed at is named
+    page.mouse.click(x, y)
+    page.locator("#neighbors figure").first.wait_for()
+    first, *neighbors = page.locator("#neighbors figcaption").all_inner_texts()
+    clicked = int(re.match(r"image (\d+): ", first)[1])  # dots lie on each other
+    labels = digits().test.labels
+    assert first.startswith(f"image {clicked}: class {labels[clicked]}, its nearest training image ")
+    lengths = np.linalg.norm(embedded[0][clicked] - embedded[0], axis=1)
+    lengths[clicked] = np.inf
+    expected = [f"class {labels[j]}, distance {lengths[j]:.2f}" for j in np.argsort(lengths)[:8]]
+    assert neighbors == expected
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report]
+    assert page.errors == []
+    pixels = thumbnail(page)[3::7, 3::7]
+    np.testing.assert_allclose(pixels, digits().test.images[clicked, ..., 0], atol=2)
+
+
+def test_a_report_of_many_images_shows_them(page, tmp_path):
+    """More than a browser keeps in a value of a style sheet."""
+    many = view(num_images=2500, side=28)
+    path = tmp_path / "report.html"
+    path.write_text(make_report(many, {}, {}, {}), encoding="utf-8")
+    assert path.stat().st_size > 4e6
+    page.errors.clear()
+    page.goto(path.as_uri())
+    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
+    page.evaluate("Bokeh.documents[0].roots()[0].renderers[0].data_source.selected.indices = [1234]")
+    page.locator("#neighbors figure").first.wait_for()
+    pixels = thumbnail(page)
+    expected = Image.fromarray(many.shown.images[1234, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
+    assert np.corrcoef(pixels.ravel(), np.ravel(expected))[0, 1] > 0.7
+    other = Image.fromarray(many.shown.images[1233, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
+    assert np.corrcoef(pixels.ravel(), np.ravel(other))[0, 1] < 0.2
+    assert page.errors == []
+
+
+def thumbnail(page):
+    """The first image beside the chart, without its frame."""
+    png = page.locator("#neighbors .thumbnail").first.screenshot()
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))[3:-3, 3:-3]

@@ -1,0 +1,78 @@
+"""Who is measured among whom: every group by itself, with other libraries' numbers as the truth."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from model.params import Params
+from model.scoring import protocol
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Six overlapping classes of points in a plane, the last two of which were not trained on."""
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(6, 2)) * 2
+    labels, gallery_labels = generator.integers(0, 6, 300), generator.integers(0, 6, 500)
+    points, gallery = (
+        (centers[some] + generator.normal(size=(len(some), 2))).astype(np.float32) for some in (labels, gallery_labels)
+    )
+    groups = {"seen": (0, 1, 2), "unseen": (4, 5)}  # and class 3 only validated
+    scores = protocol.score(points, labels, gallery, gallery_labels, 1, groups)
+    return points, labels, gallery, gallery_labels, scores
+
+
+GROUPS = {"": (0, 6), "seen/": (0, 3), "unseen/": (4, 6)}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_is_scored_among_its_own_classes(measured, group):
+    points, labels, gallery, gallery_labels, scores = measured
+    low, high = GROUPS[group]
+    asked, kept = ((low <= some) & (some < high) for some in (labels, gallery_labels))
+    points, labels, gallery, gallery_labels = points[asked], labels[asked], gallery[kept], gallery_labels[kept]
+    assert scores[f"{group}num_images"] == len(labels)
+    right = KNeighborsClassifier(1).fit(gallery, gallery_labels).predict(points) == labels
+    assert scores[f"{group}knn_accuracy"] == right.mean()
+    spread = 1.96 * right.std() / np.sqrt(len(right))  # of a mean, by the normal approximation
+    for end, sign in (("low", -1), ("high", 1)):
+        assert scores[f"{group}knn_accuracy_{end}95"] == pytest.approx(
+            right.mean() + sign * spread, abs=1.5 / len(right)
+        )
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert scores[f"{group}recall_at_1"] == np.mean(labels[distances.argmin(axis=1)] == labels)
+    pairs = np.triu_indices(len(labels), 1)
+    same = labels[pairs[0]] == labels[pairs[1]]
+    assert scores[f"{group}roc_auc"] == pytest.approx(roc_auc_score(same, -distances[pairs]), abs=1e-5)
+
+
+def test_every_headline_is_there_with_its_interval(measured):
+    scores = measured[-1]
+    for group in GROUPS:
+        for name in protocol.HEADLINES:
+            low, value, high = (scores[f"{group}{name}{end}"] for end in ("_low95", "", "_high95"))
+            assert low <= value <= high
+
+
+def test_what_is_watched_is_what_is_scored_in_the_end(measured):
+    *data, scores = measured
+    watched = protocol.watch(*data)
+    assert set(watched) >= set(Params.model_json_schema()["properties"]["early_stopping_metric"]["enum"])
+    assert all(scores[name] == value for name, value in watched.items())
+
+
+def test_without_unseen_classes_there_is_one_group(measured):
+    *data, scores = measured
+    alone = protocol.score(*data, 1)
+    assert not any("/" in name for name in alone)
+    assert alone == {name: value for name, value in scores.items() if "/" not in name}
+
+
+def test_a_group_without_images_has_no_scores():
+    points = np.eye(4, dtype=np.float32)
+    labels = np.array([0, 0, 1, 1])
+    scores = protocol.score(points, labels, points, labels, 0, {"unseen": (7, 8)})
+    assert scores["unseen/num_images"] == 0
+    assert np.isnan(scores["unseen/knn_accuracy"]) and np.isnan(scores["unseen/eer"])

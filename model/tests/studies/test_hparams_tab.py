@@ -1,0 +1,151 @@
+"""What TensorBoard's HParams, Text, Histograms and Scalars tell of experiments, by its own HTTP endpoints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from model.common import cli
+from model.common.errors import Interrupted, UserError
+from model.common.files import lock_experiment
+from model.params import Params
+from model.studies import hparams_tab
+from model.tests.experiments import write_params
+from model.tests.servers import fetch, tensorboard, wait_for
+
+ROOT = Path(__file__).parents[3]
+EVERY_STATUS = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"]
+
+
+def test_every_parameter_is_a_word_a_number_or_a_switch():
+    flat = hparams_tab.flatten(Params(holdout_classes=[1, "two"], validation_size=0.25, margin=1))
+    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
+    assert flat["holdout_classes"] == '[1, "two"]' and flat["validation_size"] == 0.25
+    assert flat["learning_rate"] == 0.001 and flat["use_batch_norm"] is False and flat["dataset"] == "mnist"
+    assert "num_classes_per_batch" not in flat  # not set
+
+
+@pytest.mark.parametrize("values", [(0.5, "soft"), (1, 0.5)])
+def test_a_parameter_has_one_type_in_all_experiments(values):
+    kinds = {
+        type(hparams_tab.flatten(Params(margin=value, triplet_strategy="batch_hard"))["margin"]) for value in values
+    }
+    assert kinds == {str}
+    assert {type(hparams_tab.flatten(Params(holdout_classes=some))["holdout_classes"]) for some in (2, [1, 2])} == {str}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Four experiments: two of equal parameters, one that breaks down and one that is killed."""
+    folder = tmp_path_factory.mktemp("experiments")
+    for name, changes in [("first", {}), ("second", {}), ("broken", {"learning_rate": 1e3, "on_collapse": "stop"})]:
+        model_dir = write_params(folder / name, validation_size=0.2, evaluate_every_epochs=1, **changes)
+        if name == "broken":
+            with pytest.raises(SystemExit):
+                cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
+        else:
+            cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
+    write_params(folder / "killed")
+    code = (
+        f"from model.experiment import open_experiment; from pathlib import Path; import os\n"
+        f"with open_experiment(Path({str(folder / 'killed')!r}), None).session(): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -9
+    with tensorboard(folder, "second/eval") as address:
+        yield address
+
+
+def test_a_second_process_leaves_the_session_of_the_first_alone(tmp_path):
+    model_dir, params = tmp_path / "mine", Params()
+    model_dir.mkdir()
+    with lock_experiment(model_dir):
+        with pytest.raises(UserError, match="another process is training here"), hparams_tab.session(model_dir, params):
+            raise AssertionError
+        assert {path.name for path in model_dir.iterdir()} == {".lock"}
+    with pytest.raises(UserError), hparams_tab.session(model_dir, params):  # it came between the start and the training
+        (before,) = model_dir.glob("*.hparams")
+        with lock_experiment(model_dir):
+            raise UserError("another process is training here")
+    assert list(model_dir.glob("*.hparams")) != [before]
+
+
+@pytest.mark.parametrize("stopped", [Interrupted("Stopped", 2), KeyboardInterrupt()])
+def test_a_run_that_was_asked_to_stop_has_not_failed(tmp_path, stopped):
+    with pytest.raises(type(stopped)), hparams_tab.session(tmp_path, Params()):
+        (before,) = tmp_path.glob("*.hparams")
+        raise stopped
+    assert list(tmp_path.glob("*.hparams")) == [before]
+
+
+def test_a_trial_shows_what_its_search_varies(tmp_path):
+    space = {"vary": {"margin": [1, 2], "P x K": [{"batch_size": 8}, {"num_classes_per_batch": 3}]}}
+    (tmp_path / "search.json").write_text(json.dumps(space))
+    varied = {"margin", "batch_size", "num_classes_per_batch"}
+    assert (
+        hparams_tab._varied_around(tmp_path / "trial")
+        == hparams_tab._varied_around(tmp_path / "trial" / "seed=2")
+        == varied
+    )
+    assert hparams_tab._varied_around(tmp_path.parent) == set()
+    (tmp_path / "search.json").write_text("{")
+    assert hparams_tab._varied_around(tmp_path / "trial") == set()
+
+
+def groups(address):
+    question = {"startIndex": 0, "sliceSize": 100, "allowedStatuses": EVERY_STATUS, "colParams": []}
+    return fetch(f"{address}/data/plugin/hparams/session_groups", question)["sessionGroups"]
+
+
+def test_the_tab_has_a_row_for_each_experiment(served):
+    found = {group["sessions"][0]["name"]: group for group in groups(served)}
+    assert found.keys() == {"first", "second", "broken", "killed"}
+    assert all(group["name"].startswith(f"{name} ") for name, group in found.items())
+    status = {name: group["sessions"][0]["status"] for name, group in found.items()}
+    expected = {"first": "SUCCESS", "second": "SUCCESS", "broken": "FAILURE", "killed": "UNKNOWN"}
+    assert status == {name: f"STATUS_{end}" for name, end in expected.items()}
+    assert found["broken"]["hparams"]["learning_rate"] == 1000.0
+    scores = {value["name"]["tag"]: value["value"] for value in found["first"]["metricValues"]}
+    assert scores.keys() >= {"knn_accuracy", "recall_at_1", "map_at_r", "roc_auc", "eer"}
+    assert all(0 <= value <= 1 for value in scores.values())
+
+
+def test_the_parameters_are_a_table_in_text(served):
+    events = fetch(f"{served}/data/plugin/text/text?run=first&tag=params")
+    assert "<td>validation_size</td>" in events[0]["text"] and "<td>0.2</td>" in events[0]["text"]
+
+
+def test_training_validation_and_test_share_their_charts(served):
+    tags = fetch(f"{served}/data/plugin/scalars/tags")
+    assert {"loss", "mean_positive_dist", "fraction_positive_triplets"} <= (
+        tags["first"].keys() & tags["first/validation"].keys() & tags["first/eval"].keys()
+    )
+    assert {"knn_accuracy", "recall_at_1"} <= tags["first/validation"].keys() & tags["first/eval"].keys()
+
+
+def test_distances_and_norms_are_histograms(served):
+    tags = fetch(f"{served}/data/plugin/histograms/tags")
+    assert tags["first"].keys() == {"embedding_norm", "distance/same_class", "distance/different_classes"}
+    for tag in tags["first"]:
+        (_, step, buckets), *_ = fetch(f"{served}/data/plugin/histograms/histograms?run=first&tag={tag}")
+        total = sum(count for _, _, count in buckets)
+        assert step == 5 and total == 64 if tag == "embedding_norm" else 0 < total < 64 * 63 / 2
+
+
+def test_the_browser_shows_a_row_for_each_experiment(page, served):
+    page.goto(f"{served}/#hparams")
+    cells = page.locator("vaadin-grid-cell-content")
+    shown = wait_for(page, lambda: " ".join(cells.all_inner_texts()) if cells.count() > 30 else "").split()
+    assert {"first", "second", "broken", "killed", "eval.knn_accuracy", "triplet_strategy"} <= set(shown)
+    assert page.errors == []
+
+
+def test_the_browser_draws_training_and_validation_in_one_chart(page, served):
+    page.goto(f"{served}/?tagFilter=%5Eloss%24#timeseries")
+    page.reload()
+    card = page.locator("card-view").first
+    shown = wait_for(page, lambda: card.inner_text() if "second/validation" in card.inner_text() else "").split()
+    assert {"first", "first/validation", "first/eval", "second", "second/validation"} <= set(shown)
+    assert page.errors == []

@@ -1,0 +1,227 @@
+"""Checkpoints: whole or not there, and every kind of damage is noticed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.common.errors import UserError
+from model.training import checkpoints
+
+TENSORS = {
+    "network/kernel": np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32),
+    "run/global_step": np.array(7),
+    "run/params": np.array('{"margin": 0.5}'),
+    "run/stopped_early": np.array(False),
+    "seed_generator/state": np.array([1, 2**31], np.uint32),
+}
+
+
+def assert_equal(loaded, expected=TENSORS):
+    assert set(loaded) == set(expected)
+    for name, value in expected.items():
+        if value.dtype.kind == "U":
+            assert loaded[name].item().decode() == value.item()
+        else:
+            np.testing.assert_array_equal(loaded[name], value)
+            assert loaded[name].dtype == value.dtype
+
+
+def names(model_dir):
+    return sorted(path.name for path in (model_dir / "checkpoints").iterdir())
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    assert path == tmp_path / "checkpoints" / "step-00000007"
+    assert_equal(checkpoints.load(path))
+    newest = checkpoints.load_newest(tmp_path)
+    assert newest[0] == path
+    assert_equal(newest[1])
+
+
+def test_a_folder_whose_name_is_a_pattern(tmp_path):
+    folder = tmp_path / r"a[b]*?\c"
+    folder.mkdir()
+    path = checkpoints.save(folder, 7, TENSORS, keep=5)
+    assert_equal(checkpoints.load(path))
+    (path / "tensors.index").unlink()
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load(path)
+
+
+def test_tensorflows_own_tools_can_read_it(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    listed = dict(tf.train.list_variables(str(path / "tensors")))
+    assert listed["network/kernel"] == [40, 50]
+
+
+def test_the_newest_is_the_highest_step_and_the_oldest_are_deleted(tmp_path):
+    for step in (1, 5, 10, 99_999_999, 100_000_000):
+        checkpoints.save(tmp_path, step, TENSORS, keep=9)
+    assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path)] == [
+        1, 5, 10, 99_999_999, 100_000_000,
+    ]  # fmt: skip
+    checkpoints.save(tmp_path, 100_000_001, TENSORS, keep=2)
+    assert names(tmp_path) == ["step-100000000", "step-100000001"]
+
+
+def test_a_step_can_be_saved_again(tmp_path):
+    checkpoints.save(tmp_path, 7, {"old": np.zeros(3)}, keep=5)
+    assert_equal(checkpoints.load(checkpoints.save(tmp_path, 7, TENSORS, keep=5)))
+    assert names(tmp_path) == ["step-00000007"]
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    assert checkpoints.load_newest(tmp_path) is None
+    with pytest.raises(UserError, match=r"step-00000001: no such checkpoint"):
+        checkpoints.load(tmp_path / "checkpoints" / "step-00000001")
+
+
+def test_what_a_killed_save_leaves_is_ignored_and_cleaned_up(tmp_path):
+    checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    unfinished = tmp_path / "checkpoints" / "tmp-step-00000008"
+    unfinished.mkdir()
+    (unfinished / "tensors.index").write_bytes(b"half")
+    assert checkpoints.load_newest(tmp_path)[0].name == "step-00000007"
+    checkpoints.save(tmp_path, 8, TENSORS, keep=5)
+    assert names(tmp_path) == ["step-00000007", "step-00000008"]
+
+
+def damages(path):
+    """Yields every kind of damage once done to the checkpoint's folder, with its name."""
+    originals = {file: file.read_bytes() for file in sorted(path.iterdir())}
+    for file, content in originals.items():
+        positions = np.unique(np.linspace(0, len(content) - 1, 40).astype(int))
+        for position in positions:
+            flipped = bytearray(content)
+            flipped[position] ^= 0x10
+            file.write_bytes(flipped)
+            yield f"{file.name}: bit flipped in byte {position} of {len(content)}"
+        for length in (0, 1, len(content) // 2, len(content) - 1):
+            file.write_bytes(content[:length])
+            yield f"{file.name}: cut to {length} of {len(content)} bytes"
+        file.unlink()
+        yield f"{file.name}: deleted"
+        file.write_bytes(content)
+
+
+def test_no_damage_goes_unnoticed(tmp_path):
+    """A flipped bit, a cut file, a missing file: refused in one line, or without effect on what is read."""
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    refused = 0
+    for damage in damages(path):
+        try:
+            loaded = checkpoints.load(path)
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+        else:
+            try:
+                assert_equal(loaded)  # some bytes are padding
+            except AssertionError as error:
+                raise AssertionError(damage) from error
+    assert refused >= 60
+    assert_equal(checkpoints.load(path))
+
+
+def test_a_damaged_newest_one_is_passed_over_with_a_word(tmp_path, caplog):
+    older = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    newer = checkpoints.save(tmp_path, 8, TENSORS, keep=5)
+    data = newer / "tensors.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    assert checkpoints.load_newest(tmp_path)[0] == older
+    assert [str(newer) in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_only_damaged_ones_are_never_a_start_from_scratch(tmp_path):
+    for step in (7, 8):
+        (checkpoints.save(tmp_path, step, TENSORS, keep=5) / "tensors.index").write_bytes(b"")
+    with pytest.raises(UserError, match="none of its 2 checkpoints can be read"):
+        checkpoints.load_newest(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 7, TENSORS, keep=1)
+
+    def full(**_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
+    with pytest.raises(UserError, match=r"step-00000008: cannot write .* No space left on device"):
+        checkpoints.save(tmp_path, 8, TENSORS, keep=1)
+    assert names(tmp_path) == ["step-00000007"]
+    assert_equal(checkpoints.load_newest(tmp_path)[1])
+
+
+def test_damaged_newer_ones_do_not_push_out_what_is_saved(tmp_path):
+    """After falling back from a damaged step 9, the run saves step 8: that one is kept, whatever `keep` is."""
+    checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    (checkpoints.save(tmp_path, 9, TENSORS, keep=5) / "tensors.index").write_bytes(b"")
+    checkpoints.save(tmp_path, 8, TENSORS, keep=1)
+    assert names(tmp_path) == ["step-00000008"]
+    assert_equal(checkpoints.load_newest(tmp_path)[1])
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    older, newer = (checkpoints.save(tmp_path, step, TENSORS, keep=5) for step in (7, 8))
+
+    def forbidden(_):
+        raise tf.errors.PermissionDeniedError(None, None, "Permission denied")
+
+    monkeypatch.setattr(tf.train, "load_checkpoint", forbidden)
+    with pytest.raises(UserError, match=r"step-00000008: the checkpoint cannot be read: Permission denied"):
+        checkpoints.load_newest(tmp_path)
+    assert older.exists() and newer.exists()
+
+
+class Died(BaseException):
+    """The process is gone: nothing of ours runs any more."""
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, monkeypatch, keep):
+    """Every call that changes the disk is counted, and the process dies before the first, the second, ... of them."""
+    calls, fatal = 0, 0
+
+    def mortal(function):
+        def wrapped(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == fatal:
+                raise Died
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    new = {**TENSORS, "run/global_step": np.array(8)}
+    while True:
+        folder = tmp_path / f"{keep}-{fatal}"
+        checkpoints.save(folder, 6, TENSORS, keep=keep)
+        checkpoints.save(folder, 7, TENSORS, keep=keep)
+        fatal, calls = fatal + 1, 0
+        with monkeypatch.context() as patch:
+            for owner, name in [(Path, "mkdir"), (Path, "rename"), (os, "fsync"), (tf.raw_ops, "SaveV2")]:
+                patch.setattr(owner, name, mortal(getattr(owner, name)))
+            patch.setattr("shutil.rmtree", mortal(__import__("shutil").rmtree))
+            try:
+                checkpoints.save(folder, 8, new, keep=keep)
+            except Died:
+                survived = True
+            else:
+                survived = False
+        path, tensors = checkpoints.load_newest(folder)
+        assert_equal(tensors, new if path.name == "step-00000008" else TENSORS)
+        assert path.name in ("step-00000007", "step-00000008")
+        if not survived:
+            break
+        checkpoints.save(folder, 8, new, keep=keep)  # what the dead process left does not disturb
+        assert not [name for name in names(folder) if name.startswith("tmp")]
+    assert fatal > 8  # that many operations there were
+
+
+def test_a_folder_that_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="expected the folder of a checkpoint"):
+        checkpoints.step_of(tmp_path)

@@ -1,0 +1,214 @@
+"""The doctor: each trouble is named when it is there, once, and none where all is well."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from model.params import Params
+from model.training.doctor import Batch, Breakdowns, Doctor, participation_ratio, rms_distance
+
+
+def batch(embeddings=None, labels=None, step=50, **scalars):
+    embeddings = healthy() if embeddings is None else embeddings
+    labels = np.arange(len(embeddings)) % 4 if labels is None else labels
+    return Batch(step, {"loss": 0.3, **scalars}, np.asarray(embeddings), np.asarray(labels))
+
+
+def healthy(seed=0):
+    return np.random.default_rng(seed).normal(size=(64, 16)).astype(np.float32)
+
+
+def findings(params, *batches):
+    doctor = Doctor(params)
+    return [finding for each in batches for finding in doctor.examine(each)]
+
+
+def names(params, *batches):
+    return [finding.name for finding in findings(params, *batches)]
+
+
+def test_the_participation_ratio_by_hand():
+    line = np.outer(np.arange(7.0), [1.0, 2.0, -3.0]) + 5
+    assert participation_ratio(line) == pytest.approx(1.0)
+    axes = np.concatenate([np.eye(5), -np.eye(5)])  # alike in 5 directions
+    assert participation_ratio(axes) == pytest.approx(5.0)
+    # Variances 3 and 1: (3 + 1)^2 / (9 + 1).
+    ellipse = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]) * np.sqrt([3.0, 1.0])
+    assert participation_ratio(ellipse) == pytest.approx(1.6)
+    assert participation_ratio(np.ones((4, 3))) == 1.0
+    assert participation_ratio(np.ones((1, 3))) == 1.0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_rms_distance_by_loops(offset):
+    points = np.random.default_rng(1).normal(size=(9, 3)) + offset
+    squares = [np.sum((a - b) ** 2) for i, a in enumerate(points) for j, b in enumerate(points) if i != j]
+    assert rms_distance(points) == pytest.approx(math.sqrt(np.mean(squares)))
+
+
+def test_a_healthy_run_has_no_findings():
+    assert names(Params(), *(batch(healthy(seed), step=50 * seed) for seed in range(1, 100))) == []
+
+
+def collapsed(scale, seed=0):
+    return 12.0 + scale * healthy(seed) / math.sqrt(2 * 16)  # two are `scale` apart
+
+
+def test_collapse_is_named_once_after_three_reports():
+    batches = [batch(), *(batch(collapsed(0.001), step=step, loss=0.5) for step in (100, 150, 200, 250, 300))]
+    doctor = Doctor(Params(margin=0.5, triplet_strategy="batch_hard", learning_rate=0.1))
+    found = [[finding.name for finding in doctor.examine(each)] for each in batches]
+    assert found == [[], [], [], ["collapse"], [], []]
+    (finding,) = findings(Params(triplet_strategy="batch_hard", learning_rate=0.1), *batches)
+    assert re.fullmatch(
+        r"the embeddings have collapsed: two images are 0\.00\d+ apart \(root mean square\), the loss is 0\.5000 with "
+        r"margin 0\.5; lower learning_rate \(0\.1\), train with batch_all or batch_semi_hard first, set "
+        r"num_classes_per_batch and num_images_per_class, set use_batch_norm or set normalize_embeddings",
+        finding.message,
+    )
+
+
+def test_a_moment_of_collapse_is_not_named():
+    assert names(Params(), *[batch(collapsed(0.001)), batch(collapsed(0.001)), batch()] * 5) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "limit"),
+    [
+        ({"margin": 0.5}, 0.025),
+        ({"margin": 2.0}, 0.1),
+        ({"margin": "soft", "triplet_strategy": "batch_hard"}, 0.05),
+        ({"margin": 0.25, "distance": "squared_euclidean"}, 0.025),
+        ({"margin": 0.5, "distance": "cosine"}, 0.05),
+    ],
+)
+def test_collapse_is_measured_by_the_margin(params, limit):
+    """The margin is in units of the distance: 5 % of what it means for a euclidean one."""
+    assert names(Params(**params), *[batch(collapsed(0.9 * limit, seed), loss=0.5) for seed in range(5)]) == [
+        "collapse"
+    ]
+    assert names(Params(**params), *[batch(collapsed(1.2 * limit, seed), loss=0.5) for seed in range(5)]) == []
+
+
+def test_collapse_to_a_point_is_not_called_a_line():
+    assert names(Params(), *[batch(np.ones((64, 16)))] * 9) == ["collapse"]
+
+
+def test_three_classes_on_a_line():
+    line = np.outer(np.arange(12.0), np.ones(4))
+    assert names(Params(), *[batch(line, np.arange(12) % 3)] * 3) == ["line"]
+    assert names(Params(), *[batch(line, np.arange(12) % 2)] * 3) == []  # two classes need no more than one
+    cloud = line + 1.3 * np.random.default_rng(0).normal(size=line.shape)  # its ratio is about 1.1
+    assert 1.06 < participation_ratio(cloud) < 1.2
+    assert names(Params(), *[batch(cloud, np.arange(12) % 3)] * 3) == []
+    assert names(Params(embedding_size=1), *[batch(line[:, :1], np.arange(12) % 3)] * 3) == []
+
+
+@pytest.mark.parametrize("labels", [np.arange(64), np.zeros(64, int)])
+def test_batches_without_a_triplet(labels):
+    assert "no_triplets" in names(Params(), *[batch(labels=labels)] * 3)
+    labels = labels.copy()
+    labels[:3] = [70, 70, 71]
+    assert "no_triplets" not in names(Params(), *[batch(labels=labels)] * 3)
+
+
+def test_anchors_without_a_partner():
+    assert names(Params(), *[batch(anchors_without_positive=33.0)] * 3) == ["no_positives"]
+    assert names(Params(), *[batch(anchors_without_positive=32.0)] * 3) == []
+    (finding,) = findings(Params(), *[batch(anchors_without_negative=64.0)] * 3)
+    assert finding.name == "no_negatives" and finding.message.startswith(
+        "100% of the images of a batch have no negative"
+    )
+
+
+def test_nothing_left_to_learn():
+    assert names(Params(), *[batch(loss=0.0)] * 19) == []
+    assert names(Params(), *[batch(loss=0.0)] * 20) == ["few_triplets"]
+    few = [batch(fraction_positive_triplets=5e-5)] * 20
+    assert names(Params(), *few) == ["few_triplets"]
+    assert names(Params(), *few[1:], batch(fraction_positive_triplets=2e-4)) == []
+    assert names(Params(triplet_strategy="contrastive"), *few) == []  # pairs teach
+    assert names(Params(triplet_strategy="batch_hard", margin="soft"), *few) == []  # softplus is never 0
+
+
+def test_a_loss_that_explodes():
+    assert names(Params(), batch(loss=0.2), *[batch(loss=5.1)] * 3) == ["learning_rate"]  # ten times the margin
+    assert names(Params(), batch(loss=0.2), *[batch(loss=4.9)] * 30) == []
+    assert names(Params(), batch(loss=0.7), *[batch(loss=5.1)] * 30) == []  # or ten times what it was
+
+
+def test_a_loss_that_has_exploded_before_the_first_report():
+    doctor = Doctor(Params())
+    doctor.begin(batch(loss=0.5))
+    found = [finding.name for loss in (3e4, 9e3, 4e3, 2e3) for finding in doctor.examine(batch(loss=loss))]
+    assert found == ["learning_rate"]
+
+
+def test_a_first_batch_without_a_loss_says_nothing_of_those_that_follow():
+    assert names(Params(), batch(loss=0.0), *[batch(loss=0.3)] * 30) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_is_not_called_collapse(value):
+    broken = [batch(loss=value), batch(np.full((64, 16), value)), batch(loss=value)] * 9
+    assert names(Params(), batch(), *broken) == []
+    halves = [batch(collapsed(0.001))] * 2
+    assert names(Params(), batch(), *halves, batch(loss=value), *halves) == []  # not three in a row
+
+
+def test_a_margin_of_0_has_a_collapse_too():
+    assert names(Params(margin=0), batch(), *[batch(collapsed(0.001), loss=0.1)] * 3) == ["collapse"]
+
+
+def test_pairs_teach_without_partners_of_the_other_kind():
+    without = {"anchors_without_positive": 64.0, "anchors_without_negative": 64.0}
+    for labels in (np.zeros(64, int), np.arange(64)):
+        assert names(Params(triplet_strategy="contrastive"), *[batch(labels=labels, **without)] * 9) == []
+
+
+def test_advice_is_not_what_is_done_already():
+    """Nobody is told to set what is set, or what cannot help."""
+    troubles = [batch(np.ones((64, 16))), batch(loss=0.0), batch(loss=99.0)]
+    for params in (
+        Params(triplet_strategy="batch_hard", distance="cosine", use_batch_norm=True, batch_size=64,
+               num_classes_per_batch=8, num_images_per_class=8),
+        Params(triplet_strategy="batch_hard", normalize_embeddings=True, use_batch_norm=True),
+    ):  # fmt: skip
+        for trouble in troubles:
+            for finding in findings(params, batch(), *[trouble] * 20):
+                assert "normalize_embeddings" not in finding.message and "use batch_hard" not in finding.message
+                assert "use_batch_norm" not in finding.message
+
+
+def test_without_a_margin_and_a_loss_nothing_has_grown():
+    assert names(Params(margin=0), batch(loss=0.0), *[batch(loss=0.1)] * 9) == []
+
+
+def test_breakdowns():
+    breakdowns = Breakdowns(Params(learning_rate=0.25))
+    for step, broken in [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [1, 1, 0]), (4, [0, 0, 0]), (5, [0, 1, 0])]:
+        breakdowns.note(step, np.array(broken))
+    finding = breakdowns.collect()
+    assert (
+        finding.message == "the gradient is NaN or infinite at step 2 and 2 of the next 3; lower learning_rate (0.25)"
+    )
+    assert finding.name == "nan" and breakdowns.total == 3 and not breakdowns.are_final
+    assert breakdowns.collect() is None
+    breakdowns.note(6, np.array([2, 2, 0]))  # of two devices
+    assert breakdowns.collect().message.startswith("the loss is NaN or infinite at step 6;")
+    assert breakdowns.total == 4 and not breakdowns.are_final
+
+
+def test_broken_weights_are_the_end_and_so_is_one_broken_step_after_the_other():
+    breakdowns = Breakdowns(Params())
+    breakdowns.note(1, np.array([0, 0, 1]))
+    breakdowns.note(2, np.array([1, 1, 1]))
+    assert breakdowns.collect().message.startswith("a weight is NaN or infinite at step 1 and 1 of the next 1;")
+    assert breakdowns.are_final
+    breakdowns = Breakdowns(Params())
+    for step in range(1, 100):
+        breakdowns.note(step, np.array([0, step != 40, 0]))
+        assert (breakdowns.collect() is None) == (step == 40)
+        assert breakdowns.are_final == (step >= 90)

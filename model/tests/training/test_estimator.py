@@ -1,0 +1,595 @@
+"""The Estimator: trains, resumes exactly, evaluates everything, predicts, exports."""
+
+import dataclasses
+import math
+import os
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.common.errors import Interrupted, UserError
+from model.data.input_fn import eval_input_fn, train_input_fn
+from model.scoring import metrics, neighbors, protocol
+from model.tests import oracles
+from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
+from model.training import checkpoints, event_files, learner
+from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
+from model.training.learner import RunState
+from model.training.model_fn import build_optimizer, model_fn
+
+STEPS = 44  # two epochs of the small experiment are 45
+
+
+def train_input(run):
+    return lambda: train_input_fn(digits(), run.params)
+
+
+def eval_input(run):
+    return lambda: eval_input_fn(digits(), run.params)
+
+
+def train(model_dir, max_steps=STEPS, **changes):
+    run = estimator(model_dir, **changes)
+    return run.train(train_input(run), max_steps)
+
+
+EVERYTHING = {
+    "use_batch_norm": True,
+    "augmentation": "affine",
+    "learning_rate_schedule": "cosine",
+    "warmup_steps": 10,
+    "normalize_embeddings": True,
+    "triplet_strategy": "batch_hard",
+}
+OFFLINE = {"triplet_strategy": "offline_semi_hard", "mining_size": 700, "use_batch_norm": True}  # rounds of 10 steps
+P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8}
+
+
+def test_training_learns(tmp_path):
+    run = train(tmp_path, 150, learning_rate=0.01, num_channels=16)
+    scores = run.evaluate(eval_input(run))
+    untrained = estimator(tmp_path / "untrained", num_channels=16)
+    untrained.train(train_input(untrained), 1)
+    assert scores["recall_at_1"] > 0.96
+    assert scores["fraction_positive_triplets"] < untrained.evaluate(eval_input(run))["fraction_positive_triplets"] / 4
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, EVERYTHING, P_X_K, OFFLINE], ids=["defaults", "everything", "P x K", "offline"]
+)
+def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):
+    train(tmp_path / "whole", **changes)
+    for max_steps in (3, 10, 11, STEPS):
+        run = estimator(tmp_path / "pieces", **changes)
+        run._optimizer_fn = lambda params, _: build_optimizer(params, STEPS)  # the schedule of the whole run
+        run.train(train_input(run), max_steps)
+    assert final_tensors(tmp_path / "pieces") == final_tensors(tmp_path / "whole")
+
+
+def dropout_network(params, shape, precision):
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dropout(0.5, seed=1, name="dropout"),
+            keras.layers.Dense(params.embedding_size, kernel_initializer=keras.initializers.GlorotUniform(0), name="d"),
+        ],
+        name="network",
+    )
+
+
+def test_the_state_of_a_random_layer_is_resumed(tmp_path):
+    for folder, pieces in [("whole", [20]), ("pieces", [7, 20])]:
+        for max_steps in pieces:
+            run = estimator(tmp_path / folder)
+            run._network_fn = dropout_network
+            run.train(train_input(run), max_steps)
+    whole = final_tensors(tmp_path / "whole")
+    assert {name for name in whole[1] if "seed" in name} == {"seed_generator/seed_generator_state"}
+    assert final_tensors(tmp_path / "pieces") == whole
+    here = run.evaluate(eval_input(run))
+    keras.backend.clear_session()  # as in a new process, layers are numbered from the start
+    assert run.evaluate(eval_input(run)) == here
+
+
+@pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
+def test_offline_mining_learns(tmp_path, strategy):
+    changes = {"learning_rate": 0.01, "num_channels": 16, "triplet_strategy": strategy, "mining_size": 128}
+    after_one_step = train(tmp_path, 1, **changes)
+    assert after_one_step.evaluate(eval_input(after_one_step))["recall_at_1"] < 0.8
+    run = train(tmp_path, 60, **changes)
+    assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
+
+
+def test_a_strategy_may_change_in_the_middle(tmp_path):
+    """The triplets that were mined under other parameters are dropped."""
+
+    def mined():
+        return checkpoints.load_newest(tmp_path)[1].get("mined/batches")
+
+    train(tmp_path, 12, triplet_strategy="offline_hard", mining_size=700)
+    first = mined()
+    train(tmp_path, 14, triplet_strategy="offline_hard", mining_size=700)
+    np.testing.assert_array_equal(mined(), first)
+    train(tmp_path, 16, triplet_strategy="offline_semi_hard", mining_size=700)
+    assert (mined() != first).any()
+    train(tmp_path, 25)
+    assert mined() is None
+
+
+def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
+    """The process dies between two checkpoints, after it has written about steps that it will make again."""
+    expected = estimator(tmp_path / "whole")
+    train_and_evaluate(expected, TrainSpec(train_input(expected), STEPS), EvalSpec(eval_input(expected), 7))
+
+    class Died(BaseException):
+        pass
+
+    save, saved = checkpoints.save, []
+
+    def save_or_die(*args):
+        if args[1] in (14, 30) and args[1] not in saved:  # the first attempt to save these steps
+            saved.append(args[1])
+            raise Died
+        return save(*args)
+
+    monkeypatch.setattr(checkpoints, "save", save_or_die)
+    for _ in range(2):
+        run = estimator(tmp_path / "crashed")
+        with pytest.raises(Died):
+            train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+    run = estimator(tmp_path / "crashed")
+    train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+
+    assert saved == [14, 30]
+    assert final_tensors(tmp_path / "crashed") == final_tensors(tmp_path / "whole")
+    for folder in (".", "eval"):
+        whole, crashed = scalars(tmp_path / "whole" / folder), scalars(tmp_path / "crashed" / folder)
+        assert set(crashed) == set(whole)
+        for (tag, step), values in crashed.items():
+            assert len(values) == 1, (tag, step)
+            assert tag == "global_step/sec" or values == whole[tag, step]
+
+
+def test_curves_have_the_names_that_people_know(tmp_path):
+    run = estimator(tmp_path)
+    train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
+    of_the_loss = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
+    assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= of_the_loss
+    trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
+    assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "gradient_norm", "global_step/sec"}
+    assert {step for _, step in trained} == {5, 10, 15, 20}
+    assert {tag for tag, _ in evaluated} >= of_the_loss | {"knn_accuracy", "recall_at_1", "map_at_r"}
+    assert {step for _, step in evaluated} == {10, 20}
+    tags = {
+        value.tag
+        for path in tmp_path.glob("events*")
+        for event in event_files._readable_events(path)
+        for value in event.summary.value
+    }
+    assert "train_image" in tags
+
+
+def test_evaluation_is_what_the_embeddings_give(tmp_path):
+    """Scores against plain loops over the predictions: every image counts, and terms count, not batches."""
+    run = train(tmp_path, 30, batch_size=50)
+    scores = run.evaluate(eval_input(run))
+    data = digits()
+    test = run.predict(lambda: data.test.images)["embeddings"]
+    gallery = run.predict(lambda: data.train.images)["embeddings"]
+    assert scores["global_step"] == 30
+    assert scores["embedding_mean_norm"] == pytest.approx(np.linalg.norm(test, axis=1).mean(), rel=1e-5)
+    nearest = [oracles.nearest(query, gallery) for query in test[:40]]
+    np.testing.assert_array_equal(neighbors.nearest_neighbors(test[:40], gallery), nearest)
+    assert scores["knn_accuracy"] == metrics.knn_accuracy(test, data.test.labels, gallery, data.train.labels)
+    assert scores["recall_at_1"] == metrics.recall_at_1(test, data.test.labels)
+
+    batches = eval_input_fn(data, run.params).batches
+    assert len(batches[-1]) not in (0, 50)  # the last one is smaller
+    losses, valid = [], 0
+    for batch in batches:
+        labels, d = data.test.labels[batch], oracles.pairwise_distances(test[batch])
+        of_batch = [d[a, p] - d[a, n] + run.params.margin for a, p, n in oracles.triplets(labels)]
+        losses += [loss for loss in of_batch if loss > 0]
+        valid += len(of_batch)
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert scores["fraction_positive_triplets"] == pytest.approx(len(losses) / valid, rel=1e-3)
+
+
+def test_evaluating_twice_leaves_one_point(tmp_path):
+    run = train(tmp_path, 10)
+    assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
+    run.train(train_input(run), 20).evaluate(eval_input(run))
+    run.evaluate(eval_input(run), tmp_path / "checkpoints" / "step-00000010")
+    assert {key: len(values) for key, values in scalars(tmp_path / "eval").items()} == {
+        (tag, step): 1 for tag, _ in scalars(tmp_path / "eval") for step in (10, 20)
+    }
+
+
+def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path, caplog):
+    run = train(tmp_path, 10)
+    run.evaluate(eval_input(run))
+    before = {path: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
+
+    def input_fn():
+        with caplog.at_level("INFO"):
+            assert run.evaluate(eval_input(run))["global_step"] == 10
+        assert {path: path.read_bytes() for path in (tmp_path / "eval").iterdir()} == before
+        return train_input(run)()
+
+    run.train(input_fn, 11)
+    assert "training goes on here; these scores are not added to its curves" in caplog.text
+
+
+def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
+    run = train(tmp_path, 10)
+    run.evaluate(eval_input(run))
+    monkeypatch.setattr(protocol, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(eval_input(run))
+    assert len(scalars(tmp_path / "eval")["recall_at_1", 10]) == 1
+
+
+def test_other_training_images_are_not_taken_for_the_same(tmp_path):
+    run = train(tmp_path, 10)
+    data = train_input(run)()
+    images = data.images.copy()
+    images[0, 0, 0] ^= 1
+    with pytest.raises(UserError, match="the training images are not those that this was trained on"):
+        run.train(lambda: dataclasses.replace(data, images=images), 20)
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "eval").write_text("")
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match="a file cannot be read or written"):
+        train_and_evaluate(run, TrainSpec(train_input(run), 5), EvalSpec(eval_input(run), 5))
+
+
+def test_early_stopping_by_hand():
+    state, spec = RunState(), EvalSpec(lambda: None, 1, patience=2)
+    for step, (value, best_step, without_best, gives_up) in enumerate(
+        [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 3, 1, False), (math.nan, 3, 2, True)], 1
+    ):
+        state = state.after_step(step).after_evaluation("knn_accuracy", value)
+        assert (state.best_step, state.evaluations_without_best) == (best_step, without_best)
+        assert spec.gives_up(state) == gives_up
+    assert not EvalSpec(lambda: None, 1, patience=None).gives_up(state)
+    assert not EvalSpec(lambda: None, 1, patience=3).gives_up(state)
+    other = state.after_evaluation("recall_at_1", 0.1)  # values of two metrics are not compared
+    assert (other.best_value, other.best_step, other.evaluations_without_best) == (0.1, 5, 0)
+
+
+def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
+    values = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.95])
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": next(values)})
+    run = estimator(tmp_path, keep_checkpoint_max=1)
+    spec = TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 5, "recall_at_1", patience=2)
+    with caplog.at_level("INFO"):
+        assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
+    assert "Stopped early at step 20: recall_at_1 was best at step 10 (0.9000)." in caplog.text
+    assert run.latest_checkpoint().name == "step-00000020"
+    assert run.best_checkpoint().name == "step-00000010"
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000010", "step-00000020"]
+    assert train_and_evaluate(estimator(tmp_path), *spec) is None
+    assert run.latest_checkpoint().name == "step-00000020"
+    patient = EvalSpec(eval_input(run), 5, "recall_at_1", patience=3)  # thought better of: one more evaluation
+    assert train_and_evaluate(estimator(tmp_path), spec[0], patient)["recall_at_1"] == 0.6
+    assert run.latest_checkpoint().name == "step-00000025"
+    better = EvalSpec(eval_input(run), 5, "recall_at_1", patience=4)
+    run = estimator(tmp_path, keep_checkpoint_max=1)
+    assert train_and_evaluate(run, TrainSpec(train_input(run), 30), better)["recall_at_1"] == 0.95
+    assert run.best_checkpoint() == run.latest_checkpoint()
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
+
+
+def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
+    """The old metric's best is no best of the new one's, however good it was."""
+    values = iter([(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.2)])
+    monkeypatch.setattr(protocol, "watch", lambda *_: dict(zip(("knn_accuracy", "map_at_r"), next(values))))  # noqa: B905
+    run = estimator(tmp_path)
+    to_40 = TrainSpec(train_input(run), 40)
+    train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "knn_accuracy", patience=1))
+    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000020", "step-00000010")
+    train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "map_at_r", patience=1))
+    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000040", "step-00000030")
+
+
+def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkeypatch):
+    values = iter([0.9, 0.5, 0.6])
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
+    run = estimator(tmp_path)
+    train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
+    shutil.rmtree(run.best_checkpoint())
+    assert run.best_checkpoint() is None
+    train_and_evaluate(run, TrainSpec(train_input(run), 30), EvalSpec(eval_input(run), 10))
+    assert run.best_checkpoint().name == "step-00000030"
+
+
+def test_a_metric_that_is_not_defined_cannot_choose(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": math.nan})
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match="recall_at_1 is not defined for the images of 'validation'"):
+        spec = EvalSpec(eval_input(run), 10, "recall_at_1", name="validation")
+        train_and_evaluate(run, TrainSpec(train_input(run), 10), spec)
+
+
+def test_a_complete_run_is_left_alone(tmp_path):
+    train(tmp_path, 10)
+    before = final_tensors(tmp_path)
+    train(tmp_path, 10)
+    train(tmp_path, 5)
+    assert final_tensors(tmp_path) == before
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, signal_number):
+    train(tmp_path / "whole")
+    run = estimator(tmp_path / "stopped")
+    after_step = RunState.after_step
+
+    def after_step_with_a_signal(state, global_step):
+        if global_step == 8:
+            os.kill(os.getpid(), signal_number)
+        return after_step(state, global_step)
+
+    handler = signal.getsignal(signal_number)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as raised:
+        patch.setattr(RunState, "after_step", after_step_with_a_signal)
+        run.train(train_input(run), STEPS)
+    assert raised.value.exit_code == 128 + signal_number
+    assert signal.getsignal(signal_number) == handler
+    assert run.latest_checkpoint().name == "step-00000008"  # the step was finished
+    train(tmp_path / "stopped")
+    assert final_tensors(tmp_path / "stopped") == final_tensors(tmp_path / "whole")
+    assert {step for _, step in scalars(tmp_path / "stopped")} == {step for _, step in scalars(tmp_path / "whole")}
+
+
+@tf.custom_gradient
+def with_broken_gradient(loss, is_broken):
+    return loss, lambda upstream: (tf.where(is_broken, math.inf, upstream), None)
+
+
+def breaking(part, *steps):
+    """A `model_fn` in which the loss or its gradient is not a number at some steps."""
+
+    def broken_model_fn(images, labels, mode, params, network, step=0):
+        spec = model_fn(images, labels, mode, params, network, step)
+        is_broken = tf.reduce_any(tf.equal(tf.cast(step, tf.int64) + 1, steps))
+        if part == "loss":
+            return dataclasses.replace(spec, loss=tf.where(is_broken, math.nan, spec.loss))
+        return dataclasses.replace(spec, loss=with_broken_gradient(spec.loss, is_broken))
+
+    return broken_model_fn
+
+
+def test_a_step_that_breaks_down_between_two_reports_is_not_saved(tmp_path):
+    run = estimator(tmp_path, save_summary_steps=40, save_checkpoints_steps=10)
+    run.model_fn = breaking("loss", 12)
+    with pytest.raises(UserError, match=r"the loss is NaN or infinite at step 12; .* checkpoint is step-00000010\."):
+        run.train(train_input(run), STEPS)
+
+
+@pytest.mark.parametrize(("part", "broken"), [("loss", 1), ("gradient", 3)])  # a gradient gets into the weights
+def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(tmp_path, part, broken):
+    train(tmp_path, 10)
+    run = estimator(tmp_path)
+    run.model_fn = breaking(part, 12, 14)
+    with pytest.raises(UserError) as raised:
+        run.train(train_input(run), STEPS)
+    assert str(raised.value) == (
+        f"{tmp_path}: the {part} is NaN or infinite at step 12 and {broken} of the next 3; lower learning_rate "
+        "(0.002). Training stopped; the last checkpoint is step-00000010."
+    )
+    assert run.latest_checkpoint().name == "step-00000010"
+    assert ("doctor/nan", 15) in texts(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_steps_that_break_down_are_skipped_if_asked(tmp_path, part, caplog):
+    run = estimator(tmp_path, on_nan="skip")
+    run.model_fn = breaking(part, 7, 12, 14, 33)
+    run.train(train_input(run), STEPS)
+    assert run.latest_checkpoint().name == f"step-{STEPS:08}"  # one that holds NaN is not saved
+    assert scalars(tmp_path)["broken_steps", STEPS] == [4]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"Step 10: the {part} is NaN or infinite at step 7; lower learning_rate (0.002)."
+    ]
+
+
+def test_weights_that_overflow_end_the_run_even_if_steps_may_be_skipped(tmp_path):
+    run = estimator(tmp_path, on_nan="skip")
+    run._optimizer_fn = lambda *_: keras.optimizers.Adam(3e38)
+    with pytest.raises(UserError, match=r"is NaN or infinite at step \d( and \d of the next \d)?; .*no checkpoint"):
+        run.train(train_input(run), STEPS)
+    assert run.latest_checkpoint() is None
+
+
+def test_a_learning_rate_that_is_far_too_large(tmp_path, caplog):
+    run = estimator(tmp_path, learning_rate=5.0, save_summary_steps=10)
+    run.train(train_input(run), STEPS)
+    named = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert any("the loss has grown to" in message and "lower learning_rate (5)" in message for message in named)
+
+
+@pytest.mark.parametrize("on_collapse", ["warn", "stop"])
+def test_collapse_warns_or_ends_the_run(tmp_path, on_collapse, caplog):
+    run = estimator(tmp_path, on_collapse=on_collapse, save_summary_steps=5)
+
+    def collapsing_model_fn(*args):
+        spec = model_fn(*args)
+        embeddings = spec.predictions["embeddings"]
+        return dataclasses.replace(spec, predictions={"embeddings": tf.zeros_like(embeddings)})
+
+    run.model_fn = collapsing_model_fn
+    if on_collapse == "stop":
+        with pytest.raises(UserError, match=r"collapsed: .*Training stopped; the last checkpoint is step-00000010\."):
+            run.train(train_input(run), STEPS)
+    else:
+        run.train(train_input(run), STEPS)
+        assert [record.message[:38] for record in caplog.records if "collapsed" in record.message] == [
+            "Step 15: the embeddings have collapsed"
+        ]
+    assert ("doctor/collapse", 15) in texts(tmp_path)
+
+
+def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
+    run = train(tmp_path, 10)
+    loaded = run._learner_to_use((8, 8, 1), None)
+    loaded.network.get_layer("embedding").bias.assign([math.inf] * 8)
+    loaded.state = RunState(global_step=11)
+    with pytest.raises(UserError, match="'network/embedding/bias' holds NaN or infinity at step 11"):
+        loaded.save(tmp_path, keep=5)
+    assert run.latest_checkpoint().name == "step-00000010"
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "{{node x}} event_files.out; No space left on device\n [Op:Flush]"
+        )
+
+    monkeypatch.setattr("model.training.progress.TrainingProgress.report", full)
+    with pytest.raises(UserError) as raised:
+        train(tmp_path)
+    assert "memory of the device: event_files.out; No space left on device; make room" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding_size": 9}, r"step-00000010: 'embedding_size' is 9 in params.json and was 8 when this was saved"),
+        ({"use_batch_norm": True}, "'use_batch_norm' is true in params.json and was false"),
+    ],
+)
+def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
+    train(tmp_path, 10)
+    before = final_tensors(tmp_path)
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, 20, **changes)
+    assert final_tensors(tmp_path) == before
+
+
+def test_images_of_another_size_do_not_fit(tmp_path):
+    run = train(tmp_path, 10)
+    with pytest.raises(UserError, match=r"'network/embedding/kernel' has shape .* needs"):
+        run.predict(lambda: np.zeros((1, 28, 28, 1), np.uint8))
+
+
+def test_other_parameters_may_change_and_the_log_says_so(tmp_path, caplog):
+    train(tmp_path, 10)
+    with caplog.at_level("INFO"):
+        train(tmp_path, 20, margin=0.25)
+    assert "'margin' is 0.25 in params.json and was 0.5 until step 10." in caplog.text
+
+
+def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
+    train(tmp_path, 10)
+    train(tmp_path, 20, learning_rate=0.125)
+    assert scalars(tmp_path)["learning_rate", 15] == [0.125]
+
+
+def test_a_foreign_checkpoint(tmp_path):
+    checkpoints.save(tmp_path, 5, {"x": np.zeros(3)}, keep=5)
+    with pytest.raises(UserError, match="not a checkpoint of this program"):
+        train(tmp_path)
+
+
+def test_no_checkpoint_to_evaluate(tmp_path):
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint; train first: python train.py --model_dir"):
+        run.evaluate(eval_input(run))
+    assert run.latest_checkpoint() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run = estimator(tmp_path)
+
+    def input_fn():
+        with pytest.raises(UserError, match="another process is training here"):
+            estimator(tmp_path).train(train_input(run), 5)
+        return train_input(run)()
+
+    run.train(input_fn, 5)
+
+
+def test_an_exported_model_serves_the_same_embeddings(tmp_path):
+    run = train(tmp_path, 10, use_batch_norm=True)
+    first = run.export_saved_model(tmp_path / "export", (8, 8, 1))
+    second = run.export_saved_model(tmp_path / "export", (8, 8, 1))
+    assert first != second and int(first.name) > 1.6e9
+    images = digits().test.images[:7]
+    loaded = tf.saved_model.load(str(first))
+    served = loaded.serve(tf.constant(images))["embeddings"]
+    np.testing.assert_allclose(served, run.predict(lambda: images)["embeddings"], rtol=1e-6)
+
+
+def test_predict_nothing(tmp_path):
+    run = train(tmp_path, 1)
+    with pytest.raises(ValueError, match="Expected at least one image"):
+        run.predict(lambda: np.zeros((0, 8, 8, 1), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def two_devices():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.mark.parametrize("changes", [{"use_batch_norm": True}, OFFLINE], ids=["online", "offline"])
+def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
+    config = RunConfig(5, 10, 5, train_distribute=two_devices)
+    for folder, pieces in [("mirrored", (12, 25)), ("whole", (25,))]:
+        for max_steps in pieces:
+            whole = estimator(tmp_path / folder, config, **changes)
+            whole.train(train_input(whole), max_steps)
+    assert final_tensors(tmp_path / "mirrored") == final_tensors(tmp_path / "whole")
+    assert whole.evaluate(eval_input(whole))["recall_at_1"] > 0.5
+
+
+def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices):
+    config = RunConfig(5, 10, 5, train_distribute=two_devices)
+    uneven = estimator(tmp_path / "odd", config, batch_size=6, num_classes_per_batch=3, num_images_per_class=2)
+    with pytest.raises(UserError, match="must be a multiple of the 2 devices and give each at least 2, received 3"):
+        uneven.train(train_input(uneven), 1)
+    odd = estimator(tmp_path / "odd", config, batch_size=63)
+    with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
+        odd.train(train_input(odd), 1)
+
+
+def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(tmp_path, two_devices):
+    """Each has half of the batch, and plain gradient descent."""
+    sgd = lambda params, max_steps: keras.optimizers.SGD(0.1, name="sgd")  # noqa: E731
+    config = RunConfig(train_distribute=two_devices)
+    run = estimator(tmp_path / "both", config)
+    run._optimizer_fn = sgd
+    run.train(train_input(run), 1)
+    _, both = checkpoints.load_newest(tmp_path / "both")
+    batch = train_input(run)().batches(0)
+    halves = []
+    for half in np.split(batch, 2):
+        alone = estimator(tmp_path / str(len(halves)))
+        alone._optimizer_fn = sgd
+        alone.train(
+            lambda half=half: dataclasses.replace(train_input(run)(), batches=lambda _: half, batch_size=len(half)), 1
+        )
+        halves.append(checkpoints.load_newest(alone.model_dir)[1])
+    for name in (name for name in both if name.startswith("network/")):
+        np.testing.assert_allclose(both[name], (halves[0][name] + halves[1][name]) / 2, atol=1e-6)
+
+
+def test_layers_need_different_names(tmp_path):
+    run = train(tmp_path, 1)
+    first = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
+    second = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
+
+    class Both:
+        variables = first.variables + second.variables
+
+    with pytest.raises(ValueError, match="Expected layers with different names"):
+        learner.Learner(run.params, Both()).save(tmp_path, 5)

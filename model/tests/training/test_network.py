@@ -1,0 +1,171 @@
+"""The network, the model_fn and the optimizer."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import triplet_loss
+from model.params import Params
+from model.tests import oracles
+from model.training.model_fn import ModeKeys, build_optimizer, model_fn
+from model.training.network import FusedBatchNormalization, build_network
+
+
+def images(*shape):
+    return tf.constant(np.random.default_rng(0).random(shape), tf.float32)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (1, 1, 1), (3, 5, 3), (33, 17, 3)])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_any_image_size_fits(shape, precision):
+    network = build_network(Params(embedding_size=5, use_batch_norm=True), shape, precision)
+    embeddings = network(images(4, *shape))
+    assert embeddings.shape == (4, 5)
+    assert embeddings.dtype == tf.float32
+    assert all(variable.dtype == "float32" for variable in network.variables)
+
+
+def test_the_network_is_that_of_the_literature():
+    """3x3 convolutions of 32 and 64 channels, each followed by a 2x2 pool, then dense: counted by hand."""
+    network = build_network(Params(), (28, 28, 1))
+    assert network.count_params() == (3 * 3 * 1 * 32 + 32) + (3 * 3 * 32 * 64 + 64) + (7 * 7 * 64 * 64 + 64)
+    norm = build_network(Params(use_batch_norm=True, bn_momentum=0.7), (28, 28, 1))
+    assert norm.count_params() == network.count_params() + 4 * 32 + 4 * 64
+    assert [layer.momentum for layer in norm.layers if isinstance(layer, keras.layers.BatchNormalization)] == [0.7] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_batch_normalization_by_hand(dtype):
+    """Ioffe and Szegedy, algorithms 1 and 2, in float64."""
+    layer = FusedBatchNormalization(momentum=0.75, dtype=dtype)
+    x = np.random.default_rng(0).normal(3, 2, (6, 5, 4, 3))
+    layer.build(x.shape)
+    layer.gamma.assign([1.0, 2.0, 0.5])
+    layer.beta.assign([0.0, -1.0, 3.0])
+    inputs = tf.cast(x, layer.compute_dtype)
+    x = inputs.numpy().astype(np.float64)
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2**-7}[dtype]
+
+    def expected(mean, variance):
+        return [1, 2, 0.5] * (x - mean) / np.sqrt(variance + layer.epsilon) + [0, -1, 3]
+
+    for training, statistics in ((True, (mean, variance)), (False, None)):
+        if statistics is None:
+            moving = 0.25 * mean, 0.75 + 0.25 * variance * 120 / 119  # from 0 and 1; of 120 numbers, unbiased
+            np.testing.assert_allclose(layer.moving_mean, moving[0], rtol=1e-5)
+            np.testing.assert_allclose(layer.moving_variance, moving[1], rtol=1e-5)
+            statistics = moving
+        outputs = layer(inputs, training=training)
+        assert outputs.dtype == inputs.dtype
+        np.testing.assert_allclose(tf.cast(outputs, tf.float64), expected(*statistics), rtol=tolerance, atol=tolerance)
+
+
+def test_the_gradient_of_batch_normalization_is_that_of_keras():
+    x = images(8, 5, 4, 3)
+    weights = images(8, 5, 4, 3)
+    gradients = []
+    for kind in (FusedBatchNormalization, keras.layers.BatchNormalization):
+        layer = kind()
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) ** 3 * weights)
+        gradients.append(tape.gradient(loss, [x, *(variable.value for variable in layer.trainable_variables)]))
+    for fused, plain in zip(*gradients, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_deeper_networks_double_their_channels_and_halve_their_images():
+    """Three blocks of two convolutions, 4, 8 and 16 channels, on 9x9 images: 9, 5, 3 and 2 pixels a side."""
+    params = Params(num_channels=4, num_blocks=3, convolutions_per_block=2, embedding_size=5)
+    network = build_network(params, (9, 9, 1))
+    convolutions = sum(9 * i * o + o for i, o in ((1, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)))
+    assert network.count_params() == convolutions + 2 * 2 * 16 * 5 + 5
+    kernels = [layer.kernel.numpy() for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    alike = [(a, b) for a, b in itertools.combinations(kernels, 2) if a.shape == b.shape and np.array_equal(a, b)]
+    assert not alike  # each has weights of its own
+
+
+def test_the_seed_decides_the_weights():
+    first, same, other = (
+        build_network(Params(seed=seed), (8, 8, 1)).get_layer("block_2_conv").kernel.numpy() for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_normalized_embeddings_have_length_1():
+    network = build_network(Params(normalize_embeddings=True), (8, 8, 1))
+    np.testing.assert_allclose(np.linalg.norm(network(images(6, 8, 8, 1)), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", triplet_loss.STRATEGIES)
+def test_model_fn(strategy):
+    params = Params(triplet_strategy=strategy, use_batch_norm=True)
+    network = build_network(params, (8, 8, 1))
+    features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
+    names = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
+    assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= names
+
+    train = model_fn(features, labels, ModeKeys.TRAIN, params, network)
+    assert set(train.metrics) == names
+    np.testing.assert_array_equal(train.images["train_image"], features[:1])
+
+    evaluation = model_fn(features, labels, ModeKeys.EVAL, params, network)
+    embeddings = network(features, training=False).numpy()
+    np.testing.assert_allclose(evaluation.predictions["embeddings"], embeddings)
+    total, count = evaluation.metrics["embedding_mean_norm"]
+    assert float(total / count) == pytest.approx(np.linalg.norm(embeddings, axis=1).mean(), rel=1e-5)
+    assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
+
+    counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
+    seed = tf.constant([params.seed, 0], tf.int64)
+    expected = triplet_loss.STRATEGIES[counterpart](labels, embeddings, params.margin, "euclidean", seed)["loss"]
+    assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
+
+    predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)
+    np.testing.assert_allclose(predicted.predictions["embeddings"], embeddings)
+    assert predicted.loss is None and not predicted.metrics
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_image_and_its_mirror_image_are_embedded_as_their_mean(normalize):
+    params = Params(test_time_augmentation="mirror", normalize_embeddings=normalize, use_batch_norm=True)
+    network = build_network(params, (8, 6, 3))
+    features, labels = images(6, 8, 6, 3), tf.constant([0, 0, 1, 1, 2, 2])
+    mirrored = np.stack([[row[::-1] for row in image] for image in features.numpy()])
+    expected = (network(features).numpy() + network(mirrored).numpy()) / 2
+    if normalize:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for mode in (ModeKeys.EVAL, ModeKeys.PREDICT):
+        for some in (features, tf.constant(mirrored)):
+            spec = model_fn(some, labels, mode, params, network)
+            np.testing.assert_allclose(spec.predictions["embeddings"], expected, rtol=1e-5, atol=1e-6)
+    plain = Params(normalize_embeddings=normalize, use_batch_norm=True)
+    trained = [model_fn(features, labels, ModeKeys.TRAIN, some, network) for some in (params, plain)]
+    np.testing.assert_array_equal(*[spec.predictions["embeddings"] for spec in trained])
+
+
+def learning_rates(params, steps):
+    """The learning rate of each step, as the optimizer uses it."""
+    optimizer = build_optimizer(params, steps)
+    variable = keras.Variable(0.0)
+    optimizer.build([variable])
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([tf.constant(1.0)])
+    return np.array(rates)
+
+
+def test_learning_rate_schedules():
+    assert learning_rates(Params(learning_rate=0.5), 4).tolist() == [0.5] * 4
+    cosine = Params(learning_rate=0.5, learning_rate_schedule="cosine")
+    expected = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(cosine, 10), expected, rtol=1e-5)
+    warm = Params(learning_rate=0.5, learning_rate_schedule="cosine", warmup_steps=5)
+    after = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(warm, 15), [*np.arange(5) / 10, *after], rtol=1e-5, atol=1e-7)

@@ -1,0 +1,100 @@
+"""What is said before a training is what then comes."""
+
+import itertools
+import re
+import typing
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+import train
+from model.common import cli
+from model.data.input_fn import train_input_fn
+from model.params import Params
+from model.tests.experiments import SMALL, digits, write_params
+from model.training import preflight
+
+
+def check(tmp_path, capsys, **changes):
+    """What `train.py --check` prints."""
+    model_dir = write_params(tmp_path, **changes)
+    cli.run(train.main, "", ["--model_dir", str(model_dir), "--check"], add_options=train.add_options)
+    return capsys.readouterr().out
+
+
+def composition(**changes):
+    return preflight.compose(train_input_fn(digits(), Params(**{**SMALL, **changes})))
+
+
+def test_a_p_x_k_batch():
+    batch = composition(batch_size=64, num_classes_per_batch=8, num_images_per_class=8)
+    assert batch == preflight.Composition(8.0, 7.0, 56.0, 0.0, 0.0, 64 * 7 * 56, 1.0)
+
+
+def test_a_batch_without_classes_is_drawn_without_replacement():
+    """The number of positives of an anchor has a hypergeometric distribution."""
+    _, sizes = np.unique(digits().train.labels, return_counts=True)
+    others = scipy.stats.hypergeom(sizes.sum() - 1, sizes - 1, 11)
+    share = sizes / sizes.sum()
+    batch = composition(batch_size=12)
+    assert batch.positives == pytest.approx(share @ others.mean(), rel=0.1)
+    assert batch.negatives == pytest.approx(11 - batch.positives)
+    assert batch.without_positive == pytest.approx(share @ others.pmf(0), rel=0.1)
+    assert batch.without_negative == 0 and batch.teaches == 1
+
+
+def test_triplets_by_loops():
+    data = train_input_fn(digits(), Params(**{**SMALL, "batch_size": 12}))
+    counts = []
+    for step in range(200):
+        labels = data.labels[data.batches(step)]
+        triples = itertools.product(range(12), repeat=3)
+        counts.append(sum(a != p and labels[a] == labels[p] and labels[a] != labels[n] for a, p, n in triples))
+    assert preflight.compose(data).num_triplets == pytest.approx(np.mean(counts))
+
+
+def test_check_says_what_comes_and_leaves_nothing_behind(tmp_path, capsys):
+    lines = check(tmp_path, capsys, num_classes_per_batch=8, num_images_per_class=8).splitlines()
+    assert lines[0] == (
+        "Batches: 64 images of 8.0 classes; an anchor has 7.0 positives and 56.0 negatives, a batch 25,088 triplets."
+    )
+    steps, rate = re.fullmatch(r"Time: (\d+) steps of .* ms, ([\d,]+) images/s: about 00:\d\d, .*", lines[3]).groups()
+    assert int(steps) == 45 and float(rate.replace(",", "")) > 10
+    assert lines[1] == "Memory: the loss takes about 0.2 MB, the training images 0 MB."
+    assert lines[2].startswith("Memory: the network takes about ") and len(lines) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"params.json", "train.log"}
+
+
+def test_check_warns_of_batches_that_cannot_teach(tmp_path, capsys):
+    lines = check(tmp_path, capsys, batch_size=4).splitlines()
+    assert lines[1].startswith("Anchors without a positive: ")
+    assert re.fullmatch(r"Warning: \d\d% of the images .* no positive .*; set num_classes_per_batch and .*", lines[2])
+    # Four of ten classes of about the same size all differ with a probability of about 0.9 * 0.8 * 0.7.
+    percent = re.fullmatch(r"Warning: (\d+)% of the batches have no triplet at all; raise batch_size\.", lines[3])
+    assert float(percent[1]) == pytest.approx(50, abs=12)
+
+
+def test_check_of_mined_triplets(tmp_path, capsys):
+    first, *_, last = check(tmp_path, capsys, triplet_strategy="offline_semi_hard", mining_size=640).splitlines()
+    assert first == "Batches: 64 triplets, mined before the steps, 10 steps at a time."
+    assert last.startswith("Time: ")
+
+
+def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkeypatch):
+    def exhausted(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(preflight, "build_network", exhausted)
+    with pytest.raises(SystemExit) as raised:
+        check(tmp_path, capsys)
+    output = capsys.readouterr()
+    assert raised.value.code == 2 and "OOM when allocating; make room, or lower batch_size" in output.err
+    assert output.out.startswith("Batches: 64 images")  # what could be said
+
+
+@pytest.mark.parametrize("strategy", typing.get_args(Params.model_fields["triplet_strategy"].annotation))
+def test_the_memory_grows_with_the_pairs(strategy):
+    sizes = [preflight.bytes_of_the_loss(Params(triplet_strategy=strategy, batch_size=size)) for size in (1024, 2048)]
+    assert sizes[1] == sizes[0] * (2 if strategy.startswith("offline") else 4) > 0

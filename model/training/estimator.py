@@ -1,0 +1,474 @@
+"""Train, evaluate, predict, export: the Estimator contract, with a flat loop that resumes exactly.
+
+Whoever knew `tf.estimator` should feel at home. Three things differ: `model_fn` receives the network explicitly,
+metrics are (sum, count) pairs, and the order of the data is a function of the global step, so that a run that was
+killed at any moment ends with the same bits as one that was not.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model import triplet_loss
+from model.common.commands import command
+from model.common.errors import Interrupted, UserError, one_line
+from model.common.files import lock_experiment, write_whole
+from model.common.signals import stop_requests
+from model.common.versions import code_version
+from model.data.input_fn import EvalInput, TrainInput
+from model.data.sampling import BatchPolicy
+from model.params import Params
+from model.training import checkpoints, event_files, steps
+from model.training.doctor import Batch, Breakdowns, Doctor, Finding
+from model.training.evaluation import Evaluator, predict, write_scores
+from model.training.learner import Learner, RunState
+from model.training.model_fn import build_optimizer
+from model.training.network import build_network
+from model.training.offline_mining import Miner
+from model.training.progress import TrainingProgress
+
+_log = logging.getLogger(__name__)
+
+# Batches that go to the device at once.
+_STEPS_PER_UPLOAD = 64
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run is carried out.
+
+    Attributes:
+        save_summary_steps: Steps between two points of the training curves.
+        save_checkpoints_steps: Steps between two checkpoints.
+        keep_checkpoint_max: Newest checkpoints that are kept.
+        precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
+        train_distribute: The strategy that spreads a step over devices; None takes the default one.
+    """
+
+    save_summary_steps: int = 50
+    save_checkpoints_steps: int = 1000
+    keep_checkpoint_max: int = 5
+    precision: str = "float32"
+    train_distribute: tf.distribute.Strategy | None = None
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What `train_and_evaluate` trains on, and the absolute global step at which it ends."""
+
+    input_fn: Callable[[], TrainInput]
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What `train_and_evaluate` evaluates on, how often, and when it gives up.
+
+    Attributes:
+        input_fn: Returns the images to score.
+        every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
+        metric: The metric whose highest value counts as the best; that checkpoint is kept.
+        patience: Evaluations in a row without a new best after which training stops; None never stops it.
+        name: Folder of the event files.
+    """
+
+    input_fn: Callable[[], EvalInput]
+    every_steps: float
+    metric: str = "knn_accuracy"
+    patience: int | None = None
+    name: str = "eval"
+
+    def gives_up(self, state: RunState) -> bool:
+        """Returns whether a run in this state is to stop early."""
+        return (
+            self.patience is not None
+            and state.watched_metric == self.metric
+            and state.evaluations_without_best >= self.patience
+        )
+
+
+class Estimator:
+    """An embedding network that lives in a folder.
+
+    Args:
+        model_fn: From a batch and the network to an `EstimatorSpec`; it is traced into the compiled steps.
+        model_dir: Folder of the checkpoints and event files. Training goes on from the newest checkpoint in it.
+        params: The experiment.
+        config: How the run is carried out.
+        network_fn: (params, image shape, precision) -> the network; its layers need names of their own.
+        optimizer_fn: (params, max_steps) -> the optimizer.
+    """
+
+    def __init__(
+        self,
+        model_fn: steps.ModelFn,
+        model_dir: str | Path,
+        params: Params,
+        config: RunConfig | None = None,
+        *,
+        network_fn: Callable[[Params, Shape, str], keras.Model] = build_network,
+        optimizer_fn: Callable[[Params, int], keras.optimizers.Optimizer] = build_optimizer,
+    ) -> None:
+        self.model_fn = model_fn
+        self.model_dir = Path(model_dir)
+        self.params = params
+        self.config = config or RunConfig()
+        self._network_fn = network_fn
+        self._optimizer_fn = optimizer_fn
+        self._predictors: dict[Shape, tuple[Learner, Callable[..., Mapping[str, tf.Tensor]]]] = {}  # traced once
+
+    def newest_checkpoint(self) -> Path:
+        """Returns the folder of the newest checkpoint that is whole.
+
+        Raises:
+            UserError: There is none.
+        """
+        return self._load(None)[0]
+
+    def best_checkpoint(self) -> Path | None:
+        """Returns the folder of the checkpoint that evaluations during training found best, None where it is not.
+
+        Raises:
+            UserError: There is no checkpoint at all.
+        """
+        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(self.newest_state().best_step)
+        return best if best.is_dir() else None
+
+    def newest_state(self) -> RunState:
+        """Returns where the run is by its newest checkpoint, and what its evaluations found best.
+
+        Raises:
+            UserError: There is no checkpoint.
+        """
+        return RunState.from_checkpoint(*self._load(None))
+
+    def latest_checkpoint(self) -> Path | None:
+        """Returns the folder of the newest checkpoint, or None where there is none."""
+        paths = checkpoints.list_checkpoints(self.model_dir)
+        return paths[-1] if paths else None
+
+    def train(self, input_fn: Callable[[], TrainInput], max_steps: int) -> "Estimator":
+        """Trains until the global step is `max_steps`, going on from the newest checkpoint if there is one.
+
+        Args:
+            input_fn: Returns the training images and their order.
+            max_steps: The absolute global step at which to stop; nothing happens if it has been reached.
+
+        Returns:
+            This estimator.
+
+        Raises:
+            UserError: The checkpoints cannot be used, or the run broke down (the loss is not a number, the disk is
+                full, another process trains here). What was saved before is untouched.
+            Interrupted: SIGINT or SIGTERM came; the state has been saved.
+        """
+        self._train(TrainSpec(input_fn, max_steps), None)
+        return self
+
+    def evaluate(
+        self, input_fn: Callable[[], EvalInput], checkpoint_path: Path | None = None, name: str = "eval"
+    ) -> dict[str, float]:
+        """Scores a checkpoint and writes the scores to the event files of `model_dir/name`.
+
+        Args:
+            input_fn: Returns the images to score, and the gallery.
+            checkpoint_path: Which checkpoint; None takes the newest.
+            name: Folder of the event files.
+
+        Returns:
+            "global_step", every metric of `model_fn`, and those of `protocol.score`.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        data = input_fn()
+        with one_line_errors(self.model_dir):
+            learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
+            scores = Evaluator(self.model_fn, learner, data).evaluate()
+            try:
+                with lock_experiment(self.model_dir):
+                    step = learner.state.global_step
+                    with contextlib.closing(
+                        event_files.open_writer(self.model_dir / name, range(step, step + 1))
+                    ) as writer:
+                        write_scores(writer, scores)
+            except UserError:
+                _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
+        return scores
+
+    def predict(self, input_fn: Callable[[], np.ndarray], checkpoint_path: Path | None = None) -> dict[str, np.ndarray]:
+        """Computes the predictions of `model_fn` for every image.
+
+        Args:
+            input_fn: Returns uint8 images of shape (N, H, W, C), N at least 1, as the network was trained on.
+            checkpoint_path: Which checkpoint; None takes the newest.
+
+        Returns:
+            By name, arrays whose first dimension is N: "embeddings", (N, D) float32.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        images = input_fn()
+        with one_line_errors(self.model_dir):
+            path, tensors = self._load(checkpoint_path)
+            if images.shape[1:] not in self._predictors:
+                learner = self._build_learner(images.shape[1:])
+                self._predictors[images.shape[1:]] = learner, steps.compile_predict_step(self.model_fn, learner)
+            learner, predict_step = self._predictors[images.shape[1:]]
+            learner.restore(path, tensors)
+            return predict(predict_step, images, "embedding")
+
+    def export_saved_model(
+        self, export_dir_base: str | Path, image_shape: Shape, checkpoint_path: Path | None = None
+    ) -> Path:
+        """Writes a SavedModel for serving: uint8 images (N, *image_shape) in, the predictions out.
+
+        Args:
+            export_dir_base: The model goes into a new folder in it, named by the time in seconds.
+            image_shape: Height, width and channels of the images.
+            checkpoint_path: Which checkpoint; None takes the newest.
+
+        Returns:
+            The folder of the SavedModel.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        learner = self._learner_to_use(image_shape, checkpoint_path)
+        name = int(time.time())
+        while (path := Path(export_dir_base) / str(name)).exists():
+            name += 1
+        beside = path.with_name(f"tmp-{name}")
+        archive = keras.export.ExportArchive()
+        archive.track(learner.network)
+        archive.add_endpoint("serve", steps.compile_predict_step(self.model_fn, learner))
+        archive.write_out(str(beside), verbose=False)
+        return beside.rename(path)
+
+    def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
+        """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
+        self.model_dir.mkdir(parents=True, exist_ok=True)
+        with lock_experiment(self.model_dir), one_line_errors(self.model_dir):
+            return self._loop(train_spec, eval_spec)
+
+    def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
+        data, max_steps, config = train_spec.input_fn(), train_spec.max_steps, self.config
+        strategy = config.train_distribute or tf.distribute.get_strategy()
+        learner = self._learner_to_train(data, max_steps, strategy)
+        to_come = range(learner.state.global_step + 1, max_steps + 1)
+        if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
+            return None
+        if learner.state.global_step:
+            _log.info("Going on from step %d.", learner.state.global_step)
+        write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
+
+        train_step = steps.compile_train_step(self.model_fn, learner, strategy)
+        images, labels = _replicate(strategy, data.images), _replicate(strategy, data.labels)
+        batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch
+        scores = None
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(stop_requests())
+            progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
+            doctor, breakdowns = Doctor(self.params), Breakdowns(self.params)
+            if eval_spec:
+                evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn())
+                eval_writer = event_files.open_writer(self.model_dir / eval_spec.name, to_come)
+                stack.callback(eval_writer.close)
+
+            for step, batches, done in _upload(strategy, batch_of, to_come, data.steps_per_mining):
+                result = train_step(images, labels, batches, done)
+                learner.state = learner.state.after_step(step)
+                breakdowns.note(step, result.broken)
+                if step == to_come.start:
+                    doctor.begin(_batch(step, result, {}))
+                    progress.restart_clock(step)  # tracing and compiling are not what the rate is about
+                last = step == max_steps or stop.signal_number is not None
+                evaluation_due = eval_spec and (step == max_steps or step % eval_spec.every_steps < 1)
+                checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
+                report_due = step == max_steps or step % config.save_summary_steps == 0
+
+                if checkpoint_due or report_due:
+                    known = breakdowns.total
+                    if finding := breakdowns.collect():
+                        if self.params.on_nan == "stop" or breakdowns.are_final:
+                            progress.write(step, finding)
+                            raise self._stopped(finding)
+                        if not known:
+                            progress.warn(step, finding)
+                if report_due:
+                    more = {"broken_steps": breakdowns.total} if self.params.on_nan == "skip" else {}
+                    batch = _batch(step, result, more)
+                    progress.report(batch, result.images)
+                    for finding in doctor.examine(batch):
+                        if finding.name == "collapse" and self.params.on_collapse == "stop":
+                            progress.write(step, finding)
+                            raise self._stopped(finding)
+                        progress.warn(step, finding)
+                if eval_spec and evaluation_due:
+                    scores = evaluator.evaluate(thorough=False)
+                    write_scores(eval_writer, scores)
+                    self._check_watched(eval_spec, scores[eval_spec.metric])
+                    learner.state = learner.state.after_evaluation(eval_spec.metric, scores[eval_spec.metric])
+                    progress.restart_clock(step)
+                if checkpoint_due:
+                    progress.flush()
+                    learner.save(self.model_dir, config.keep_checkpoint_max)
+                if last or (eval_spec and eval_spec.gives_up(learner.state)):
+                    break
+
+        if stop.signal_number is not None and step < max_steps:
+            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
+        if eval_spec and eval_spec.gives_up(learner.state):
+            state = learner.state
+            _log.info(
+                "Stopped early at step %d: %s was best at step %d (%.4f).",
+                state.global_step, state.watched_metric, state.best_step, state.best_value,
+            )  # fmt: skip
+        return scores
+
+    def _check_watched(self, eval_spec: EvalSpec, value: float) -> None:
+        if math.isnan(value):
+            raise UserError(
+                f"{self.model_dir}: {eval_spec.metric} is not defined for the images of '{eval_spec.name}', so it "
+                "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
+            )
+
+    def _stopped(self, finding: Finding) -> UserError:
+        """Returns the end of a run that is given up for what was found."""
+        newest = self.latest_checkpoint()
+        saved = f"the last checkpoint is {newest.name}" if newest else "there is no checkpoint"
+        return UserError(f"{self.model_dir}: {finding.message}. Training stopped; {saved}.")
+
+    def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
+        """Returns a new learner, or the one of the newest checkpoint."""
+        devices = strategy.num_replicas_in_sync
+        if data.batch_size % devices:
+            raise UserError(
+                f"{self.model_dir / 'params.json'}: 'batch_size' must be a multiple of the "
+                f"{devices} devices, received {data.batch_size}"
+            )
+        classes = self.params.num_classes_per_batch
+        if classes is not None and (classes % devices or classes // devices < 2) and devices > 1:
+            raise UserError(
+                f"{self.model_dir / 'params.json'}: 'num_classes_per_batch' must be a multiple of the {devices} "
+                f"devices and give each at least 2, received {classes}"
+            )
+        with strategy.scope():
+            network = self._network_fn(self.params, data.images.shape[1:], self.config.precision)
+            optimizer = self._optimizer_fn(self.params, max_steps)
+            optimizer.build(network.trainable_variables)
+        learner = Learner(self.params, network, optimizer)
+        newest = checkpoints.load_newest(self.model_dir)
+        if newest:
+            learner.restore(*newest)
+            if learner.state.data_digest != data.digest:
+                raise UserError(
+                    f"{newest[0]}: the training images are not those that this was trained on; put the old ones back, "
+                    "or use a new folder"
+                )
+            if self.best_checkpoint() is None:  # somebody deleted it
+                learner.state = learner.state.without_best()
+        learner.state = dataclasses.replace(learner.state, data_digest=data.digest, code_version=code_version())
+        return learner
+
+    def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:
+        """Returns the learner of a checkpoint, without an optimizer."""
+        path, tensors = self._load(checkpoint_path)
+        learner = self._build_learner(image_shape)
+        learner.restore(path, tensors)
+        return learner
+
+    def _build_learner(self, image_shape: Shape) -> Learner:
+        return Learner(self.params, self._network_fn(self.params, image_shape, self.config.precision))
+
+    def _load(self, checkpoint_path: Path | None) -> tuple[Path, dict[str, np.ndarray]]:
+        """Reads a checkpoint, the newest whole one if None is given."""
+        if checkpoint_path is not None:
+            return checkpoint_path, checkpoints.load(checkpoint_path)
+        newest = checkpoints.load_newest(self.model_dir)
+        if newest is None:
+            raise UserError(
+                f"{checkpoints.folder(self.model_dir)}: no checkpoint; train first: "
+                f"{command('train.py', self.model_dir)}"
+            )
+        return newest
+
+
+def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> dict[str, float] | None:
+    """Trains to the end with evaluations in between, the last one at the end.
+
+    Args:
+        estimator: What to train; it goes on from its newest checkpoint.
+        train_spec: What to train on, and until which step.
+        eval_spec: What to evaluate on, how often, and when to give up.
+
+    Returns:
+        The metrics of the last evaluation, those of `protocol.watch`; None where training was complete before.
+
+    Raises:
+        UserError, Interrupted: As `Estimator.train`.
+    """
+    return estimator._train(train_spec, eval_spec)
+
+
+@contextlib.contextmanager
+def one_line_errors(model_dir: Path) -> Iterator[None]:
+    """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"{model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make room, or "
+            "lower batch_size, and the same command goes on from the last checkpoint"
+        ) from None
+    except (tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError) as error:
+        raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
+
+
+def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float]) -> Batch:
+    """Returns what a step tells of its batch, and these scalars; waits for the device."""
+    metrics = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
+    rates = {"learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
+    return Batch(step, {**metrics, **rates, **scalars}, result.embeddings.numpy(), result.labels.numpy())
+
+
+def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
+    """Returns the array on every device of the strategy."""
+    return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(array))
+
+
+def _upload(
+    strategy: tf.distribute.Strategy, batch_of: BatchPolicy, to_come: range, steps_per_mining: int | None
+) -> Iterator[tuple[int, Any, Any]]:
+    """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
+    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches. None of them is asked for before
+    # its time: the first batch of a round is mined with the weights that the step before it leaves.
+    first = to_come.start
+    while first < to_come.stop:
+        end = min(first + _STEPS_PER_UPLOAD, to_come.stop)
+        if steps_per_mining is not None:
+            end = min(end, first + steps_per_mining - (first - 1) % steps_per_mining)
+        batches = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
+        missing = _STEPS_PER_UPLOAD - len(batches)
+        batches = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
+        parts = np.split(batches, strategy.num_replicas_in_sync, axis=1)
+        on_devices = strategy.experimental_distribute_values_from_function(
+            lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+        done = tf.constant(first - 1, tf.int64)
+        for step in range(first, end):
+            yield step, on_devices, done
+        first = end

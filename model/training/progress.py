@@ -1,0 +1,127 @@
+"""What a person sees of a training run: a bar in a terminal, lines in the log, curves in TensorBoard."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from model.data.input_fn import TrainInput
+from model.training import event_files
+from model.training.doctor import Batch, Finding
+
+_log = logging.getLogger(__name__)
+
+# A line goes to the log this often; it is shown only where there is no terminal that shows the bar.
+_SECONDS_BETWEEN_LINES = 10.0
+
+# Images of a batch whose distances are shown: there are as many as pairs.
+_MAX_PAIRED = 256
+
+
+class TrainingProgress:
+    """Reports epoch, step, loss, images/s and the time left.
+
+    Args:
+        model_dir: Folder of the event files.
+        data: The training images, for the length of an epoch.
+        steps: The global steps that are going to be made, the last of them the end of the training.
+    """
+
+    def __init__(self, model_dir: Path, data: TrainInput, steps: range) -> None:
+        self._data = data
+        self._max_steps = steps.stop - 1
+        self._num_epochs = max(1, round(self._max_steps / data.steps_per_epoch))
+        self._writer = event_files.open_writer(model_dir, steps)
+        self._bar = tqdm.tqdm(
+            initial=steps.start - 1,
+            total=self._max_steps,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
+        )
+        self._trained_steps = 0
+        self._trained_seconds = 0.0
+        self._last_line = time.perf_counter()
+        self.restart_clock(steps.start - 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    def restart_clock(self, step: int) -> None:
+        """Leaves the time since the last report out of the rate: it went into compiling or evaluating."""
+        self._clock_step, self._clock_time = step, time.perf_counter()
+
+    def report(self, batch: Batch, images: Mapping[str, tf.Tensor]) -> None:
+        """Shows and writes where the run is.
+
+        Args:
+            batch: What is known of the last one.
+            images: By name, images of shape (n, H, W, C) in [0, 1].
+        """
+        step, scalars = batch.step, dict(batch.scalars)
+        steps, seconds = step - self._clock_step, time.perf_counter() - self._clock_time
+        if steps:
+            scalars["global_step/sec"] = steps / seconds
+            self._trained_steps += steps
+            self._trained_seconds += seconds
+            self._show(step, scalars["loss"], steps * self._data.images_per_step / seconds)
+        with self._writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+            for name, values in _distributions(batch).items():
+                tf.summary.histogram(name, values)
+            for name, pictures in images.items():
+                tf.summary.image(name, pictures)
+        self.restart_clock(step)
+
+    def warn(self, step: int, finding: Finding) -> None:
+        """Shows and writes what the doctor found."""
+        _log.warning("Step %d: %s.", step, finding.message)
+        self.write(step, finding)
+
+    def write(self, step: int, finding: Finding) -> None:
+        """Writes what the doctor found, for TensorBoard."""
+        with self._writer.as_default(step=step):
+            tf.summary.text(f"doctor/{finding.name}", finding.message)
+
+    def flush(self) -> None:
+        """Waits until everything reported is in the event file."""
+        self._writer.flush()
+
+    def _show(self, step: int, loss: float, images_per_second: float) -> None:
+        epoch = min(self._num_epochs, int((step - 1) / self._data.steps_per_epoch) + 1)
+        left = tqdm.tqdm.format_interval((self._max_steps - step) * self._trained_seconds / self._trained_steps)
+        state = f"loss {loss:.4f}, {images_per_second:,.0f} images/s, {left} left"
+        self._bar.set_description_str(f"epoch {epoch}/{self._num_epochs}", refresh=False)
+        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.update(step - self._bar.n)
+        if step == self._max_steps or time.perf_counter() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.perf_counter()
+            line = f"epoch {epoch}/{self._num_epochs}, step {step}/{self._max_steps}, {state}"
+            _log.info(line, extra={"on_bar": not self._bar.disable})
+
+
+def _distributions(batch: Batch) -> dict[str, np.ndarray]:
+    """Returns norms of the embeddings of a batch, and distances of its pairs, those of one class and those of two."""
+    embeddings, labels = batch.embeddings[:_MAX_PAIRED], batch.labels[:_MAX_PAIRED]
+    first, second = np.triu_indices(len(labels), 1)
+    distances = np.linalg.norm(embeddings[first] - embeddings[second], axis=1)
+    same = labels[first] == labels[second]
+    return {
+        "embedding_norm": np.linalg.norm(batch.embeddings, axis=1),
+        "distance/same_class": distances[same],
+        "distance/different_classes": distances[~same],
+    }

@@ -1,0 +1,121 @@
+"""The compiled steps: what runs on the device, once a batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from model.data.input_fn import augment_images, prepare_images
+from model.training.learner import Learner
+from model.training.model_fn import EstimatorSpec, ModeKeys
+
+ModelFn = Callable[..., EstimatorSpec]
+Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
+
+
+class TrainStepResult(NamedTuple):
+    """What a training step tells; reading it waits for the device."""
+
+    sums: Sums  # by name, (sum, count) over the batch
+    learning_rate: tf.Tensor  # the one that this step used
+    broken: tf.Tensor  # (3,) int32: on how many devices the loss, the gradient, or a weight after it, was not finite
+    gradient_norm: tf.Tensor  # of the first device's gradient
+    embeddings: tf.Tensor  # (B, D) of the first device
+    labels: tf.Tensor  # (B,) of these
+    images: Mapping[str, tf.Tensor]
+
+
+def compile_train_step(
+    model_fn: ModelFn, learner: Learner, strategy: tf.distribute.Strategy
+) -> Callable[..., TrainStepResult]:
+    """Compiles one step of training.
+
+    Args:
+        model_fn: The `model_fn` contract.
+        learner: What learns; its optimizer must be there.
+        strategy: Spreads the step over devices. Each mines the triplets of its own part of the batch, and the
+            gradients are averaged. With `on_nan` "skip", one counts as 0 if it or the loss is not finite.
+
+    Returns:
+        step(images, labels, batches, done): all uint8 training images (N, H, W, C), all labels (N,), the int32 indices
+        (S, B) of the next batches, and the scalar int64 global step before the first of them. Each call makes one
+        step, the one that the optimizer has come to.
+    """
+    params, network, optimizer = learner.params, learner.network, learner.optimizer
+    if optimizer is None:
+        raise ValueError("Expected a learner with an optimizer. Received: None")
+
+    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, tf.Tensor, Mapping[str, Any]]:
+        step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
+        indices = batches[step - done]  # (B,)
+        features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
+        if params.augmentation != "off":
+            flip = params.augmentation == "affine_and_flip"
+            features = augment_images(features, params.seed, step, flip, params.augmentation_strength)
+        classes = tf.gather(labels, indices)  # (B,)
+        with tf.GradientTape() as tape:
+            spec = model_fn(features, classes, ModeKeys.TRAIN, params, network, step)
+            loss = spec.loss / strategy.num_replicas_in_sync
+        gradients = tape.gradient(loss, network.trainable_variables)
+        norm = tf.linalg.global_norm(gradients)
+        if params.on_nan == "skip":
+            is_finite = tf.math.is_finite(norm + tf.cast(loss, norm.dtype))
+            gradients = [
+                None if gradient is None else tf.where(is_finite, gradient, tf.zeros_like(gradient))
+                for gradient in gradients
+            ]
+        optimizer.apply(gradients, network.trainable_variables)
+        are_finite = tf.math.is_finite(tf.linalg.global_norm(_floating(network.variables)))
+        broken = tf.cast(
+            tf.logical_not([tf.math.is_finite(loss), tf.math.is_finite(norm), are_finite]), tf.int32
+        )  # (3,)
+        shown = {
+            "norm": norm,
+            "embeddings": spec.predictions["embeddings"],
+            "labels": classes,
+            "images": dict(spec.images),
+        }
+        return spec.metrics, broken, shown
+
+    @tf.function
+    def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
+        learning_rate = tf.identity(optimizer.learning_rate)
+        metrics, broken, shown = strategy.run(replica_step, (images, labels, batches, done))
+        sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
+        first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
+        broken = strategy.reduce("SUM", broken, axis=None)
+        return TrainStepResult(
+            sums, learning_rate, broken, first["norm"], first["embeddings"], first["labels"], first["images"]
+        )
+
+    return train_step
+
+
+def _floating(variables: Sequence[Any]) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(variable) for variable in variables if tf.as_dtype(variable.dtype).is_floating]
+
+
+def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tuple[Mapping[str, tf.Tensor], Sums]]:
+    """Compiles step(images, labels) -> (predictions, sums): uint8 (B, H, W, C) and int32 (B,), B free."""
+    signature = [_images_spec(learner), tf.TensorSpec((None,), tf.int32)]
+
+    @tf.function(input_signature=signature)
+    def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
+        spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, learner.network)
+        return spec.predictions, spec.metrics
+
+    return eval_step
+
+
+def compile_predict_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    """Compiles step(images) -> predictions: uint8 (B, H, W, C), B free."""
+
+    @tf.function(input_signature=[_images_spec(learner)])
+    def predict_step(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return model_fn(prepare_images(images), None, ModeKeys.PREDICT, learner.params, learner.network).predictions
+
+    return predict_step
+
+
+def _images_spec(learner: Learner) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *learner.network.input_shape[1:]), tf.uint8, name="images")
