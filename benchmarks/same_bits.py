@@ -48,9 +48,9 @@ def main() -> None:
         for name, changes in SETTINGS.items():
             with tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / "params.json").write_text(json.dumps({**common, **changes}))
-                command = [sys.executable, "train.py", "--model_dir", folder, "--data_dir", (ROOT / "data" / data)]
-                if data == "digits":
-                    command = command[:-2]
+                command = [sys.executable, "train.py", "--model_dir", folder]
+                if data != "digits":  # which come with scikit-learn
+                    command += ["--data_dir", str(ROOT / "data" / data)]
                 subprocess.run(command, cwd=options.root, check=True, stdout=subprocess.DEVNULL)
                 print(f"{data:<8}{name:<30}{_of_checkpoint(Path(folder))}  {_of_scores(Path(folder))}", flush=True)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from model.common import devices
+from model.strategies import STRATEGIES, Strategy
 
 _SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _LARGEST = {"naive batch_all": 512, "tiled semi_hard": 512, "pml TripletMarginLoss": 1024}  # 4 GB and 10 s there
@@ -81,11 +82,11 @@ def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
-    from model.triplet_loss import OFFLINE, STRATEGIES
-
     contenders: dict[str, Callable[[np.ndarray, np.ndarray], Step]]
     contenders = {
-        name: functools.partial(_tensorflow_step, _strategy(name)) for name in STRATEGIES if name not in OFFLINE
+        name: functools.partial(_tensorflow_step, _with_strategy(strategy))
+        for name, strategy in STRATEGIES.items()
+        if not strategy.mines
     }
     contenders["naive batch_all"] = functools.partial(_tensorflow_step, _naive_batch_all)
     contenders["tiled semi_hard"] = functools.partial(_tensorflow_step, _tiled_semi_hard)
@@ -96,14 +97,14 @@ def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
     return {**contenders, "pml TripletMarginLoss": _pytorch_step}
 
 
-def _strategy(name: str):  # type: ignore[no-untyped-def]
+def _with_strategy(strategy: Strategy):  # type: ignore[no-untyped-def]
     import tensorflow as tf
 
     from model import triplet_loss
 
     def loss(labels, embeddings):  # type: ignore[no-untyped-def]
         seed = tf.constant([230, 0], tf.int64)
-        return triplet_loss.mean(*triplet_loss.STRATEGIES[name](labels, embeddings, _MARGIN, "euclidean", seed)["loss"])
+        return triplet_loss.mean(*strategy.load()(labels, embeddings, _MARGIN, "euclidean", seed)["loss"])
 
     return loss
 

@@ -9,12 +9,14 @@ Editors that know JSON Schema check and complete `params.json` while it is typed
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from model.common import json_file
+from model.strategies import STRATEGIES, Strategy, strategies_with
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # Of a single class, every neighbour is right.
@@ -34,6 +36,18 @@ _ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
 
 # Where a person finds all of them.
 KNOWN_KEYS = "experiments/params.schema.json"
+
+
+def _known_strategy(name: str) -> str:
+    if name not in STRATEGIES:
+        *names, last = map(repr, STRATEGIES)
+        expected = f"{', '.join(names)} or {last}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
 
 
 class Params(BaseModel):
@@ -128,16 +142,9 @@ class Params(BaseModel):
     )
 
     # Loss
-    triplet_strategy: Literal[
+    triplet_strategy: Annotated[str, AfterValidator(_known_strategy)] = Field(
         "batch_all",
-        "batch_hard",
-        "batch_semi_hard",
-        "batch_random_semi_hard",
-        "contrastive",
-        "offline_semi_hard",
-        "offline_hard",
-    ] = Field(
-        "batch_all",
+        json_schema_extra=lambda schema: schema.update(enum=list(STRATEGIES)),
         description="Which triplets of a batch the loss is made of, or its pairs; offline: triplets that are mined "
         "before the steps that train on them, batch_size of them in a batch",
     )
@@ -202,20 +209,15 @@ class Params(BaseModel):
                 f"'batch_size' must be num_classes_per_batch x num_images_per_class = "
                 f"{classes} x {images} = {classes * images}, received {self.batch_size}"
             )
-        if self.triplet_strategy.startswith("offline"):
-            if classes:
-                raise ValueError(
-                    f"'num_classes_per_batch' needs a strategy that mines inside the batch, received {classes} with "
-                    f'"{self.triplet_strategy}"'
-                )
-            if self.mining_size is not None and self.mining_size < self.batch_size:
-                raise ValueError(
-                    f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
-                )
-        elif self.mining_size is not None:
+        if self.strategy.mines and classes:
             raise ValueError(
-                f'\'mining_size\' needs triplet_strategy "offline_semi_hard" or "offline_hard", received '
-                f'{self.mining_size} with "{self.triplet_strategy}"'
+                f"'num_classes_per_batch' needs a strategy that mines inside the batch, received {classes} with "
+                f'"{self.triplet_strategy}"'
+            )
+        self._check_parameters_of_strategies()
+        if self.mining_size is not None and self.mining_size < self.batch_size:
+            raise ValueError(
+                f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
             )
         if self.validation_size is not None and self.validation_classes is not None:
             raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
@@ -223,10 +225,9 @@ class Params(BaseModel):
             raise ValueError(
                 "'early_stopping_patience' needs 'validation_size' or 'validation_classes': it watches these images"
             )
-        if self.margin == "soft" and self.triplet_strategy != "batch_hard":
-            raise ValueError(
-                f'\'margin\' "soft" needs triplet_strategy "batch_hard", received "{self.triplet_strategy}"'
-            )
+        if self.margin == "soft" and not self.strategy.takes_soft_margin:
+            owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
+            raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
         if self.squared and self.distance == "cosine":
             raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
         if self.augmentation_strength != 1 and self.augmentation == "off":
@@ -240,6 +241,21 @@ class Params(BaseModel):
                 f'with "{self.learning_rate_schedule}"'
             )
         return self
+
+    def _check_parameters_of_strategies(self) -> None:
+        """Finds that nothing is set that belongs to other strategies."""
+        for key, field in type(self).model_fields.items():
+            owners, value = strategies_with(key), getattr(self, key)
+            if owners and self.triplet_strategy not in owners and value != field.default:
+                raise ValueError(
+                    f"'{key}' needs triplet_strategy {_quoted(owners)}, received {json.dumps(value)} with "
+                    f'"{self.triplet_strategy}"'
+                )
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy that `triplet_strategy` names."""
+        return STRATEGIES[self.triplet_strategy]
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> "Params":

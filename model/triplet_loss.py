@@ -14,15 +14,17 @@ anchor's K positives, which a binary search finds. The file explains itself from
 2. the ranks, and what can be counted and summed from them without visiting a triplet
 3. the losses: batch all, batch hard, semi-hard, random semi-hard, contrastive
 4. the losses of triplets that were chosen before ("offline")
-5. `STRATEGIES`, the dict that `triplet_strategy` names
+
+Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
+see of the batch, `batch_all_sums`.
 
 Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging. All of it works
 in functions with `jit_compile=True`; these have to know the shapes before they know the labels, and count with K = B,
 for batches of up to 32,768.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +35,8 @@ from tensorflow.python.ops import control_flow_util
 Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
 
 # ------------------------------------------------------------------------------ 1. distances and masks
+
+DISTANCES = ("euclidean", "squared_euclidean", "cosine")
 
 
 def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf.Tensor:
@@ -289,7 +293,7 @@ def batch_all_triplet_loss(
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 6.
     """
-    sums = _batch_all(labels, embeddings, margin, distance or _euclidean(squared))
+    sums = batch_all_sums(labels, embeddings, margin, distance or _euclidean(squared))
     return mean(*sums["loss"]), mean(*sums["fraction_positive_triplets"])
 
 
@@ -322,7 +326,7 @@ def batch_hard_triplet_loss(
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5 and section 2.
     """
-    return mean(*_batch_hard(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
+    return mean(*batch_hard_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
 
 def batch_semi_hard_triplet_loss(
@@ -349,7 +353,7 @@ def batch_semi_hard_triplet_loss(
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2; the rule for a pair without a semi-hard negative is
         that of `tfa.losses.triplet_semihard_loss` in TensorFlow Addons.
     """
-    return mean(*_batch_semi_hard(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
+    return mean(*batch_semi_hard_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
 
 def batch_random_semi_hard_triplet_loss(
@@ -383,7 +387,7 @@ def batch_random_semi_hard_triplet_loss(
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2.
     """
-    sums = _batch_random_semi_hard(labels, embeddings, margin, distance or _euclidean(squared), seed)
+    sums = batch_random_semi_hard_sums(labels, embeddings, margin, distance or _euclidean(squared), seed)
     return mean(*sums["loss"])
 
 
@@ -410,7 +414,7 @@ def contrastive_loss(
     References:
         Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping, 2006, eq. 4.
     """
-    return mean(*_contrastive(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
+    return mean(*contrastive_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
 
 def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -418,9 +422,10 @@ def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return total / tf.maximum(count, 1.0)
 
 
-def _batch_all(
+def batch_all_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
+    """Returns the sums of `batch_all_triplet_loss`."""
     batch = _sort_out(labels, embeddings, distance)
     # With t = d(a, p) + margin, a triplet is active exactly if d(a, n) < t. Let the positive p have r(a, p) active
     # negatives and the negative n have c(a, n) active positives. The sum over the active triplets is then
@@ -436,9 +441,10 @@ def _batch_all(
     return _sums(batch, margin, total, _total(c))
 
 
-def _batch_hard(
+def batch_hard_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
+    """Returns the sums of `batch_hard_triplet_loss`."""
     labels, batch = _vector(labels), _sort_out(labels, embeddings, distance)
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
     # its gradient does not pass a B x B matrix.
@@ -450,9 +456,10 @@ def _batch_hard(
     return _sums(batch, 0.0 if isinstance(margin, str) else margin, tf.reduce_sum(losses), _count(has_triplet))
 
 
-def _batch_semi_hard(
+def batch_semi_hard_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
+    """Returns the sums of `batch_semi_hard_triplet_loss`."""
     batch = _sort_out(labels, embeddings, distance)
     # The negatives of rank 0 are nearer than every positive, or as near; those of rank k + 1 are farther than positive
     # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
@@ -468,9 +475,10 @@ def _batch_semi_hard(
     return _pair_sums(batch, negatives, batch.is_positive, margin)
 
 
-def _batch_random_semi_hard(
+def batch_random_semi_hard_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor
 ) -> Sums:
+    """Returns the sums of `batch_random_semi_hard_triplet_loss`."""
     batch = _sort_out(labels, embeddings, distance)
     # Among an anchor's sorted negatives the semi-hard ones of a positive are a run; one of it is drawn.
     order = tf.argsort(batch.negatives, axis=1)  # (B, B)
@@ -485,9 +493,10 @@ def _batch_random_semi_hard(
     return _pair_sums(batch, negatives, tf.logical_and(batch.is_positive, length > 0), margin)
 
 
-def _contrastive(
+def contrastive_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
+    """Returns the sums of `contrastive_loss`."""
     batch = _sort_out(labels, embeddings, distance)
     attraction = tf.square(batch.distances) / 2.0  # (B, B)
     repulsion = tf.square(tf.maximum(margin - batch.distances, 0.0)) / 2.0  # (B, B)
@@ -594,10 +603,10 @@ def triplet_loss(
     return mean(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
 
 
-def _offline(
+def offline_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
-    # The batch is triplets, one after the other.
+    """Returns the sums of `triplet_loss`, of a batch that is triplets, one after the other."""
     embeddings = _matrix(embeddings)
     anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, tf.shape(embeddings)[1]]), axis=1)
     positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
@@ -691,24 +700,3 @@ def _vector(labels: tf.Tensor) -> tf.Tensor:
 
 def _euclidean(squared: bool) -> str:
     return "squared_euclidean" if squared else "euclidean"
-
-
-# ------------------------------------------------------------------------------ 5. the strategies
-
-DISTANCES = ("euclidean", "squared_euclidean", "cosine")
-
-# What `triplet_strategy` can name. Each takes labels (B,), embeddings (B, D), margin, distance, and a seed of shape
-# (2,), which decides what is drawn at random, and returns the sums that `_sums` lists.
-STRATEGIES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, Any, str, tf.Tensor], Sums]] = {
-    "batch_all": _batch_all,
-    "batch_hard": _batch_hard,
-    "batch_semi_hard": _batch_semi_hard,
-    "batch_random_semi_hard": _batch_random_semi_hard,
-    "contrastive": _contrastive,
-    "offline_semi_hard": _offline,
-    "offline_hard": _offline,
-}
-
-# The strategies whose training batches are triplets that were mined before, each with the one that does among the
-# images of a batch what was done among many: it scores batches that are not triplets.
-OFFLINE: Mapping[str, str] = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}

@@ -18,7 +18,6 @@ from model.data.datasets import Dataset, Split
 from model.common.errors import UserError
 from model.params import Params
 from model.data.partition import divide
-from model.triplet_loss import OFFLINE
 
 # Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
 _MAX_ROTATION = 10 / 180 * math.pi  # radians
@@ -98,7 +97,7 @@ def train_input_fn(data: Dataset, params: Params) -> TrainInput:
             f"'batch_size' must be at most the {len(images)} training images of {data.name}, "
             f"received {params.batch_size}"
         )
-    if params.triplet_strategy in OFFLINE:
+    if params.strategy.mines:
         return _offline_input(data.name, train, params)
     if params.num_classes_per_batch is None or params.num_images_per_class is None:
         batches = sampling.uniform_batches(labels, params.seed, params.batch_size)

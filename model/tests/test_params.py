@@ -7,9 +7,10 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from model import triplet_loss
 from model.common.errors import UserError
 from model.params import WITHOUT_EFFECT, Params, json_schema
+from model.strategies import STRATEGIES
+from model.triplet_loss import DISTANCES
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,5 +175,5 @@ def test_every_committed_experiment_is_valid_and_holds_only_what_differs():
 
 def test_the_strategies_that_params_accept_are_those_that_there_are():
     strategies = Params.model_json_schema()["properties"]["triplet_strategy"]["enum"]
-    assert set(strategies) == set(triplet_loss.STRATEGIES)
-    assert set(Params.model_json_schema()["properties"]["distance"]["enum"]) == set(triplet_loss.DISTANCES)
+    assert set(strategies) == set(STRATEGIES)
+    assert set(Params.model_json_schema()["properties"]["distance"]["enum"]) == set(DISTANCES)

@@ -183,7 +183,7 @@ def _line(batch: Batch, first: Batch, params: Params) -> str:
 
 def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
     counts = np.unique(batch.labels, return_counts=True)[1]
-    if params.triplet_strategy == "contrastive" or (len(counts) > 1 and counts.max() > 1):  # any pair teaches
+    if params.strategy.teaches == "pairs" or (len(counts) > 1 and counts.max() > 1):  # any pair teaches
         return ""
     return (
         f"a batch of {len(batch.labels)} images has no triplet, two images of a class and one of another; "
@@ -212,7 +212,7 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
         without: Part of the anchors.
         params: The experiment.
     """
-    if without <= _MANY_ANCHORS or params.triplet_strategy == "contrastive":  # any pair teaches
+    if without <= _MANY_ANCHORS or params.strategy.teaches == "pairs":
         return ""
     advice = {
         "positive": "set num_classes_per_batch and num_images_per_class, or raise batch_size",
@@ -223,10 +223,10 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
 
 def _few_triplets(batch: Batch, first: Batch, params: Params) -> str:
     fraction = batch.scalars.get("fraction_positive_triplets", 1.0)
-    others_teach = params.triplet_strategy == "contrastive" or params.margin == "soft"
+    others_teach = params.strategy.teaches == "pairs" or params.margin == "soft"
     if batch.scalars["loss"] > 0 and (others_teach or fraction >= _FEW_TRIPLETS):
         return ""
-    advice = "" if params.triplet_strategy == "batch_hard" else ", or use batch_hard"
+    advice = "" if params.strategy.only_hardest else ", or use batch_hard"
     return (
         "hardly any triplet has had a loss for long: nearly all keep the margin, and little is learned any more; stop "
         f"here, or raise the margin{advice}"
@@ -248,7 +248,7 @@ def _exploded(batch: Batch, first: Batch, params: Params) -> str:
 
 def _advice(params: Params) -> str:
     advice = [f"lower learning_rate ({params.learning_rate:g})"]
-    if params.triplet_strategy == "batch_hard":
+    if params.strategy.only_hardest:
         advice.append("train with batch_all or batch_semi_hard first")
     if params.num_classes_per_batch is None:
         advice.append("set num_classes_per_batch and num_images_per_class")

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from model import triplet_loss
 from model.params import Params
+from model.strategies import STRATEGIES
 
 
 class ModeKeys(StrEnum):
@@ -74,12 +75,11 @@ def model_fn(
     if mode == ModeKeys.PREDICT:
         return EstimatorSpec(mode, predictions)
 
-    name: str = params.triplet_strategy
-    if mode == ModeKeys.EVAL:  # whose batches are images, not triplets
-        name = triplet_loss.OFFLINE.get(name, name)
-    strategy = triplet_loss.STRATEGIES[name]
+    strategy = params.strategy
+    if mode == ModeKeys.EVAL and strategy.scored_as:  # batches are images, not triplets
+        strategy = STRATEGIES[strategy.scored_as]
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    sums = strategy(labels, embeddings, params.margin, params.distance_name, seed)
+    sums = strategy.load()(labels, embeddings, params.margin, params.distance_name, seed)
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}

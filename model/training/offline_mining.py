@@ -68,9 +68,13 @@ class Miner:
             pool = np.arange(len(data.labels))
         embeddings = predict(self._predict_step, data.images[pool], "embedding, to mine")["embeddings"]  # (P, D)
         anchors, positives = np.searchsorted(pool, pairs).T.astype(np.int32)  # (A,)
-        semi_hard = params.triplet_strategy == "offline_semi_hard"
         negatives = choose_negatives(
-            embeddings, data.labels[pool], anchors, positives, params.distance_name, semi_hard=semi_hard
+            embeddings,
+            data.labels[pool],
+            anchors,
+            positives,
+            params.distance_name,
+            semi_hard=params.strategy.mines == "semi_hard",
         )
         return np.column_stack([pairs, pool[negatives]]).astype(np.int32)
 

@@ -21,11 +21,6 @@ _BATCHES = 200  # to look at
 _STEPS = 20  # to time, after those in which everything is compiled
 _WARM_UP_STEPS = 3
 
-# Bytes that the loss takes for each of the B x B pairs of a batch, as benchmarks/triplet_loss.py measured with 8,192.
-_BYTES_PER_PAIR = {
-    "batch_all": 40, "batch_hard": 16, "batch_semi_hard": 52, "batch_random_semi_hard": 44, "contrastive": 39,
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Composition:
@@ -94,9 +89,9 @@ def _some_batch(data: TrainInput, step: int) -> np.ndarray:
 
 def bytes_of_the_loss(params: Params) -> int:
     """Returns about how much memory the loss takes, beside the network."""
-    if params.triplet_strategy.startswith("offline"):
+    if params.strategy.mines:
         return 12 * 4 * params.batch_size * params.embedding_size
-    return _BYTES_PER_PAIR[params.triplet_strategy] * params.batch_size**2
+    return params.strategy.bytes_per_pair * params.batch_size**2
 
 
 def bytes_of_the_network(network: keras.Model, batch_size: int) -> int:
@@ -149,5 +144,5 @@ def _about_batches(batch: Composition, params: Params) -> Iterator[str]:
             yield f"Anchors without a {kind}: {part:.1%}."
         if warning := explain_missing(kind, part, params):
             yield f"Warning: {warning}."
-    if batch.teaches < 1 and params.triplet_strategy != "contrastive":
+    if batch.teaches < 1 and params.strategy.teaches == "triplets":
         yield f"Warning: {1 - batch.teaches:.0%} of the batches have no triplet at all; raise batch_size."

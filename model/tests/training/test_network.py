@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import triplet_loss
 from model.params import Params
+from model.strategies import STRATEGIES
 from model.tests import oracles
 from model.training.model_fn import ModeKeys, build_optimizer, model_fn
 from model.training.network import FusedBatchNormalization, build_network
@@ -102,7 +102,7 @@ def test_normalized_embeddings_have_length_1():
     np.testing.assert_allclose(np.linalg.norm(network(images(6, 8, 8, 1)), axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", triplet_loss.STRATEGIES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_model_fn(strategy):
     params = Params(triplet_strategy=strategy, use_batch_norm=True)
     network = build_network(params, (8, 8, 1))
@@ -123,7 +123,7 @@ def test_model_fn(strategy):
 
     counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
     seed = tf.constant([params.seed, 0], tf.int64)
-    expected = triplet_loss.STRATEGIES[counterpart](labels, embeddings, params.margin, "euclidean", seed)["loss"]
+    expected = STRATEGIES[counterpart].load()(labels, embeddings, params.margin, "euclidean", seed)["loss"]
     assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
 
     predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)

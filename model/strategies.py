@@ -1,0 +1,82 @@
+"""What `triplet_strategy` can name: which loss each strategy is, and all else that has to be known of it.
+
+A new loss is one function and one entry in `STRATEGIES`. What `params.json` may say, its schema, the batches, the
+doctor and `train.py --check` follow from the entry. Nothing here needs TensorFlow: a loss is fetched when the first
+step is built.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from model.triplet_loss import Sums
+
+# (labels (B,), embeddings (B, D), margin, distance, seed (2,)) -> by name, (sum, count): "loss", and any quantity that
+# is to be seen beside it.
+LossSums = Callable[[Any, Any, Any, str, Any], "Sums"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How the loss of a batch is made.
+
+    Attributes:
+        load: Returns the loss. The seed, for example (seed, global step), decides what it draws at random.
+        bytes_per_pair: About how much memory it takes for each of the B x B pairs of a batch, as
+            benchmarks/triplet_loss.py measured with B = 8,192; 0 where it does not look at pairs.
+        teaches: What a batch has to hold for a network to learn from it: "triplets", two images of a class and one of
+            another, or "pairs", any two images.
+        only_hardest: Whether each anchor learns from its hardest triplet alone, which may pull everything together.
+        takes_soft_margin: Whether the margin may be "soft".
+        mines: For triplets that are mined offline, before the steps that train on them: which negative an anchor and
+            its positive get, "semi_hard" or "hard". None where triplets are found inside each batch.
+        scored_as: With `mines`, the strategy that does among the images of a batch what was done among many: it scores
+            batches that are not triplets.
+        parameters: Keys of `params.json` that only strategies which list them read.
+    """
+
+    load: Callable[[], LossSums]
+    bytes_per_pair: int
+    teaches: Literal["triplets", "pairs"] = "triplets"
+    only_hardest: bool = False
+    takes_soft_margin: bool = False
+    mines: Literal["semi_hard", "hard"] | None = None
+    scored_as: str | None = None
+    parameters: frozenset[str] = frozenset()
+
+
+def _triplet_loss() -> Any:
+    from model import triplet_loss
+
+    return triplet_loss
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "batch_all": Strategy(lambda: _triplet_loss().batch_all_sums, bytes_per_pair=40),
+    "batch_hard": Strategy(
+        lambda: _triplet_loss().batch_hard_sums, bytes_per_pair=16, only_hardest=True, takes_soft_margin=True
+    ),
+    "batch_semi_hard": Strategy(lambda: _triplet_loss().batch_semi_hard_sums, bytes_per_pair=52),
+    "batch_random_semi_hard": Strategy(lambda: _triplet_loss().batch_random_semi_hard_sums, bytes_per_pair=44),
+    "contrastive": Strategy(lambda: _triplet_loss().contrastive_sums, bytes_per_pair=39, teaches="pairs"),
+    "offline_semi_hard": Strategy(
+        lambda: _triplet_loss().offline_sums,
+        bytes_per_pair=0,
+        mines="semi_hard",
+        scored_as="batch_semi_hard",
+        parameters=frozenset({"mining_size"}),
+    ),
+    "offline_hard": Strategy(
+        lambda: _triplet_loss().offline_sums,
+        bytes_per_pair=0,
+        mines="hard",
+        scored_as="batch_hard",
+        parameters=frozenset({"mining_size"}),
+    ),
+}
+
+
+def strategies_with(parameter: str) -> list[str]:
+    """Returns the names of the strategies that read a parameter of their own; none if it belongs to all."""
+    return [name for name, strategy in STRATEGIES.items() if parameter in strategy.parameters]
