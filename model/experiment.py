@@ -207,7 +207,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
     Raises:
         UserError: The parameters or the data cannot be used.
     """
-    params = Params.from_json(model_dir / "params.json")
+    params, notes = Params.from_json_with_notes(model_dir / "params.json")
     device = devices.start_tensorflow()
     data = datasets.load(params.dataset, data_dir, params.image_size)
 
@@ -233,7 +233,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         left_out = set(range(len(data.class_names))) - set(train_input.labels.tolist())
         without = f", none of {', '.join(data.class_names[label] for label in sorted(left_out))}" if left_out else ""
         _log.info("Learning from %d of the training images%s.", len(train_input.labels), without)
-    for line in params.without_effect():
+    for line in notes:
         _log.info("%s/params.json: %s.", model_dir, line)
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,

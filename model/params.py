@@ -24,7 +24,7 @@ Classes = (
     Annotated[int, Field(ge=2, le=2**31 - 1)] | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=2)]
 )
 
-# Keys that older files carry and that nothing reads, with the reason that the log gives for each.
+# Keys that older files carry and that nothing reads any more, with the reason that the log gives for each.
 WITHOUT_EFFECT: Mapping[str, str] = {
     "num_labels": "the classes are counted in the data",
     "train_size": "training shuffles over all training images",
@@ -161,7 +161,6 @@ class Params(BaseModel):
     distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
         "euclidean", description="The distance between two embeddings"
     )
-    squared: bool = Field(False, description="The old name of distance squared_euclidean")
 
     # Optimization (Adam)
     num_epochs: PositiveInt = Field(20, description="Passes over the training images")
@@ -192,11 +191,10 @@ class Params(BaseModel):
         description="The validation metric that early stopping watches, and whose best checkpoint is kept",
     )
 
-    # Accepted, without effect: see WITHOUT_EFFECT
-    num_labels: PositiveInt = Field(10, description="No effect: the classes are counted in the data")
-    train_size: PositiveInt = Field(50000, description="No effect: all training images are used and shuffled")
-    eval_size: PositiveInt = Field(10000, description="No effect: every test image is evaluated")
-    num_parallel_calls: PositiveInt = Field(4, description="No effect: there is no input pipeline to fill")
+    @model_validator(mode="before")
+    @classmethod
+    def _translate(cls, content: Any) -> Any:
+        return translate(content) if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -228,8 +226,6 @@ class Params(BaseModel):
         if self.margin == "soft" and not self.strategy.takes_soft_margin:
             owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
-        if self.squared and self.distance == "cosine":
-            raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
         if self.augmentation_strength != 1 and self.augmentation == "off":
             raise ValueError(
                 f'\'augmentation_strength\' needs augmentation "affine" or "affine_and_flip", received '
@@ -271,12 +267,19 @@ class Params(BaseModel):
             UserError: The file cannot be read, is not a JSON object, or has a key that is unknown, of the wrong
                 type, out of range, or impossible together with another. The line names the file and the key.
         """
-        return json_file.read(
-            path,
-            cls,
-            if_missing="an experiment is a folder with a params.json (an empty object {} takes every default)",
-            known_keys=KNOWN_KEYS,
+        return cls.from_json_with_notes(path)[0]
+
+    @classmethod
+    def from_json_with_notes(cls, path: str | os.PathLike[str]) -> tuple["Params", list[str]]:
+        """Reads as `from_json` does; returns a line for every key of the file that has no effect as well."""
+        content = json_file.read_object(
+            path, "an experiment is a folder with a params.json (an empty object {} takes every default)"
         )
+        params = json_file.validate(path, content, cls, KNOWN_KEYS)
+        reasons = dict(WITHOUT_EFFECT)
+        if not params.has_validation:
+            reasons |= dict.fromkeys(_ONLY_WITH_VALIDATION, "there is no validation_size and no validation_classes")
+        return params, [f"'{key}' has no effect: {reason}" for key, reason in reasons.items() if key in content]
 
     def to_json(self) -> str:
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
@@ -299,22 +302,32 @@ class Params(BaseModel):
         """Whether embeddings are scaled to length 1."""
         return self.normalize_embeddings or self.distance == "cosine"
 
-    @property
-    def distance_name(self) -> str:
-        """The distance, with `squared` taken into account."""
-        return "squared_euclidean" if self.squared else self.distance
 
-    def without_effect(self) -> list[str]:
-        """Returns one line for every key that the file set although nothing reads it."""
-        reasons = dict(WITHOUT_EFFECT)
-        if not self.has_validation:
-            reasons |= dict.fromkeys(_ONLY_WITH_VALIDATION, "there is no validation_size and no validation_classes")
-        return [f"'{key}' has no effect: {reason}" for key, reason in reasons.items() if key in self.model_fields_set]
+def translate(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a file from TensorFlow 1 times says in the keys of today.
+
+    Args:
+        content: Of a `params.json`; one without such keys comes back as it is.
+
+    Raises:
+        ValueError: `squared`, the old name of the distance "squared_euclidean", says what cannot be.
+    """
+    new = {key: value for key, value in content.items() if key not in WITHOUT_EFFECT}
+    squared = new.pop("squared", False)
+    if not isinstance(squared, bool):
+        raise ValueError(f"'squared' must be a valid boolean, received {json.dumps(squared)}")
+    if squared and new.get("distance") == "cosine":
+        raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
+    return new | {"distance": "squared_euclidean"} if squared else new
 
 
 def json_schema() -> str:
     """Returns the JSON Schema of `params.json` as JSON text."""
     schema = Params.model_json_schema()
+    old = {key: f"No effect: {reason}" for key, reason in WITHOUT_EFFECT.items()}
+    old["squared"] = "The old name of distance squared_euclidean"
+    for key, description in old.items():
+        schema["properties"][key] = {"deprecated": True, "description": description}
     schema["properties"]["$schema"] = {"type": "string", "description": "This schema, for editors"}
     return json.dumps(schema, indent=2) + "\n"
 

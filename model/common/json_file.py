@@ -17,17 +17,19 @@ Content = TypeVar("Content", bound=BaseModel)
 
 
 def read(path: str | os.PathLike[str], model: type[Content], if_missing: str, known_keys: str = "") -> Content:
-    """Reads a file that holds what a Pydantic model describes.
+    """Reads a file that holds what a Pydantic model describes: `read_object`, then `validate`."""
+    return validate(path, read_object(path, if_missing), model, known_keys)
+
+
+def read_object(path: str | os.PathLike[str], if_missing: str) -> dict[str, Any]:
+    """Reads a file that holds a JSON object, without its "$schema", which is for editors.
 
     Args:
-        path: The file, a JSON object; its "$schema" is for editors.
-        model: What it has to be.
+        path: The file.
         if_missing: What to tell somebody whose file is not there.
-        known_keys: Where the keys are listed, for somebody who wrote one that is like none of them.
 
     Raises:
-        UserError: The file cannot be read, is not a JSON object, or not what the model describes. The line names the
-            file and the key.
+        UserError: The file cannot be read, or holds no JSON object.
     """
     path = Path(path)
     try:
@@ -47,6 +49,23 @@ def read(path: str | os.PathLike[str], model: type[Content], if_missing: str, kn
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object {{...}}, received {_show(content)}")
     content.pop("$schema", None)
+    return content
+
+
+def validate(
+    path: str | os.PathLike[str], content: Mapping[str, Any], model: type[Content], known_keys: str = ""
+) -> Content:
+    """Returns what a file says as a Pydantic model.
+
+    Args:
+        path: The file, for the message.
+        content: As `read_object` returns it.
+        model: What it has to be.
+        known_keys: Where the keys are listed, for somebody who wrote one that is like none of them.
+
+    Raises:
+        UserError: The content is not what the model describes. The line names the file and the key.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -161,9 +161,9 @@ def _collapse(batch: Batch, first: Batch, params: Params) -> str:
     # The margin as a euclidean distance. Softplus asks for differences in the order of 1; of unit vectors at a
     # distance d, the cosine distance is d^2 / 2.
     asked = 1.0 if isinstance(margin, str) else margin
-    if params.distance_name == "squared_euclidean":
+    if params.distance == "squared_euclidean":
         asked = math.sqrt(asked)
-    elif params.distance_name == "cosine":
+    elif params.distance == "cosine":
         asked = math.sqrt(2 * asked)
     if distance >= _COLLAPSED * (asked or rms_distance(first.embeddings)):  # a margin of 0 asks for nothing
         return ""

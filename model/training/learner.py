@@ -30,7 +30,7 @@ _PARAMS_OF_THE_WEIGHTS = (
 
 
 # Parameters that decide which triplets are mined offline: those of a round are no use under others.
-_PARAMS_OF_THE_TRIPLETS = ("triplet_strategy", "mining_size", "batch_size", "distance", "squared", "seed")
+_PARAMS_OF_THE_TRIPLETS = ("triplet_strategy", "mining_size", "batch_size", "distance", "seed")
 
 
 @dataclass(frozen=True)

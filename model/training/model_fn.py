@@ -79,7 +79,7 @@ def model_fn(
     if mode == ModeKeys.EVAL and strategy.scored_as:  # batches are images, not triplets
         strategy = STRATEGIES[strategy.scored_as]
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    sums = strategy.load()(labels, embeddings, params.margin, params.distance_name, seed)
+    sums = strategy.load()(labels, embeddings, params.margin, params.distance, seed)
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}

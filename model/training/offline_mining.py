@@ -73,7 +73,7 @@ class Miner:
             data.labels[pool],
             anchors,
             positives,
-            params.distance_name,
+            params.distance,
             semi_hard=params.strategy.mines == "semi_hard",
         )
         return np.column_stack([pairs, pool[negatives]]).astype(np.int32)
