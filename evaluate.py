@@ -4,12 +4,13 @@ import argparse
 
 from model.common import cli
 from model.experiment import open_experiment
+from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
-    experiment = open_experiment(options.model_dir, options.data_dir)
-    experiment.report(experiment.evaluate(options.checkpoint, options.baselines))
+    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
+    print(trained.report(trained.evaluate(options.baselines)))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

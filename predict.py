@@ -12,6 +12,7 @@ from model.common import cli
 from model.common.errors import UserError
 from model.common.files import write_whole
 from model.experiment import open_experiment
+from model.start import start
 
 _log = logging.getLogger("model.predict")
 
@@ -24,31 +25,31 @@ def main(options: argparse.Namespace) -> None:
 
     files = convert.find_images(options.pair or options.images)
     calibration = answers.read_calibration(options.model_dir) if options.pair else None
-    experiment = open_experiment(options.model_dir, options.data_dir)
+    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started
-    from model.training import checkpoints  # after TensorFlow has been started
 
-    checkpoint = experiment.checkpoint(options.checkpoint)
-    step = checkpoints.step_of(checkpoint)
     if calibration is not None:
-        digest = checkpoints.digest(checkpoints.load(checkpoint))
-        calibration.check(options.model_dir, checkpoint, digest, options.checkpoint)
-    images = embed.embed_files(experiment, checkpoint, files)
+        calibration.check(trained.checkpoint.path, trained.checkpoint.digest, options.checkpoint)
+    images = embed.embed_files(trained, files)
     answer: answers.Comparison | answers.Predictions
     if calibration is not None:
         answer = answers.compare(images, calibration)
     else:
-        train, class_names = experiment.data.train, experiment.data.class_names
-        training_embeddings = embed.embed_gallery(experiment, checkpoint)
-        answer = answers.classify(images, training_embeddings, train.labels, class_names, options.neighbors)
+        data = trained.experiment.data
+        gallery = embed.embed_gallery(trained)
+        answer = answers.classify(images, gallery, data.train.labels, data.class_names, options.neighbors)
     if options.output:
         content = io.BytesIO()
         np.save(content, images.embeddings)
         write_whole(options.output, content.getvalue())
         _log.info("Written: %s", options.output)
     if options.json:
-        print(json.dumps({"experiment": str(options.model_dir), "step": step, **answer.as_json()}, indent=2))
+        print(
+            json.dumps(
+                {"experiment": str(options.model_dir), "step": trained.checkpoint.step, **answer.as_json()}, indent=2
+            )
+        )
     else:
         print(answer.as_text())
 

@@ -5,24 +5,27 @@ import argparse
 from model.common import cli
 from model.common.errors import UserError
 from model.experiment import open_experiment
+from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, scores, and reports."""
     experiment = open_experiment(options.model_dir, options.data_dir)
-    if options.check:
-        for line in experiment.check():
-            print(line, flush=True)
-        return
     if options.validate and not experiment.params.has_validation:
         raise UserError(
             f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing: without them "
             "there is nothing to --validate on"
         )
-    with experiment.session():
-        experiment.train()
-        record = experiment.validate() if options.validate else experiment.evaluate()
-    experiment.report(record, "validation" if options.validate else "test")
+    runner = start(experiment)
+    if options.check:
+        for line in runner.check():
+            print(line, flush=True)
+        return
+    with runner.session():
+        runner.train()
+        trained = runner.trained()
+        record = trained.validate() if options.validate else trained.evaluate()
+    print(trained.report(record, "validation" if options.validate else "test"))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 from model.common import cli
 from model.common.commands import tensorboard_command
 from model.experiment import open_experiment
+from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Draws, writes, and says where."""
-    experiment = open_experiment(options.model_dir, options.data_dir)
+    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
 
     from model.pictures.visualize import visualize  # after TensorFlow has been started
 
     written = visualize(
-        experiment,
-        checkpoint=experiment.checkpoint(options.checkpoint),
+        trained,
         split=options.split,
         num_images=options.num_images,
         output_dir=options.output_dir,
@@ -24,7 +24,7 @@ def main(options: argparse.Namespace) -> None:
         use_tsne=not options.no_tsne,
     )
     print("Written:", *written, sep="\n  ")
-    print(f"\nProjector and curves: {tensorboard_command(options.output_dir or experiment.model_dir.parent)}")
+    print(f"\nProjector and curves: {tensorboard_command(options.output_dir or options.model_dir.parent)}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,7 @@ def _first(split: datasets.Split, size: int) -> datasets.Split:
 def _run(data: datasets.Dataset, changes: dict[str, Any]) -> tuple[float, float, bool]:
     """Trains; returns 1-NN accuracy and loss of the test images, and whether the run has collapsed."""
     from model.data.input_fn import eval_input_fn, train_input_fn
+    from model.data.partition import divide
     from model.params import Params
     from model.training.estimator import Estimator, RunConfig
     from model.training.model_fn import model_fn
@@ -91,8 +92,8 @@ def _run(data: datasets.Dataset, changes: dict[str, Any]) -> tuple[float, float,
     config = RunConfig(params.save_summary_steps, STEPS, 1)
     with tempfile.TemporaryDirectory() as folder:
         estimator = Estimator(model_fn, folder, params, config)
-        estimator.train(lambda: train_input_fn(data, params), STEPS)
-        scores = estimator.evaluate(lambda: eval_input_fn(data, params))
+        estimator.train(lambda: train_input_fn(divide(data, params), params), STEPS)
+        scores = estimator.evaluate(lambda: eval_input_fn(divide(data, params), params))
     of_equals = math.log(2) if params.margin == "soft" else params.margin
     is_stuck = abs(scores["loss"] - of_equals) < 0.01 * of_equals
     return scores["knn_accuracy"], scores["loss"], is_stuck and scores["knn_accuracy"] < 0.5

@@ -19,6 +19,8 @@ import numpy as np
 
 from model.common import devices
 from model.data import datasets
+from model.data.input_fn import TrainInput, train_input_fn
+from model.data.partition import divide
 from model.params import Params
 
 
@@ -48,13 +50,12 @@ def main() -> None:
 
 def _take_turns(data: datasets.Dataset, params: Params, block: int, blocks: int) -> tuple[list[float], list[float]]:
     """Returns the seconds of each block of the Estimator, and of each block of the bare loop."""
-    from model.data.input_fn import train_input_fn
     from model.training.estimator import Estimator, RunConfig
     from model.training.model_fn import model_fn
 
-    train_input = train_input_fn(data, params)
+    train_input = train_input_fn(divide(data, params), params)
     precision = devices.choose_precision(params.precision)
-    bare_block = _bare_loop(data, params, precision, block)
+    bare_block = _bare_loop(train_input, params, precision, block)
     bare_block()
     ours: list[float] = []
     bare: list[float] = []
@@ -77,17 +78,15 @@ def _take_turns(data: datasets.Dataset, params: Params, block: int, blocks: int)
     return ours, bare
 
 
-def _bare_loop(data: datasets.Dataset, params: Params, precision: str, block: int) -> Callable[[], float]:
+def _bare_loop(train_input: TrainInput, params: Params, precision: str, block: int) -> Callable[[], float]:
     """Returns a function that makes a block of steps and returns its seconds."""
     import tensorflow as tf
 
-    from model.data.input_fn import train_input_fn
     from model.training.learner import Learner
     from model.training.model_fn import build_optimizer, model_fn
     from model.training.network import build_network
     from model.training.steps import compile_train_step
 
-    train_input = train_input_fn(data, params)
     network = build_network(params, train_input.images.shape[1:], precision)
     optimizer = build_optimizer(params, 1)
     optimizer.build(network.trainable_variables)

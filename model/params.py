@@ -292,6 +292,11 @@ class Params(BaseModel):
             key: value for key, value in self.model_dump(mode="json").items() if key == "seed" or value != defaults[key]
         }
 
+    def changes_from(self, before: "Params") -> dict[str, tuple[Any, Any]]:
+        """Returns the parameters that differ, each with its value before and now, as JSON has them."""
+        old, new = before.model_dump(mode="json"), self.model_dump(mode="json")
+        return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
+
     @property
     def has_validation(self) -> bool:
         """Whether images are set aside to choose by."""

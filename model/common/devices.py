@@ -1,6 +1,7 @@
 """How TensorFlow is started: without its noise, deterministic, and on a GPU where there is one."""
 
 import contextlib
+import functools
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+@functools.cache
 def start_tensorflow() -> str:
     """Imports TensorFlow and sets it up; to be called before anything else imports it.
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.data import class_folders, idx_files, tfds_sets
 from model.common.errors import UserError
+from model.data import class_folders, idx_files, tfds_sets
 
 TEST_FRACTION = 0.2  # of each class, where the data come without a test split
 HOLD_OUT_SEED = 230  # which ones: the same test images in every experiment
@@ -59,15 +59,25 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
 
-    @functools.cached_property
+    @property
     def sha256(self) -> str:
         """Fingerprint of all images and labels, as they are in memory."""
-        found = hashlib.sha256()
+        return self._sha256_after_each_split[1]
+
+    @property
+    def train_sha256(self) -> str:
+        """Fingerprint of the training images and their labels."""
+        return self._sha256_after_each_split[0]
+
+    @functools.cached_property
+    def _sha256_after_each_split(self) -> list[str]:
+        digests, found = [], hashlib.sha256()
         for split in (self.train, self.test):
             for array in (split.images, split.labels):
                 found.update(f"{array.shape}".encode())
                 found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+            digests.append(found.hexdigest())
+        return digests
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None) -> Dataset:

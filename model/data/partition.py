@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.common.errors import UserError
 from model.data import sampling
 from model.data.datasets import Dataset, Split
-from model.common.errors import UserError
 from model.params import Params
 
 # Numbers the split seed's random streams.
@@ -20,9 +20,10 @@ _UNSEEN_CLASSES, _VALIDATION_CLASSES = (0, 7), (1, 7)
 
 @dataclass(frozen=True)
 class Partition:
-    """The training images of a data set, divided.
+    """A data set whose training images are divided.
 
     Attributes:
+        data: The data set.
         train: Those that are learned from.
         validation: Those that early stopping and the choice of the best checkpoint look at; None where nothing is
             chosen.
@@ -30,6 +31,7 @@ class Partition:
         unseen: Labels of the classes that are kept out of training and of validation, ascending.
     """
 
+    data: Dataset
     train: Split
     validation: Split | None = None
     validation_gallery: Split | None = None
@@ -80,7 +82,7 @@ def divide(data: Dataset, params: Params) -> Partition:
         validation, train = _take_sample(train, seed, count)
         _check_left(train, data, "validation_size")
         gallery = train
-    return Partition(train, validation, gallery, tuple(unseen.tolist()))
+    return Partition(data, train, validation, gallery, tuple(unseen.tolist()))
 
 
 def _choose(

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from model.common import devices
 from model.common.errors import UserError
-from model.data.idx_files import FILES
 from model.data.class_folders import resize
+from model.data.idx_files import FILES
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -50,6 +51,7 @@ def load(name: str, folder: Path, image_size: int | None) -> tuple[np.ndarray, n
     """
     from tqdm import tqdm
 
+    devices.start_tensorflow()  # as the commands need it, before TFDS imports it
     builder = _builder(name, folder)
     image_key, label_key = _feature_keys(name, builder, image_size)
     if not builder.data_path.exists():

@@ -155,18 +155,25 @@ class Calibration:
     """The distance up to which two images are called the same, and how often that is wrong.
 
     Attributes:
+        model_dir: Folder of the experiment.
         checkpoint: Name of the folder of the checkpoint that was evaluated.
-        digest: Of its tensors, as `checkpoints.digest` gives it.
+        digest: Of its tensors, as `Checkpoint.digest` gives it.
         rates: "verification_threshold", "false_accept_rate" and "false_reject_rate" for the test images; where classes
             were kept out of training, also "unseen/...", for these alone and at a threshold of their own.
     """
 
+    model_dir: Path
     checkpoint: str
     digest: str
     rates: Mapping[str, float]
 
-    def check(self, model_dir: Path, path: Path, digest: str, choice: str | None) -> None:
-        """Makes sure that it is of the checkpoint that is used, chosen by `--checkpoint`.
+    def check(self, path: Path, digest: str, choice: str | None) -> None:
+        """Makes sure that it is of the checkpoint that is used.
+
+        Args:
+            path: Folder of the checkpoint.
+            digest: `Checkpoint.digest` of it.
+            choice: How it was chosen, by `--checkpoint`.
 
         Raises:
             UserError: It is of another one.
@@ -174,7 +181,8 @@ class Calibration:
         if self.digest != digest:
             other = f"another {path.name}" if path.name == self.checkpoint else self.checkpoint
             raise UserError(
-                f"{model_dir / 'metrics.json'}: tells of {other}, not of {path}; run: {_evaluate(model_dir, choice)}"
+                f"{self.model_dir / 'metrics.json'}: tells of {other}, not of {path}; run: "
+                f"{_evaluate(self.model_dir, choice)}"
             )
 
 
@@ -196,7 +204,7 @@ def read_calibration(model_dir: Path) -> Calibration:
     unseen = {f"unseen/{name}": record.metrics.get(f"unseen/{name}", math.nan) for name in _RATES}
     if not math.isnan(sum(unseen.values())):
         rates |= unseen
-    return Calibration(record.checkpoint, record.digest, rates)
+    return Calibration(model_dir, record.checkpoint, record.digest, rates)
 
 
 def _evaluate(model_dir: Path, checkpoint: str | None = None) -> str:

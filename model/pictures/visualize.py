@@ -12,12 +12,12 @@ from model.common.errors import UserError
 from model.common.files import write_whole
 from model.data.datasets import Split
 from model.data.sampling import stratified_sample
-from model.experiment import Experiment
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
 from model.pictures.html_report import make_report
 from model.pictures.plane import pca, tsne
 from model.pictures.view import Embedded, View, printable
+from model.runner import Trained
 from model.scoring.metrics import recall_at_1
 from model.scoring.neighbors import class_neighbors
 from model.scoring.protocol import HEADLINES
@@ -32,9 +32,8 @@ _ANIMATED_IMAGES = 1500
 
 
 def visualize(
-    experiment: Experiment,
+    trained: Trained,
     *,
-    checkpoint: Path,
     split: str = "test",
     num_images: int = 10_000,
     output_dir: Path | None = None,
@@ -44,8 +43,7 @@ def visualize(
     """Writes the Projector bundle, the pictures and the report of an experiment.
 
     Args:
-        experiment: What was trained.
-        checkpoint: Folder of a checkpoint.
+        trained: What embeds the images.
         split: Which images to show, "test" or "train".
         num_images: How many at most, a stratified sample.
         output_dir: Where to write; None takes `model_dir/eval`.
@@ -58,18 +56,19 @@ def visualize(
     Raises:
         UserError: There is no checkpoint, it cannot be used, or a file cannot be written. What was there stays.
     """
+    experiment, params = trained.experiment, trained.params
     if not re.fullmatch(r"[A-Za-z0-9._-]+", experiment.model_dir.resolve().name):
         _log.warning(
             "%s: TensorBoard's Projector needs a folder name of letters, digits, '.', '_' and '-'.",
             experiment.model_dir,
         )
-    if animate and not use_tsne and experiment.params.embedding_size > 2:
+    if animate and not use_tsne and params.embedding_size > 2:
         raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
     folder = output_dir or experiment.model_dir / "eval"
-    view = _look(experiment, checkpoint, split, num_images, use_tsne)
+    view = _look(trained, split, num_images, use_tsne)
     with one_line_errors(folder):
         pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
-        report = make_report(view, pictures, _scores(experiment.model_dir, view), experiment.params.model_dump())
+        report = make_report(view, pictures, _scores(experiment.model_dir, view), params.model_dump())
         name = f"{split}_{len(view.points)}_images_step_{view.step}"
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         written = [folder / "plots" / f"{picture}.png" for picture in pictures]
@@ -80,14 +79,14 @@ def visualize(
         write_whole(folder / "report.html", report)
         written.append(folder / "report.html")
         if animate:
-            written += draw_evolution(folder / "plots", *_frames(experiment, view), view)
+            written += draw_evolution(folder / "plots", *_frames(trained, view), view)
     return written
 
 
-def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int, use_tsne: bool) -> View:
+def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View:
     """Embeds the images to show and the training images, among which their neighbours are."""
-    data, params = experiment.data, experiment.params
-    gallery = _embed(experiment, data.train, checkpoint)
+    data, params = trained.experiment.data, trained.params
+    gallery = _embed(trained, data.train)
     images = data.train if split == "train" else data.test
     chosen = stratified_sample(images.labels, params.seed, num_images)
     if split == "train":
@@ -95,14 +94,14 @@ def _look(experiment: Experiment, checkpoint: Path, split: str, num_images: int,
         shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
     else:
         in_gallery, kind = None, "test"
-        shown = _embed(experiment, Split(images.images[chosen], images.labels[chosen]), checkpoint)
+        shown = _embed(trained, Split(images.images[chosen], images.labels[chosen]))
     if len(chosen) < len(images.labels):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
     of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
     points, projection = _place(shown.embeddings, params.seed, use_tsne)
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
-        step=checkpoints.step_of(checkpoint),
+        step=trained.checkpoint.step,
         class_names=tuple(printable(name) for name in data.class_names),
         margin=params.margin,
         shown=shown,
@@ -125,25 +124,25 @@ def _place(
     return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
 
 
-def _embed(experiment: Experiment, split: Split, checkpoint: Path) -> Embedded:
-    embeddings = experiment.estimator.predict(lambda: split.images, checkpoint)["embeddings"]
-    return Embedded(split.images, split.labels, embeddings)
+def _embed(trained: Trained, split: Split) -> Embedded:
+    return Embedded(split.images, split.labels, trained.embed(split.images))
 
 
-def _frames(experiment: Experiment, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Places some of the images as every checkpoint embeds them, each time from where they were the last time.
 
     Returns:
         The labels of these images, (n,), and by global step their places, (n, 2).
     """
-    chosen = stratified_sample(view.shown.labels, experiment.params.seed, _ANIMATED_IMAGES)
-    some = Split(view.shown.images[chosen], view.shown.labels[chosen])
+    seed = trained.params.seed
+    chosen = stratified_sample(view.shown.labels, seed, _ANIMATED_IMAGES)
     frames: dict[int, np.ndarray] = {}
     points = None
-    for path in checkpoints.list_checkpoints(experiment.model_dir):
-        points, _ = _place(_embed(experiment, some, path).embeddings, experiment.params.seed, True, points)
-        frames[checkpoints.step_of(path)] = points
-    return some.labels, frames
+    for path in checkpoints.list_checkpoints(trained.experiment.model_dir):
+        checkpoint = checkpoints.load(path)
+        points, _ = _place(trained.embed(view.shown.images[chosen], checkpoint), seed, True, points)
+        frames[checkpoint.step] = points
+    return view.shown.labels[chosen], frames
 
 
 def _scores(model_dir: Path, view: View) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ class Record:
 
     Attributes:
         checkpoint: Name of the folder of the checkpoint that was scored.
-        digest: Of the tensors in it, as `checkpoints.digest` gives it: another network may have come as far.
+        digest: Of the tensors in it, as `Checkpoint.digest` gives it: another network may have come as far.
         metrics: By name, the scores of the test images; NaN for what they do not define.
         validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
         baselines: By the name of a baseline, its scores.
         params: The parameters that differ from the defaults, and the seed.
+        params_history: Which of them held from which step on, where a run went on under others: entries with
+            "from_step" and "params", as `RunState.changes` has them.
         provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.
     """
 
@@ -34,6 +36,7 @@ class Record:
     validation: Mapping[str, str | float] = field(default_factory=dict)
     baselines: Mapping[str, Scores] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    params_history: Sequence[Mapping[str, Any]] = ()
     provenance: Provenance | None = None
 
     @property
@@ -49,6 +52,7 @@ class Record:
             "metrics": _finite(self.metrics),
             "baselines": {name: _finite(scores) for name, scores in self.baselines.items()},
             "params": self.params,
+            "params_history": list(self.params_history),
             "provenance": self.provenance and dataclasses.asdict(self.provenance),
         }
         content = {name: value for name, value in content.items() if value}
@@ -67,6 +71,7 @@ class Record:
                 dict(content.get("validation", {})),
                 {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
                 dict(content.get("params", {})),
+                tuple(dict(entry) for entry in content.get("params_history", ())),
                 provenance or None,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):

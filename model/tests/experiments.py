@@ -51,9 +51,11 @@ def write_params(model_dir, **changes):
 
 
 def final_tensors(model_dir):
-    """The newest checkpoint's tensors as bytes, so that equal means equal bit for bit."""
-    path, tensors = checkpoints.load_newest(model_dir)
-    return path.name, {name: np.asarray(tensor).tobytes() for name, tensor in tensors.items()}
+    """The newest checkpoint's tensors as bytes, so that equal means equal bit for bit; without the time it took."""
+    newest = checkpoints.load_newest(model_dir)
+    return newest.path.name, {
+        name: np.asarray(tensor).tobytes() for name, tensor in newest.tensors.items() if "timed" not in name
+    }
 
 
 def scalars(folder):

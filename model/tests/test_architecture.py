@@ -11,11 +11,12 @@ from model.common.commands import ROOT
 # From the top to the bottom: a file imports from its own room, and from rooms on lines below.
 ROOMS = [
     {"scripts"},
-    {"model.pictures", "model.new_images"},
-    {"model.experiment"},
+    {"model.start", "model.pictures", "model.new_images"},
+    {"model.runner"},
     {"model.studies"},
     {"model.training"},
     {"model.scoring"},
+    {"model.experiment"},
     {"model.data"},
     {"model.params", "model.losses"},
     {"model.strategies"},

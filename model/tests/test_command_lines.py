@@ -195,7 +195,7 @@ def check_baselines(validated):
 
 def test_validate_leaves_the_test_images_alone(tmp_path, capsys, monkeypatch):
     model_dir = write_params(tmp_path, validation_size=0.2, num_channels=8, num_epochs=8)
-    monkeypatch.setattr("model.data.input_fn.eval_input_fn", None)
+    monkeypatch.setattr("model.runner.eval_input_fn", None)
     run_here(train, "--model_dir", model_dir, "--validate")
     written = json.loads((model_dir / "validation.json").read_text())["metrics"]
     assert not (model_dir / "metrics.json").exists()

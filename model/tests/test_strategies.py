@@ -30,18 +30,19 @@ def magnet(monkeypatch):
 
 def test_a_strategy_that_was_added_trains_and_validates(magnet, tmp_path):
     from model.data.input_fn import train_input_fn, validation_input_fn
+    from model.data.partition import divide
 
     changes = {"triplet_strategy": "magnet", "margin": 0.01, "validation_size": 0.2, "normalize_embeddings": True}
     run = estimator(tmp_path, **changes)
     data = digits()
     scores = train_and_evaluate(
         run,
-        TrainSpec(lambda: train_input_fn(data, run.params), 60),
-        EvalSpec(lambda: validation_input_fn(data, run.params), 30),
+        TrainSpec(lambda: train_input_fn(divide(data, run.params), run.params), 60),
+        EvalSpec(lambda: validation_input_fn(divide(data, run.params), run.params), 30),
     )
     assert scores["loss"] < 0.05  # all points on a sphere, drawn to the means of their classes
     resumed = estimator(tmp_path, **changes)
-    resumed.train(lambda: train_input_fn(data, resumed.params), 70)
+    resumed.train(lambda: train_input_fn(divide(data, resumed.params), resumed.params), 70)
 
 
 def test_params_the_schema_and_the_check_know_it(magnet, tmp_path):

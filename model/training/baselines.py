@@ -1,5 +1,6 @@
 """What a number is to be compared with: embeddings that cost no training, under the same protocol."""
 
+import keras
 import numpy as np
 from sklearn.decomposition import PCA
 
@@ -9,11 +10,12 @@ from model.scoring import protocol
 from model.training.evaluation import predict
 from model.training.learner import Learner
 from model.training.model_fn import model_fn
-from model.training.network import build_network
 from model.training.steps import compile_predict_step
 
 
-def score_baselines(data: EvalInput, learned_from: np.ndarray, params: Params) -> dict[str, dict[str, float]]:
+def score_baselines(
+    data: EvalInput, learned_from: np.ndarray, params: Params, network: keras.Model
+) -> dict[str, dict[str, float]]:
     """Scores raw pixels, principal components and the network as it is before training.
 
     Args:
@@ -21,13 +23,13 @@ def score_baselines(data: EvalInput, learned_from: np.ndarray, params: Params) -
         learned_from: uint8 images of shape (N, H, W, C) that principal components may look at: those that the network
             was trained on.
         params: The experiment. There are as many principal components as the embedding has dimensions, if the images
-            have so many; its seed decides the weights of the untrained network.
+            have so many.
+        network: The network as it is before training.
 
     Returns:
         For "raw_pixels", "pca" and "untrained", what `protocol.score` returns.
     """
-    network = Learner(params, build_network(params, data.images.shape[1:]))
-    predict_step = compile_predict_step(model_fn, network)
+    predict_step = compile_predict_step(model_fn, Learner(params, network))
     pixels, gallery_pixels = _flat(data.images), _flat(data.gallery_images)
     dimensions = min(params.embedding_size, pixels.shape[1], len(learned_from))
     components = PCA(dimensions, random_state=params.seed).fit(_flat(learned_from))

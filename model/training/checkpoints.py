@@ -7,20 +7,27 @@ is the one with the highest step; there is no state file that could be wrong.
 """
 
 import contextlib
+import functools
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from pydantic import ValidationError
 
+from model.common.commands import command
 from model.common.errors import UserError, one_line
 from model.common.files import flush
+from model.params import Params
+from model.training.run_state import RunState
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +35,103 @@ _NAME = re.compile(r"step-(\d{8,})")
 _PREFIX = "tensors"
 
 
+# Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
+_PARAMS_OF_THE_WEIGHTS = (
+    "dataset", "image_size", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
+    "embedding_size", "normalize_embeddings", "test_time_augmentation",
+    "validation_size", "validation_classes", "holdout_classes", "split_seed",
+)  # fmt: skip
+
+# What tells when and how fast a run was made, and not what it came to.
+_CIRCUMSTANCES = {"run/code_version", "run/timed_steps", "run/timed_seconds"}
+
+
 class Damaged(UserError):
     """A checkpoint is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, as it was read: all that is asked of it is asked of this.
+
+    Attributes:
+        path: Its folder.
+        tensors: Every tensor by name, text as bytes.
+    """
+
+    path: Path
+    tensors: Mapping[str, np.ndarray]
+
+    @property
+    def step(self) -> int:
+        """The global step."""
+        return step_of(self.path)
+
+    @functools.cached_property
+    def state(self) -> RunState:
+        """Where the run was.
+
+        Raises:
+            UserError: It is no checkpoint of a run.
+        """
+        if "run/params" not in self.tensors:
+            raise UserError(f"{self.path}: not a checkpoint of this program; use a new folder")
+        return RunState.from_tensors(self.tensors)
+
+    @functools.cached_property
+    def params(self) -> Params:
+        """The parameters that the last steps were made under; one that was not there yet had its default.
+
+        Raises:
+            UserError: It is no checkpoint of a run, or one of a version that had other parameters.
+        """
+        state = self.state
+        try:
+            return Params.model_validate_json(self.tensors["run/params"].item())
+        except ValidationError as error:
+            names = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}))
+            raise UserError(
+                f"{self.path}: this version does not understand the parameters of step {state.global_step} ({names}); "
+                "use the version that trained it"
+            ) from None
+
+    def check_network(self, params: Params) -> None:
+        """Makes sure that parameters describe the network that this is of, and what it has seen.
+
+        Raises:
+            UserError: They do not.
+        """
+        for name, (before, now) in params.changes_from(self.params).items():
+            if name in _PARAMS_OF_THE_WEIGHTS:
+                raise UserError(
+                    f"{self.path}: '{name}' is {json.dumps(now)} in params.json and was {json.dumps(before)} when this "
+                    "was saved; set it back, or use a new folder"
+                )
+
+    def check_data(self, train_sha256: str) -> None:
+        """Makes sure that training images are those that this was trained on, as far as both are known.
+
+        Args:
+            train_sha256: `Dataset.train_sha256` of the images, or "".
+
+        Raises:
+            UserError: They are others.
+        """
+        if self.state.train_sha256 and train_sha256 and self.state.train_sha256 != train_sha256:
+            raise UserError(
+                f"{self.path}: the training images are not those that this was trained on; put the old ones back, or "
+                "use a new folder"
+            )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A fingerprint: the SHA-256 of names, types, shapes and values of all but the circumstances of the run."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            if name not in _CIRCUMSTANCES:
+                found.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                found.update(tensor.tobytes())
+        return found.hexdigest()
 
 
 def folder(model_dir: str | os.PathLike[str]) -> Path:
@@ -113,14 +215,11 @@ def save(
     return path
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
-    """Reads a checkpoint.
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint: every tensor, and with it every checksum.
 
     Args:
         path: Its folder.
-
-    Returns:
-        Every tensor by name, text as bytes; all of them have been read and their checksums compared.
 
     Raises:
         Damaged: It is damaged.
@@ -128,6 +227,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint")
+    step = step_of(path)
     try:
         with _without_wildcards(path) as plain:
             reader = tf.train.load_checkpoint(str(plain / _PREFIX))
@@ -138,7 +238,12 @@ def load(path: Path) -> dict[str, np.ndarray]:
         raise Damaged(
             f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
         ) from None
-    return tensors
+    if "run/global_step" in tensors and tensors["run/global_step"].item() != step:
+        raise Damaged(
+            f"{path}: the checkpoint is damaged: it holds step {tensors['run/global_step'].item()}; delete this folder "
+            "to go on without it"
+        )
+    return Checkpoint(path, tensors)
 
 
 @contextlib.contextmanager
@@ -153,23 +258,14 @@ def _without_wildcards(path: Path) -> Iterator[Path]:
         yield link
 
 
-def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """Returns a fingerprint of what a checkpoint holds: the SHA-256 of names, types, shapes and values."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        found.update(tensor.tobytes())
-    return found.hexdigest()
-
-
-def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.ndarray]] | None:
+def load_newest(model_dir: str | os.PathLike[str]) -> Checkpoint | None:
     """Reads the newest checkpoint that is whole; says which ones it had to pass over.
 
     Args:
         model_dir: Folder of the experiment.
 
     Returns:
-        The checkpoint's folder and its tensors by name, or None where the experiment has no checkpoint at all.
+        The checkpoint, or None where the experiment has none at all.
 
     Raises:
         UserError: There are checkpoints and all of them are damaged. Training never starts from scratch then.
@@ -177,7 +273,7 @@ def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.n
     paths = list_checkpoints(model_dir)
     for path in reversed(paths):
         try:
-            return path, load(path)
+            return load(path)
         except Damaged as error:
             _log.warning("%s", error)
     if paths:
@@ -186,6 +282,39 @@ def load_newest(model_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, np.n
             "delete the folder to start from scratch"
         )
     return None
+
+
+def choose(model_dir: Path, choice: str | None = None, newest: Checkpoint | None = None) -> Checkpoint:
+    """Reads the checkpoint that a person or a command asks for.
+
+    Args:
+        model_dir: Folder of the experiment.
+        choice: "newest", "best" (the one that the validation images chose) or the folder of one; None takes the best
+            where images chose one, else the newest.
+        newest: The newest, where it has been read.
+
+    Raises:
+        UserError: It is not there, or cannot be read.
+    """
+    if choice not in (None, "newest", "best"):
+        return load(Path(choice))
+    newest = newest or load_newest(model_dir)
+    if newest is None:
+        raise UserError(f"{folder(model_dir)}: no checkpoint; train first: {command('train.py', model_dir)}")
+    if choice == "newest":
+        return newest
+    best_step = newest.state.best_step
+    best = folder(model_dir) / name_of(best_step)
+    if best_step and best.is_dir():
+        return newest if best == newest.path else load(best)
+    if choice == "best":
+        raise UserError(
+            f"{model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "
+            "'validation_size' or 'validation_classes' in params.json; choose --checkpoint newest"
+        )
+    if best_step:
+        _log.warning("The best checkpoint, of step %d, is not there any more; taking the newest.", best_step)
+    return newest
 
 
 def _delete_unfinished(parent: Path) -> None:

@@ -7,7 +7,6 @@ row, once.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,20 +25,15 @@ _MANY_ANCHORS = 0.5
 _FEW_TRIPLETS = 1e-4
 # The loss has exploded if it is this many times the margin, and what it was at first.
 _EXPLODED = 10.0
-# Steps in a row that break down before nothing better is expected of the next one.
-_HOPELESS = 50
-
-# What `TrainStepResult.broken` is about.
-_PARTS = ("the loss", "the gradient", "a weight")
-_WEIGHT = 2
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A trouble by its name, and one line that says what was seen and what to change."""
+    """A trouble by its name, one line that says what was seen and what to change, and whether it ends the run."""
 
     name: str
     message: str
+    is_fatal: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,40 +77,6 @@ def rms_distance(embeddings: np.ndarray) -> float:
     return math.sqrt(2 * variance * len(embeddings) / (len(embeddings) - 1))
 
 
-class Breakdowns:
-    """Steps after which the loss, the gradient or a weight was not a finite number.
-
-    Args:
-        params: The experiment: what there is to change.
-    """
-
-    def __init__(self, params: Params) -> None:
-        self._params = params
-        self._noted: list[tuple[int, Any]] = []
-        self._in_a_row = 0
-        self.total = 0  # of all that were collected
-        self.are_final = False  # whether no step to come can mend what those that were collected have broken
-
-    def note(self, step: int, broken: Any) -> None:
-        """Takes what a step says of itself, `TrainStepResult.broken`, without waiting for it."""
-        self._noted.append((step, broken))
-
-    def collect(self) -> Finding | None:
-        """Returns what is to be told of the steps noted since the last time, None where all is well."""
-        noted, self._noted = [(step, np.asarray(flags) > 0) for step, flags in self._noted], []
-        for _, flags in noted:
-            self._in_a_row = self._in_a_row + 1 if flags.any() else 0
-            self.are_final |= bool(flags[_WEIGHT]) or self._in_a_row >= _HOPELESS
-        broken = [(step, np.flatnonzero(flags)[0]) for step, flags in noted if flags.any()]
-        self.total += len(broken)
-        if not broken:
-            return None
-        step, what = broken[0]
-        more = f" and {len(broken) - 1} of the next {noted[-1][0] - step}" if len(broken) > 1 else ""
-        message = f"{_PARTS[what]} is NaN or infinite at step {step}{more}"
-        return Finding("nan", f"{message}; lower learning_rate ({self._params.learning_rate:g})")
-
-
 class Doctor:
     """Looks at one batch after the other, and names each trouble once.
 
@@ -136,7 +96,7 @@ class Doctor:
             self._first = batch
 
     def examine(self, batch: Batch) -> list[Finding]:
-        """Returns the troubles that have to be named now; none of a batch that `Breakdowns` tells of."""
+        """Returns the troubles that have to be named now; none of a batch with numbers that are not finite."""
         if not _is_finite(batch):
             self._in_a_row.clear()
             return []
@@ -148,7 +108,8 @@ class Doctor:
             patience = _PATIENCE_WITHOUT_LOSS if name == "few_triplets" else _PATIENCE
             if self._in_a_row[name] >= patience and name not in self._named:
                 self._named.add(name)
-                found.append(Finding(name, message))
+                ends_the_run = name == "collapse" and self._params.on_collapse == "stop"
+                found.append(Finding(name, message, ends_the_run))
         return found
 
 

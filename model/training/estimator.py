@@ -8,39 +8,36 @@ killed at any moment ends with the same bits as one that was not.
 import contextlib
 import dataclasses
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from model import triplet_loss
-from model.common.commands import command
 from model.common.errors import Interrupted, UserError, one_line
 from model.common.files import lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput
-from model.data.sampling import BatchPolicy
 from model.params import Params
 from model.training import checkpoints, event_files, steps
-from model.training.doctor import Batch, Breakdowns, Doctor, Finding
-from model.training.evaluation import Evaluator, predict, write_scores
-from model.training.learner import Learner, RunState
+from model.training.checkpoints import Checkpoint
+from model.training.doctor import Batch, Finding
+from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
+from model.training.feeding import replicate, upload
+from model.training.guard import Guard
+from model.training.learner import Learner
 from model.training.model_fn import build_optimizer
 from model.training.network import build_network
 from model.training.offline_mining import Miner
 from model.training.progress import TrainingProgress
 
 _log = logging.getLogger(__name__)
-
-# Batches that go to the device at once.
-_STEPS_PER_UPLOAD = 64
 
 Shape = tuple[int, int, int]
 
@@ -72,33 +69,6 @@ class TrainSpec:
     max_steps: int
 
 
-@dataclass(frozen=True)
-class EvalSpec:
-    """What `train_and_evaluate` evaluates on, how often, and when it gives up.
-
-    Attributes:
-        input_fn: Returns the images to score.
-        every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
-        metric: The metric whose highest value counts as the best; that checkpoint is kept.
-        patience: Evaluations in a row without a new best after which training stops; None never stops it.
-        name: Folder of the event files.
-    """
-
-    input_fn: Callable[[], EvalInput]
-    every_steps: float
-    metric: str = "knn_accuracy"
-    patience: int | None = None
-    name: str = "eval"
-
-    def gives_up(self, state: RunState) -> bool:
-        """Returns whether a run in this state is to stop early."""
-        return (
-            self.patience is not None
-            and state.watched_metric == self.metric
-            and state.evaluations_without_best >= self.patience
-        )
-
-
 class Estimator:
     """An embedding network that lives in a folder.
 
@@ -125,39 +95,25 @@ class Estimator:
         self.model_dir = Path(model_dir)
         self.params = params
         self.config = config or RunConfig()
-        self._network_fn = network_fn
+        self.network_fn = network_fn
         self._optimizer_fn = optimizer_fn
         self._predictors: dict[Shape, tuple[Learner, Callable[..., Mapping[str, tf.Tensor]]]] = {}  # traced once
+        self._read: Checkpoint | None = None  # the newest, when it was read last
 
-    def newest_checkpoint(self) -> Path:
-        """Returns the folder of the newest checkpoint that is whole.
-
-        Raises:
-            UserError: There is none.
-        """
-        return self._load(None)[0]
-
-    def best_checkpoint(self) -> Path | None:
-        """Returns the folder of the checkpoint that evaluations during training found best, None where it is not.
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """Returns the newest checkpoint that is whole, None where there is none; it is read once.
 
         Raises:
-            UserError: There is no checkpoint at all.
+            UserError: There are checkpoints and all of them are damaged.
         """
-        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(self.newest_state().best_step)
-        return best if best.is_dir() else None
-
-    def newest_state(self) -> RunState:
-        """Returns where the run is by its newest checkpoint, and what its evaluations found best.
-
-        Raises:
-            UserError: There is no checkpoint.
-        """
-        return RunState.from_checkpoint(*self._load(None))
-
-    def latest_checkpoint(self) -> Path | None:
-        """Returns the folder of the newest checkpoint, or None where there is none."""
         paths = checkpoints.list_checkpoints(self.model_dir)
-        return paths[-1] if paths else None
+        if self._read is None or not paths or paths[-1] != self._read.path:
+            self._read = checkpoints.load_newest(self.model_dir)
+        return self._read
+
+    def checkpoint(self, choice: str | None = None) -> Checkpoint:
+        """Returns a checkpoint, as `checkpoints.choose` does."""
+        return checkpoints.choose(self.model_dir, choice, self.newest_checkpoint())
 
     def train(self, input_fn: Callable[[], TrainInput], max_steps: int) -> "Estimator":
         """Trains until the global step is `max_steps`, going on from the newest checkpoint if there is one.
@@ -178,13 +134,13 @@ class Estimator:
         return self
 
     def evaluate(
-        self, input_fn: Callable[[], EvalInput], checkpoint_path: Path | None = None, name: str = "eval"
+        self, input_fn: Callable[[], EvalInput], checkpoint: Checkpoint | None = None, name: str = "eval"
     ) -> dict[str, float]:
         """Scores a checkpoint and writes the scores to the event files of `model_dir/name`.
 
         Args:
             input_fn: Returns the images to score, and the gallery.
-            checkpoint_path: Which checkpoint; None takes the newest.
+            checkpoint: Which checkpoint; None takes the newest.
             name: Folder of the event files.
 
         Returns:
@@ -195,25 +151,28 @@ class Estimator:
         """
         data = input_fn()
         with one_line_errors(self.model_dir):
-            learner = self._learner_to_use(data.images.shape[1:], checkpoint_path)
+            learner = self._learner_to_use(data.images.shape[1:], checkpoint)
             scores = Evaluator(self.model_fn, learner, data).evaluate()
-            try:
-                with lock_experiment(self.model_dir):
-                    step = learner.state.global_step
-                    with contextlib.closing(
-                        event_files.open_writer(self.model_dir / name, range(step, step + 1))
-                    ) as writer:
-                        write_scores(writer, scores)
-            except UserError:
-                _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
+            step = learner.state.global_step
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(lock_experiment(self.model_dir))
+                except UserError:
+                    _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
+                    return scores
+                writer = event_files.open_writer(self.model_dir / name, range(step, step + 1))
+                with contextlib.closing(writer):
+                    write_scores(writer, scores)
         return scores
 
-    def predict(self, input_fn: Callable[[], np.ndarray], checkpoint_path: Path | None = None) -> dict[str, np.ndarray]:
+    def predict(
+        self, input_fn: Callable[[], np.ndarray], checkpoint: Checkpoint | None = None
+    ) -> dict[str, np.ndarray]:
         """Computes the predictions of `model_fn` for every image.
 
         Args:
             input_fn: Returns uint8 images of shape (N, H, W, C), N at least 1, as the network was trained on.
-            checkpoint_path: Which checkpoint; None takes the newest.
+            checkpoint: Which checkpoint; None takes the newest.
 
         Returns:
             By name, arrays whose first dimension is N: "embeddings", (N, D) float32.
@@ -223,23 +182,23 @@ class Estimator:
         """
         images = input_fn()
         with one_line_errors(self.model_dir):
-            path, tensors = self._load(checkpoint_path)
+            checkpoint = checkpoint or self.checkpoint("newest")
             if images.shape[1:] not in self._predictors:
                 learner = self._build_learner(images.shape[1:])
                 self._predictors[images.shape[1:]] = learner, steps.compile_predict_step(self.model_fn, learner)
             learner, predict_step = self._predictors[images.shape[1:]]
-            learner.restore(path, tensors)
+            learner.restore(checkpoint)
             return predict(predict_step, images, "embedding")
 
     def export_saved_model(
-        self, export_dir_base: str | Path, image_shape: Shape, checkpoint_path: Path | None = None
+        self, export_dir_base: str | Path, image_shape: Shape, checkpoint: Checkpoint | None = None
     ) -> Path:
         """Writes a SavedModel for serving: uint8 images (N, *image_shape) in, the predictions out.
 
         Args:
             export_dir_base: The model goes into a new folder in it, named by the time in seconds.
             image_shape: Height, width and channels of the images.
-            checkpoint_path: Which checkpoint; None takes the newest.
+            checkpoint: Which checkpoint; None takes the newest.
 
         Returns:
             The folder of the SavedModel.
@@ -247,7 +206,7 @@ class Estimator:
         Raises:
             UserError: There is no checkpoint, or it cannot be used.
         """
-        learner = self._learner_to_use(image_shape, checkpoint_path)
+        learner = self._learner_to_use(image_shape, checkpoint)
         name = int(time.time())
         while (path := Path(export_dir_base) / str(name)).exists():
             name += 1
@@ -276,85 +235,80 @@ class Estimator:
         write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
 
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
-        images, labels = _replicate(strategy, data.images), _replicate(strategy, data.labels)
+        images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
         batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch
-        scores = None
+        guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
             progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
-            doctor, breakdowns = Doctor(self.params), Breakdowns(self.params)
             if eval_spec:
-                evaluator = Evaluator(self.model_fn, learner, eval_spec.input_fn())
-                eval_writer = event_files.open_writer(self.model_dir / eval_spec.name, to_come)
-                stack.callback(eval_writer.close)
+                validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come)
+                stack.callback(validation.close)
 
-            for step, batches, done in _upload(strategy, batch_of, to_come, data.steps_per_mining):
+            for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
                 result = train_step(images, labels, batches, done)
                 learner.state = learner.state.after_step(step)
-                breakdowns.note(step, result.broken)
+                guard.note(step, result.broken)
                 if step == to_come.start:
-                    doctor.begin(_batch(step, result, {}))
+                    guard.begin(_batch(step, result))
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 last = step == max_steps or stop.signal_number is not None
-                evaluation_due = eval_spec and (step == max_steps or step % eval_spec.every_steps < 1)
-                checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
+                evaluation_due = validation is not None and validation.is_due(step)
                 report_due = step == max_steps or step % config.save_summary_steps == 0
+                checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
 
-                if checkpoint_due or report_due:
-                    known = breakdowns.total
-                    if finding := breakdowns.collect():
-                        if self.params.on_nan == "stop" or breakdowns.are_final:
-                            progress.write(step, finding)
-                            raise self._stopped(finding)
-                        if not known:
-                            progress.warn(step, finding)
+                if report_due or checkpoint_due:
+                    self._heed(guard.breakdowns(), step, progress)  # waits for the device
+                    learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:
-                    more = {"broken_steps": breakdowns.total} if self.params.on_nan == "skip" else {}
+                    more = {"broken_steps": guard.broken_steps} if self.params.on_nan == "skip" else {}
                     batch = _batch(step, result, more)
                     progress.report(batch, result.images)
-                    for finding in doctor.examine(batch):
-                        if finding.name == "collapse" and self.params.on_collapse == "stop":
-                            progress.write(step, finding)
-                            raise self._stopped(finding)
-                        progress.warn(step, finding)
-                if eval_spec and evaluation_due:
-                    scores = evaluator.evaluate(thorough=False)
-                    write_scores(eval_writer, scores)
-                    self._check_watched(eval_spec, scores[eval_spec.metric])
-                    learner.state = learner.state.after_evaluation(eval_spec.metric, scores[eval_spec.metric])
-                    progress.restart_clock(step)
+                    self._heed(guard.examine(batch), step, progress)
+                if validation and evaluation_due:
+                    validation.evaluate()
                 if checkpoint_due:
                     progress.flush()
                     learner.save(self.model_dir, config.keep_checkpoint_max)
+                if report_due or checkpoint_due:
+                    progress.restart_clock(step)
                 if last or (eval_spec and eval_spec.gives_up(learner.state)):
                     break
 
         if stop.signal_number is not None and step < max_steps:
             raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
-        if eval_spec and eval_spec.gives_up(learner.state):
-            state = learner.state
-            _log.info(
-                "Stopped early at step %d: %s was best at step %d (%.4f).",
-                state.global_step, state.watched_metric, state.best_step, state.best_value,
-            )  # fmt: skip
-        return scores
+        return validation.scores if validation else None
 
-    def _check_watched(self, eval_spec: EvalSpec, value: float) -> None:
-        if math.isnan(value):
-            raise UserError(
-                f"{self.model_dir}: {eval_spec.metric} is not defined for the images of '{eval_spec.name}', so it "
-                "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
-            )
-
-    def _stopped(self, finding: Finding) -> UserError:
-        """Returns the end of a run that is given up for what was found."""
-        newest = self.latest_checkpoint()
-        saved = f"the last checkpoint is {newest.name}" if newest else "there is no checkpoint"
-        return UserError(f"{self.model_dir}: {finding.message}. Training stopped; {saved}.")
+    def _heed(self, findings: Sequence[Finding], step: int, progress: TrainingProgress) -> None:
+        """Tells what was found, and ends a run that cannot go on."""
+        for finding in findings:
+            if not finding.is_fatal:
+                progress.warn(step, finding)
+                continue
+            progress.write(step, finding)
+            saved = checkpoints.list_checkpoints(self.model_dir)
+            newest = f"the last checkpoint is {saved[-1].name}" if saved else "there is no checkpoint"
+            raise UserError(f"{self.model_dir}: {finding.message}. Training stopped; {newest}.")
 
     def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
-        devices = strategy.num_replicas_in_sync
+        self._check_devices(data, strategy.num_replicas_in_sync)
+        with strategy.scope():
+            network = self.network_fn(self.params, data.images.shape[1:], self.config.precision)
+            optimizer = self._optimizer_fn(self.params, max_steps)
+            optimizer.build(network.trainable_variables)
+        learner = Learner(self.params, network, optimizer)
+        newest = self.newest_checkpoint()
+        if newest:
+            learner.restore(newest)
+            newest.check_data(data.train_sha256)
+            if not (checkpoints.folder(self.model_dir) / checkpoints.name_of(learner.state.best_step)).is_dir():
+                learner.state = learner.state.without_best()  # somebody deleted it
+        learner.state = dataclasses.replace(learner.state, train_sha256=data.train_sha256, code_version=code_version())
+        return learner
+
+    def _check_devices(self, data: TrainInput, devices: int) -> None:
+        """Finds that each device gets its part of a batch."""
         if data.batch_size % devices:
             raise UserError(
                 f"{self.model_dir / 'params.json'}: 'batch_size' must be a multiple of the "
@@ -366,45 +320,15 @@ class Estimator:
                 f"{self.model_dir / 'params.json'}: 'num_classes_per_batch' must be a multiple of the {devices} "
                 f"devices and give each at least 2, received {classes}"
             )
-        with strategy.scope():
-            network = self._network_fn(self.params, data.images.shape[1:], self.config.precision)
-            optimizer = self._optimizer_fn(self.params, max_steps)
-            optimizer.build(network.trainable_variables)
-        learner = Learner(self.params, network, optimizer)
-        newest = checkpoints.load_newest(self.model_dir)
-        if newest:
-            learner.restore(*newest)
-            if learner.state.data_digest != data.digest:
-                raise UserError(
-                    f"{newest[0]}: the training images are not those that this was trained on; put the old ones back, "
-                    "or use a new folder"
-                )
-            if self.best_checkpoint() is None:  # somebody deleted it
-                learner.state = learner.state.without_best()
-        learner.state = dataclasses.replace(learner.state, data_digest=data.digest, code_version=code_version())
-        return learner
 
-    def _learner_to_use(self, image_shape: Shape, checkpoint_path: Path | None) -> Learner:
+    def _learner_to_use(self, image_shape: Shape, checkpoint: Checkpoint | None) -> Learner:
         """Returns the learner of a checkpoint, without an optimizer."""
-        path, tensors = self._load(checkpoint_path)
         learner = self._build_learner(image_shape)
-        learner.restore(path, tensors)
+        learner.restore(checkpoint or self.checkpoint("newest"))
         return learner
 
     def _build_learner(self, image_shape: Shape) -> Learner:
-        return Learner(self.params, self._network_fn(self.params, image_shape, self.config.precision))
-
-    def _load(self, checkpoint_path: Path | None) -> tuple[Path, dict[str, np.ndarray]]:
-        """Reads a checkpoint, the newest whole one if None is given."""
-        if checkpoint_path is not None:
-            return checkpoint_path, checkpoints.load(checkpoint_path)
-        newest = checkpoints.load_newest(self.model_dir)
-        if newest is None:
-            raise UserError(
-                f"{checkpoints.folder(self.model_dir)}: no checkpoint; train first: "
-                f"{command('train.py', self.model_dir)}"
-            )
-        return newest
+        return Learner(self.params, self.network_fn(self.params, image_shape, self.config.precision))
 
 
 def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: EvalSpec) -> dict[str, float] | None:
@@ -438,37 +362,8 @@ def one_line_errors(model_dir: Path) -> Iterator[None]:
         raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
 
 
-def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float]) -> Batch:
+def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float] = MappingProxyType({})) -> Batch:
     """Returns what a step tells of its batch, and these scalars; waits for the device."""
     metrics = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
     rates = {"learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
     return Batch(step, {**metrics, **rates, **scalars}, result.embeddings.numpy(), result.labels.numpy())
-
-
-def _replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
-    """Returns the array on every device of the strategy."""
-    return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(array))
-
-
-def _upload(
-    strategy: tf.distribute.Strategy, batch_of: BatchPolicy, to_come: range, steps_per_mining: int | None
-) -> Iterator[tuple[int, Any, Any]]:
-    """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
-    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches. None of them is asked for before
-    # its time: the first batch of a round is mined with the weights that the step before it leaves.
-    first = to_come.start
-    while first < to_come.stop:
-        end = min(first + _STEPS_PER_UPLOAD, to_come.stop)
-        if steps_per_mining is not None:
-            end = min(end, first + steps_per_mining - (first - 1) % steps_per_mining)
-        batches = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
-        missing = _STEPS_PER_UPLOAD - len(batches)
-        batches = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
-        parts = np.split(batches, strategy.num_replicas_in_sync, axis=1)
-        on_devices = strategy.experimental_distribute_values_from_function(
-            lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
-        )
-        done = tf.constant(first - 1, tf.int64)
-        for step in range(first, end):
-            yield step, on_devices, done
-        first = end

@@ -1,6 +1,10 @@
 """Embeds what is to be scored, and scores it: the metrics of `model_fn` and those of the protocol."""
 
+import logging
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -9,11 +13,42 @@ import tqdm
 from model.common.errors import UserError
 from model.data.input_fn import EvalInput
 from model.scoring import protocol
-from model.training import steps
+from model.training import event_files, steps
 from model.training.learner import Learner
+from model.training.run_state import RunState
+from model.training.steps import ModelFn
+
+_log = logging.getLogger(__name__)
 
 # Images embedded at a time, and their pixels, which decide how much memory the network needs.
 _MAX_IMAGES, _MAX_PIXELS = 1024, 2**20
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What `train_and_evaluate` evaluates on, how often, and when it gives up.
+
+    Attributes:
+        input_fn: Returns the images to score.
+        every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
+        metric: The metric whose highest value counts as the best; that checkpoint is kept.
+        patience: Evaluations in a row without a new best after which training stops; None never stops it.
+        name: Folder of the event files.
+    """
+
+    input_fn: Callable[[], EvalInput]
+    every_steps: float
+    metric: str = "knn_accuracy"
+    patience: int | None = None
+    name: str = "eval"
+
+    def gives_up(self, state: RunState) -> bool:
+        """Returns whether a run in this state is to stop early."""
+        return (
+            self.patience is not None
+            and state.watched_metric == self.metric
+            and state.evaluations_without_best >= self.patience
+        )
 
 
 class Evaluator:
@@ -25,7 +60,7 @@ class Evaluator:
         data: The images to score, and the gallery.
     """
 
-    def __init__(self, model_fn: steps.ModelFn, learner: Learner, data: EvalInput) -> None:
+    def __init__(self, model_fn: ModelFn, learner: Learner, data: EvalInput) -> None:
         self._learner = learner
         self._data = data
         self._eval_step = steps.compile_eval_step(model_fn, learner)
@@ -57,6 +92,54 @@ class Evaluator:
         else:
             measured = protocol.watch(embeddings, data.labels, gallery, data.gallery_labels)
         return {"global_step": self._learner.state.global_step, **scores, **measured}
+
+
+class Validation:
+    """The evaluations of a run while it trains: measured, written, and remembered by its state.
+
+    Args:
+        spec: What to evaluate on, and when.
+        model_fn: The `model_fn` contract.
+        learner: What is trained.
+        model_dir: Folder of the experiment.
+        steps: The global steps that are going to be made.
+    """
+
+    def __init__(self, spec: EvalSpec, model_fn: ModelFn, learner: Learner, model_dir: Path, steps: range) -> None:
+        self._spec, self._learner, self._model_dir = spec, learner, model_dir
+        self._last_step = steps.stop - 1
+        self._evaluator = Evaluator(model_fn, learner, spec.input_fn())
+        self._writer = event_files.open_writer(model_dir / spec.name, steps)
+        self.scores: dict[str, float] | None = None  # of the last evaluation
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether there is an evaluation after this step."""
+        return step == self._last_step or step % self._spec.every_steps < 1
+
+    def evaluate(self) -> None:
+        """Evaluates the learner as it is.
+
+        Raises:
+            UserError: The metric that chooses the best checkpoint is not defined for these images.
+        """
+        self.scores = self._evaluator.evaluate(thorough=False)
+        write_scores(self._writer, self.scores)
+        value = self.scores[self._spec.metric]
+        if math.isnan(value):
+            raise UserError(
+                f"{self._model_dir}: {self._spec.metric} is not defined for the images of '{self._spec.name}', so it "
+                "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
+            )
+        state = self._learner.state = self._learner.state.after_evaluation(self._spec.metric, value)
+        if self._spec.gives_up(state):
+            _log.info(
+                "Stopped early at step %d: %s was best at step %d (%.4f).",
+                state.global_step, state.watched_metric, state.best_step, state.best_value,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()
 
 
 def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """What can be said of an experiment before it is trained: what its batches teach, what memory and time it takes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -14,7 +14,6 @@ from model.params import Params
 from model.training.doctor import explain_missing
 from model.training.learner import Learner
 from model.training.model_fn import build_optimizer, model_fn
-from model.training.network import build_network
 from model.training.steps import compile_train_step
 
 _BATCHES = 200  # to look at
@@ -103,15 +102,15 @@ def bytes_of_the_network(network: keras.Model, batch_size: int) -> int:
     return weights + 2 * batch_size * outputs  # the gradient of what a layer puts out is as large
 
 
-def check(data: TrainInput, params: Params, precision: str) -> Iterator[str]:
+def check(data: TrainInput, params: Params, build_network: Callable[[], keras.Model]) -> Iterator[str]:
     """Yields what there is to know before a training, line by line.
 
-    No checkpoint and no curve is written. A few steps are made with a network that is thrown away.
+    No checkpoint and no curve is written. A few steps are made with the network.
 
     Args:
         data: What would be trained on.
         params: The experiment.
-        precision: Of the convolutions.
+        build_network: Returns the network that would be trained, to be thrown away afterwards.
     """
     if data.steps_per_mining is None:
         yield from _about_batches(compose(data), params)
@@ -123,7 +122,7 @@ def check(data: TrainInput, params: Params, precision: str) -> Iterator[str]:
         f"Memory: the loss takes about {bytes_of_the_loss(params) / 1e6:,.1f} MB, the training images "
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
-    network = build_network(params, data.images.shape[1:], precision)
+    network = build_network()
     yield f"Memory: the network takes about {bytes_of_the_network(network, data.images_per_step) / 1e6:,.0f} MB."
     seconds = seconds_per_step(data, params, network)
     steps = data.steps_in(params.num_epochs)

@@ -46,8 +46,8 @@ class TrainingProgress:
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}",
         )
-        self._trained_steps = 0
-        self._trained_seconds = 0.0
+        self._trained_steps = self._reported_steps = 0
+        self._trained_seconds = self._reported_seconds = 0.0
         self._last_line = time.perf_counter()
         self.restart_clock(steps.start - 1)
 
@@ -61,8 +61,16 @@ class TrainingProgress:
         self._writer.close()
 
     def restart_clock(self, step: int) -> None:
-        """Leaves the time since the last report out of the rate: it went into compiling or evaluating."""
+        """Leaves the time since the last lap out: it went into compiling, evaluating or saving."""
         self._clock_step, self._clock_time = step, time.perf_counter()
+
+    def lap(self, step: int) -> tuple[int, float]:
+        """Returns how many steps were made since the clock was started or read last, and the seconds that they took."""
+        steps, seconds = step - self._clock_step, time.perf_counter() - self._clock_time
+        self._trained_steps += steps
+        self._trained_seconds += seconds
+        self.restart_clock(step)
+        return steps, seconds
 
     def report(self, batch: Batch, images: Mapping[str, tf.Tensor]) -> None:
         """Shows and writes where the run is.
@@ -72,11 +80,10 @@ class TrainingProgress:
             images: By name, images of shape (n, H, W, C) in [0, 1].
         """
         step, scalars = batch.step, dict(batch.scalars)
-        steps, seconds = step - self._clock_step, time.perf_counter() - self._clock_time
+        steps, seconds = self._trained_steps - self._reported_steps, self._trained_seconds - self._reported_seconds
+        self._reported_steps, self._reported_seconds = self._trained_steps, self._trained_seconds
         if steps:
             scalars["global_step/sec"] = steps / seconds
-            self._trained_steps += steps
-            self._trained_seconds += seconds
             self._show(step, scalars["loss"], steps * self._data.images_per_step / seconds)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
@@ -85,7 +92,6 @@ class TrainingProgress:
                 tf.summary.histogram(name, values)
             for name, pictures in images.items():
                 tf.summary.image(name, pictures)
-        self.restart_clock(step)
 
     def warn(self, step: int, finding: Finding) -> None:
         """Shows and writes what the doctor found."""

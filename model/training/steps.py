@@ -1,16 +1,18 @@
 """The compiled steps: what runs on the device, once a batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
-from model.data.input_fn import augment_images, prepare_images
+from model.training.augmentation import augment_images, prepare_images
+from model.training.guard import Broken
 from model.training.learner import Learner
 from model.training.model_fn import EstimatorSpec, ModeKeys
+from model.triplet_loss import Sums
 
 ModelFn = Callable[..., EstimatorSpec]
-Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 
 
 class TrainStepResult(NamedTuple):
@@ -18,7 +20,7 @@ class TrainStepResult(NamedTuple):
 
     sums: Sums  # by name, (sum, count) over the batch
     learning_rate: tf.Tensor  # the one that this step used
-    broken: tf.Tensor  # (3,) int32: on how many devices the loss, the gradient, or a weight after it, was not finite
+    broken: Broken
     gradient_norm: tf.Tensor  # of the first device's gradient
     embeddings: tf.Tensor  # (B, D) of the first device
     labels: tf.Tensor  # (B,) of these
@@ -45,7 +47,7 @@ def compile_train_step(
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
 
-    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, tf.Tensor, Mapping[str, Any]]:
+    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, Broken, Mapping[str, Any]]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
         indices = batches[step - done]  # (B,)
         features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
@@ -65,17 +67,14 @@ def compile_train_step(
                 for gradient in gradients
             ]
         optimizer.apply(gradients, network.trainable_variables)
-        are_finite = tf.math.is_finite(tf.linalg.global_norm(_floating(network.variables)))
-        broken = tf.cast(
-            tf.logical_not([tf.math.is_finite(loss), tf.math.is_finite(norm), are_finite]), tf.int32
-        )  # (3,)
+        broken = Broken(_is_broken(loss), _is_broken(norm), _is_broken(tf.linalg.global_norm(_floating(network))))
         shown = {
             "norm": norm,
             "embeddings": spec.predictions["embeddings"],
             "labels": classes,
             "images": dict(spec.images),
         }
-        return spec.metrics, broken, shown
+        return dict(spec.metrics), broken, shown
 
     @tf.function
     def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
@@ -83,7 +82,7 @@ def compile_train_step(
         metrics, broken, shown = strategy.run(replica_step, (images, labels, batches, done))
         sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
         first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
-        broken = strategy.reduce("SUM", broken, axis=None)
+        broken = Broken(*(strategy.reduce("SUM", flag, axis=None) for flag in broken))
         return TrainStepResult(
             sums, learning_rate, broken, first["norm"], first["embeddings"], first["labels"], first["images"]
         )
@@ -91,7 +90,13 @@ def compile_train_step(
     return train_step
 
 
-def _floating(variables: Sequence[Any]) -> list[tf.Tensor]:
+def _is_broken(value: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.logical_not(tf.math.is_finite(value)), tf.int32)
+
+
+def _floating(network: keras.Model) -> list[tf.Tensor]:
+    """Returns the weights and moving averages of a network, without the states of its random generators."""
+    variables = network.variables
     return [tf.convert_to_tensor(variable) for variable in variables if tf.as_dtype(variable.dtype).is_floating]
 
 
@@ -102,7 +107,7 @@ def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tupl
     @tf.function(input_signature=signature)
     def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
         spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, learner.network)
-        return spec.predictions, spec.metrics
+        return spec.predictions, dict(spec.metrics)
 
     return eval_step
 

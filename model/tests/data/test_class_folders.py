@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.common.errors import UserError
 from model.data import class_folders
 from model.data.datasets import load
-from model.common.errors import UserError
 
 RANDOM = np.random.default_rng(1)
 COLOUR = RANDOM.integers(0, 256, (6, 9, 3), np.uint8)  # H, W, C

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.common.errors import UserError
 from model.data import idx_files
 from model.data.datasets import load
-from model.common.errors import UserError
 
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 LABELS = np.array([7, 3, 3, 9, 7], np.uint8)

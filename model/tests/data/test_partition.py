@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from model.data.datasets import Dataset, Split
 from model.common.errors import UserError
-from model.params import Params
+from model.data.datasets import Dataset, Split
 from model.data.partition import divide
+from model.params import Params
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
 SIZES = (40, 10, 30, 20, 100, 50)

@@ -20,7 +20,9 @@ from model.experiment import open_experiment
 from model.new_images import answers, embed
 from model.new_images.answers import NewImages
 from model.new_images.convert import Converted
+from model.runner import Trained
 from model.scoring.record import Record
+from model.start import start
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.test_foreign import draw
 from model.training import checkpoints
@@ -52,7 +54,7 @@ def trained(tmp_path_factory):
     model_dir = write_params(
         tmp_path_factory.mktemp("experiments") / "small", num_channels=16, embedding_size=16, num_epochs=12
     )
-    open_experiment(model_dir, None).train()
+    start(open_experiment(model_dir, None)).train()
     cli._end_log()
     return model_dir
 
@@ -243,12 +245,13 @@ def test_what_is_kept_is_never_of_something_else(model_dir, drawings, capsys, em
     ask(capsys, "--model_dir", model_dir, file)  # the weights of before, under another name
     assert embedded == [1] and kept.read_bytes() == before
 
-    experiment = open_experiment(model_dir, None)
-    train = experiment.data.train
-    turned = dataclasses.replace(experiment.data, train=Split(train.images[::-1], train.labels[::-1]))
-    kept_before = embed.embed_gallery(experiment, newest)
+    trained = start(open_experiment(model_dir, None)).trained("newest")
+    partition, train = trained.experiment.partition, trained.experiment.data.train
+    turned = dataclasses.replace(partition.data, train=Split(train.images[::-1], train.labels[::-1]))
+    others = dataclasses.replace(trained.experiment, partition=dataclasses.replace(partition, data=turned))
+    kept_before = embed.embed_gallery(trained)
     embedded.clear()
-    kept_now = embed.embed_gallery(dataclasses.replace(experiment, data=turned), newest)
+    kept_now = embed.embed_gallery(Trained(others, trained.checkpoint))
     assert embedded == [1438]
     np.testing.assert_allclose(kept_now, kept_before[::-1], atol=1e-5)
     cli._end_log()
@@ -295,10 +298,8 @@ def test_what_is_kept_is_written_whole(model_dir, drawings, capsys, monkeypatch)
 
 
 def calibrate(model_dir, **changes):
-    path, tensors = checkpoints.load_newest(model_dir)
-    Record(path.name, checkpoints.digest(tensors), {"global_step": 270, **RATES, **changes}).write(
-        model_dir / "metrics.json"
-    )
+    newest = checkpoints.load_newest(model_dir)
+    Record(newest.path.name, newest.digest, {"global_step": 270, **RATES, **changes}).write(model_dir / "metrics.json")
 
 
 def test_a_pair(model_dir, drawings, answer, capsys):

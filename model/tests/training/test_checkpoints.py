@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, and every kind of damage is noticed."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from model.common.errors import UserError
+from model.params import Params
 from model.training import checkpoints
+from model.training.checkpoints import Checkpoint
 
 TENSORS = {
     "network/kernel": np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32),
@@ -17,6 +20,10 @@ TENSORS = {
     "run/stopped_early": np.array(False),
     "seed_generator/state": np.array([1, 2**31], np.uint32),
 }
+
+
+def at(step):
+    return {**TENSORS, "run/global_step": np.array(step)}
 
 
 def assert_equal(loaded, expected=TENSORS):
@@ -36,17 +43,49 @@ def names(model_dir):
 def test_what_was_saved_is_loaded(tmp_path):
     path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
     assert path == tmp_path / "checkpoints" / "step-00000007"
-    assert_equal(checkpoints.load(path))
+    assert_equal(checkpoints.load(path).tensors)
     newest = checkpoints.load_newest(tmp_path)
-    assert newest[0] == path
-    assert_equal(newest[1])
+    assert newest.path == path and newest.step == newest.state.global_step == 7
+    assert newest.params == Params(margin=0.5)
+    assert_equal(newest.tensors)
+
+
+def test_the_digest_is_of_what_was_learned():
+    """Not of when, how fast and by which commit."""
+    path = Path("checkpoints", "step-00000007")
+    digest = Checkpoint(path, TENSORS).digest
+    circumstances = {"run/code_version": np.array(b"a commit"), "run/timed_seconds": np.array(1.5)}
+    assert Checkpoint(path, {**TENSORS, **circumstances}).digest == digest
+    assert Checkpoint(path, dict(reversed(TENSORS.items()))).digest == digest
+    for name, tensor in TENSORS.items():
+        if tensor.dtype.kind == "f":
+            assert Checkpoint(path, {**TENSORS, name: tensor + 1}).digest != digest
+            assert Checkpoint(path, {**TENSORS, name: tensor[np.newaxis]}).digest != digest
+    assert Checkpoint(path, {**TENSORS, "more": np.array(1)}).digest != digest
+
+
+def test_a_checkpoint_of_another_step_is_damaged(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    copy = shutil.copytree(path, path.with_name("step-00000008"))
+    with pytest.raises(UserError, match=r"step-00000008: the checkpoint is damaged: it holds step 7; delete this"):
+        checkpoints.load(copy)
+    assert checkpoints.load_newest(tmp_path).path == path
+
+
+def test_parameters_of_another_version_are_one_line(tmp_path):
+    path = checkpoints.save(tmp_path, 7, {**TENSORS, "run/params": np.array('{"warp": 9, "margin": 1}')}, keep=5)
+    with pytest.raises(UserError, match=r"does not understand the parameters of step 7 \(warp\); use the version"):
+        _ = checkpoints.load(path).params
+    old = '{"squared": true, "num_labels": 10, "margin": 0.5}'
+    path = checkpoints.save(tmp_path, 7, {**TENSORS, "run/params": np.array(old)}, keep=5)
+    assert checkpoints.load(path).params == Params(distance="squared_euclidean")
 
 
 def test_a_folder_whose_name_is_a_pattern(tmp_path):
     folder = tmp_path / r"a[b]*?\c"
     folder.mkdir()
     path = checkpoints.save(folder, 7, TENSORS, keep=5)
-    assert_equal(checkpoints.load(path))
+    assert_equal(checkpoints.load(path).tensors)
     (path / "tensors.index").unlink()
     with pytest.raises(UserError, match="damaged"):
         checkpoints.load(path)
@@ -60,17 +99,17 @@ def test_tensorflows_own_tools_can_read_it(tmp_path):
 
 def test_the_newest_is_the_highest_step_and_the_oldest_are_deleted(tmp_path):
     for step in (1, 5, 10, 99_999_999, 100_000_000):
-        checkpoints.save(tmp_path, step, TENSORS, keep=9)
+        checkpoints.save(tmp_path, step, at(step), keep=9)
     assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(tmp_path)] == [
         1, 5, 10, 99_999_999, 100_000_000,
     ]  # fmt: skip
-    checkpoints.save(tmp_path, 100_000_001, TENSORS, keep=2)
+    checkpoints.save(tmp_path, 100_000_001, at(100_000_001), keep=2)
     assert names(tmp_path) == ["step-100000000", "step-100000001"]
 
 
 def test_a_step_can_be_saved_again(tmp_path):
     checkpoints.save(tmp_path, 7, {"old": np.zeros(3)}, keep=5)
-    assert_equal(checkpoints.load(checkpoints.save(tmp_path, 7, TENSORS, keep=5)))
+    assert_equal(checkpoints.load(checkpoints.save(tmp_path, 7, TENSORS, keep=5)).tensors)
     assert names(tmp_path) == ["step-00000007"]
 
 
@@ -85,8 +124,8 @@ def test_what_a_killed_save_leaves_is_ignored_and_cleaned_up(tmp_path):
     unfinished = tmp_path / "checkpoints" / "tmp-step-00000008"
     unfinished.mkdir()
     (unfinished / "tensors.index").write_bytes(b"half")
-    assert checkpoints.load_newest(tmp_path)[0].name == "step-00000007"
-    checkpoints.save(tmp_path, 8, TENSORS, keep=5)
+    assert checkpoints.load_newest(tmp_path).path.name == "step-00000007"
+    checkpoints.save(tmp_path, 8, at(8), keep=5)
     assert names(tmp_path) == ["step-00000007", "step-00000008"]
 
 
@@ -114,7 +153,7 @@ def test_no_damage_goes_unnoticed(tmp_path):
     refused = 0
     for damage in damages(path):
         try:
-            loaded = checkpoints.load(path)
+            loaded = checkpoints.load(path).tensors
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -124,21 +163,21 @@ def test_no_damage_goes_unnoticed(tmp_path):
             except AssertionError as error:
                 raise AssertionError(damage) from error
     assert refused >= 60
-    assert_equal(checkpoints.load(path))
+    assert_equal(checkpoints.load(path).tensors)
 
 
 def test_a_damaged_newest_one_is_passed_over_with_a_word(tmp_path, caplog):
     older = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
-    newer = checkpoints.save(tmp_path, 8, TENSORS, keep=5)
+    newer = checkpoints.save(tmp_path, 8, at(8), keep=5)
     data = newer / "tensors.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:100])
-    assert checkpoints.load_newest(tmp_path)[0] == older
+    assert checkpoints.load_newest(tmp_path).path == older
     assert [str(newer) in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_only_damaged_ones_are_never_a_start_from_scratch(tmp_path):
     for step in (7, 8):
-        (checkpoints.save(tmp_path, step, TENSORS, keep=5) / "tensors.index").write_bytes(b"")
+        (checkpoints.save(tmp_path, step, at(step), keep=5) / "tensors.index").write_bytes(b"")
     with pytest.raises(UserError, match="none of its 2 checkpoints can be read"):
         checkpoints.load_newest(tmp_path)
 
@@ -151,22 +190,22 @@ def test_a_save_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
     with pytest.raises(UserError, match=r"step-00000008: cannot write .* No space left on device"):
-        checkpoints.save(tmp_path, 8, TENSORS, keep=1)
+        checkpoints.save(tmp_path, 8, at(8), keep=1)
     assert names(tmp_path) == ["step-00000007"]
-    assert_equal(checkpoints.load_newest(tmp_path)[1])
+    assert_equal(checkpoints.load_newest(tmp_path).tensors)
 
 
 def test_damaged_newer_ones_do_not_push_out_what_is_saved(tmp_path):
     """After falling back from a damaged step 9, the run saves step 8: that one is kept, whatever `keep` is."""
     checkpoints.save(tmp_path, 7, TENSORS, keep=5)
-    (checkpoints.save(tmp_path, 9, TENSORS, keep=5) / "tensors.index").write_bytes(b"")
-    checkpoints.save(tmp_path, 8, TENSORS, keep=1)
+    (checkpoints.save(tmp_path, 9, at(9), keep=5) / "tensors.index").write_bytes(b"")
+    checkpoints.save(tmp_path, 8, at(8), keep=1)
     assert names(tmp_path) == ["step-00000008"]
-    assert_equal(checkpoints.load_newest(tmp_path)[1])
+    assert_equal(checkpoints.load_newest(tmp_path).tensors)
 
 
 def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
-    older, newer = (checkpoints.save(tmp_path, step, TENSORS, keep=5) for step in (7, 8))
+    older, newer = (checkpoints.save(tmp_path, step, at(step), keep=5) for step in (7, 8))
 
     def forbidden(_):
         raise tf.errors.PermissionDeniedError(None, None, "Permission denied")
@@ -196,10 +235,10 @@ def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, 
 
         return wrapped
 
-    new = {**TENSORS, "run/global_step": np.array(8)}
+    new = at(8)
     while True:
         folder = tmp_path / f"{keep}-{fatal}"
-        checkpoints.save(folder, 6, TENSORS, keep=keep)
+        checkpoints.save(folder, 6, at(6), keep=keep)
         checkpoints.save(folder, 7, TENSORS, keep=keep)
         fatal, calls = fatal + 1, 0
         with monkeypatch.context() as patch:
@@ -212,9 +251,9 @@ def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, 
                 survived = True
             else:
                 survived = False
-        path, tensors = checkpoints.load_newest(folder)
-        assert_equal(tensors, new if path.name == "step-00000008" else TENSORS)
-        assert path.name in ("step-00000007", "step-00000008")
+        newest = checkpoints.load_newest(folder)
+        assert_equal(newest.tensors, new if newest.step == 8 else TENSORS)
+        assert newest.path.name in ("step-00000007", "step-00000008")
         if not survived:
             break
         checkpoints.save(folder, 8, new, keep=keep)  # what the dead process left does not disturb

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.params import Params
-from model.training.doctor import Batch, Breakdowns, Doctor, participation_ratio, rms_distance
+from model.training.doctor import Batch, Doctor, participation_ratio, rms_distance
 
 
 def batch(embeddings=None, labels=None, step=50, **scalars):
@@ -184,31 +184,3 @@ def test_advice_is_not_what_is_done_already():
 
 def test_without_a_margin_and_a_loss_nothing_has_grown():
     assert names(Params(margin=0), batch(loss=0.0), *[batch(loss=0.1)] * 9) == []
-
-
-def test_breakdowns():
-    breakdowns = Breakdowns(Params(learning_rate=0.25))
-    for step, broken in [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [1, 1, 0]), (4, [0, 0, 0]), (5, [0, 1, 0])]:
-        breakdowns.note(step, np.array(broken))
-    finding = breakdowns.collect()
-    assert (
-        finding.message == "the gradient is NaN or infinite at step 2 and 2 of the next 3; lower learning_rate (0.25)"
-    )
-    assert finding.name == "nan" and breakdowns.total == 3 and not breakdowns.are_final
-    assert breakdowns.collect() is None
-    breakdowns.note(6, np.array([2, 2, 0]))  # of two devices
-    assert breakdowns.collect().message.startswith("the loss is NaN or infinite at step 6;")
-    assert breakdowns.total == 4 and not breakdowns.are_final
-
-
-def test_broken_weights_are_the_end_and_so_is_one_broken_step_after_the_other():
-    breakdowns = Breakdowns(Params())
-    breakdowns.note(1, np.array([0, 0, 1]))
-    breakdowns.note(2, np.array([1, 1, 1]))
-    assert breakdowns.collect().message.startswith("a weight is NaN or infinite at step 1 and 1 of the next 1;")
-    assert breakdowns.are_final
-    breakdowns = Breakdowns(Params())
-    for step in range(1, 100):
-        breakdowns.note(step, np.array([0, step != 40, 0]))
-        assert (breakdowns.collect() is None) == (step == 40)
-        assert breakdowns.are_final == (step >= 90)

@@ -13,23 +13,24 @@ import tensorflow as tf
 
 from model.common.errors import Interrupted, UserError
 from model.data.input_fn import eval_input_fn, train_input_fn
+from model.data.partition import divide
 from model.scoring import metrics, neighbors, protocol
 from model.tests import oracles
 from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
 from model.training import checkpoints, event_files, learner
 from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
-from model.training.learner import RunState
 from model.training.model_fn import build_optimizer, model_fn
+from model.training.run_state import RunState
 
 STEPS = 44  # two epochs of the small experiment are 45
 
 
 def train_input(run):
-    return lambda: train_input_fn(digits(), run.params)
+    return lambda: train_input_fn(divide(digits(), run.params), run.params)
 
 
 def eval_input(run):
-    return lambda: eval_input_fn(digits(), run.params)
+    return lambda: eval_input_fn(divide(digits(), run.params), run.params)
 
 
 def train(model_dir, max_steps=STEPS, **changes):
@@ -86,7 +87,7 @@ def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     for folder, pieces in [("whole", [20]), ("pieces", [7, 20])]:
         for max_steps in pieces:
             run = estimator(tmp_path / folder)
-            run._network_fn = dropout_network
+            run.network_fn = dropout_network
             run.train(train_input(run), max_steps)
     whole = final_tensors(tmp_path / "whole")
     assert {name for name in whole[1] if "seed" in name} == {"seed_generator/seed_generator_state"}
@@ -109,7 +110,7 @@ def test_a_strategy_may_change_in_the_middle(tmp_path):
     """The triplets that were mined under other parameters are dropped."""
 
     def mined():
-        return checkpoints.load_newest(tmp_path)[1].get("mined/batches")
+        return checkpoints.load_newest(tmp_path).tensors.get("mined/batches")
 
     train(tmp_path, 12, triplet_strategy="offline_hard", mining_size=700)
     first = mined()
@@ -188,7 +189,7 @@ def test_evaluation_is_what_the_embeddings_give(tmp_path):
     assert scores["knn_accuracy"] == metrics.knn_accuracy(test, data.test.labels, gallery, data.train.labels)
     assert scores["recall_at_1"] == metrics.recall_at_1(test, data.test.labels)
 
-    batches = eval_input_fn(data, run.params).batches
+    batches = eval_input_fn(divide(data, run.params), run.params).batches
     assert len(batches[-1]) not in (0, 50)  # the last one is smaller
     losses, valid = [], 0
     for batch in batches:
@@ -204,7 +205,7 @@ def test_evaluating_twice_leaves_one_point(tmp_path):
     run = train(tmp_path, 10)
     assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
     run.train(train_input(run), 20).evaluate(eval_input(run))
-    run.evaluate(eval_input(run), tmp_path / "checkpoints" / "step-00000010")
+    run.evaluate(eval_input(run), run.checkpoint(str(tmp_path / "checkpoints" / "step-00000010")))
     assert {key: len(values) for key, values in scalars(tmp_path / "eval").items()} == {
         (tag, step): 1 for tag, _ in scalars(tmp_path / "eval") for step in (10, 20)
     }
@@ -237,10 +238,13 @@ def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
 def test_other_training_images_are_not_taken_for_the_same(tmp_path):
     run = train(tmp_path, 10)
     data = train_input(run)()
-    images = data.images.copy()
+    loaded = digits()
+    images = loaded.train.images.copy()
     images[0, 0, 0] ^= 1
+    other = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, images=images))
+    assert other.train_sha256 != data.train_sha256
     with pytest.raises(UserError, match="the training images are not those that this was trained on"):
-        run.train(lambda: dataclasses.replace(data, images=images), 20)
+        run.train(lambda: train_input_fn(divide(other, run.params), run.params), 20)
 
 
 def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
@@ -272,18 +276,18 @@ def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, c
     with caplog.at_level("INFO"):
         assert train_and_evaluate(run, *spec)["recall_at_1"] == 0.7
     assert "Stopped early at step 20: recall_at_1 was best at step 10 (0.9000)." in caplog.text
-    assert run.latest_checkpoint().name == "step-00000020"
-    assert run.best_checkpoint().name == "step-00000010"
+    assert run.checkpoint("newest").path.name == "step-00000020"
+    assert run.checkpoint("best").path.name == "step-00000010"
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000010", "step-00000020"]
     assert train_and_evaluate(estimator(tmp_path), *spec) is None
-    assert run.latest_checkpoint().name == "step-00000020"
+    assert run.checkpoint("newest").path.name == "step-00000020"
     patient = EvalSpec(eval_input(run), 5, "recall_at_1", patience=3)  # thought better of: one more evaluation
     assert train_and_evaluate(estimator(tmp_path), spec[0], patient)["recall_at_1"] == 0.6
-    assert run.latest_checkpoint().name == "step-00000025"
+    assert run.checkpoint("newest").path.name == "step-00000025"
     better = EvalSpec(eval_input(run), 5, "recall_at_1", patience=4)
     run = estimator(tmp_path, keep_checkpoint_max=1)
     assert train_and_evaluate(run, TrainSpec(train_input(run), 30), better)["recall_at_1"] == 0.95
-    assert run.best_checkpoint() == run.latest_checkpoint()
+    assert run.checkpoint("best").path == run.checkpoint("newest").path
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
 
 
@@ -294,9 +298,9 @@ def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
     run = estimator(tmp_path)
     to_40 = TrainSpec(train_input(run), 40)
     train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "knn_accuracy", patience=1))
-    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000020", "step-00000010")
+    assert (run.checkpoint("newest").path.name, run.checkpoint("best").path.name) == ("step-00000020", "step-00000010")
     train_and_evaluate(run, to_40, EvalSpec(eval_input(run), 10, "map_at_r", patience=1))
-    assert (run.latest_checkpoint().name, run.best_checkpoint().name) == ("step-00000040", "step-00000030")
+    assert (run.checkpoint("newest").path.name, run.checkpoint("best").path.name) == ("step-00000040", "step-00000030")
 
 
 def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkeypatch):
@@ -304,10 +308,12 @@ def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkey
     monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
     run = estimator(tmp_path)
     train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
-    shutil.rmtree(run.best_checkpoint())
-    assert run.best_checkpoint() is None
+    shutil.rmtree(run.checkpoint("best").path)
+    with pytest.raises(UserError, match="no best checkpoint"):
+        run.checkpoint("best")
+    assert run.checkpoint().path.name == "step-00000020"
     train_and_evaluate(run, TrainSpec(train_input(run), 30), EvalSpec(eval_input(run), 10))
-    assert run.best_checkpoint().name == "step-00000030"
+    assert run.checkpoint("best").path.name == "step-00000030"
 
 
 def test_a_metric_that_is_not_defined_cannot_choose(tmp_path, monkeypatch):
@@ -343,7 +349,7 @@ def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, mon
         run.train(train_input(run), STEPS)
     assert raised.value.exit_code == 128 + signal_number
     assert signal.getsignal(signal_number) == handler
-    assert run.latest_checkpoint().name == "step-00000008"  # the step was finished
+    assert run.checkpoint("newest").path.name == "step-00000008"  # the step was finished
     train(tmp_path / "stopped")
     assert final_tensors(tmp_path / "stopped") == final_tensors(tmp_path / "whole")
     assert {step for _, step in scalars(tmp_path / "stopped")} == {step for _, step in scalars(tmp_path / "whole")}
@@ -385,7 +391,7 @@ def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(tmp_path, part,
         f"{tmp_path}: the {part} is NaN or infinite at step 12 and {broken} of the next 3; lower learning_rate "
         "(0.002). Training stopped; the last checkpoint is step-00000010."
     )
-    assert run.latest_checkpoint().name == "step-00000010"
+    assert run.checkpoint("newest").path.name == "step-00000010"
     assert ("doctor/nan", 15) in texts(tmp_path)
 
 
@@ -394,7 +400,7 @@ def test_steps_that_break_down_are_skipped_if_asked(tmp_path, part, caplog):
     run = estimator(tmp_path, on_nan="skip")
     run.model_fn = breaking(part, 7, 12, 14, 33)
     run.train(train_input(run), STEPS)
-    assert run.latest_checkpoint().name == f"step-{STEPS:08}"  # one that holds NaN is not saved
+    assert run.checkpoint("newest").path.name == f"step-{STEPS:08}"  # one that holds NaN is not saved
     assert scalars(tmp_path)["broken_steps", STEPS] == [4]
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         f"Step 10: the {part} is NaN or infinite at step 7; lower learning_rate (0.002)."
@@ -406,7 +412,7 @@ def test_weights_that_overflow_end_the_run_even_if_steps_may_be_skipped(tmp_path
     run._optimizer_fn = lambda *_: keras.optimizers.Adam(3e38)
     with pytest.raises(UserError, match=r"is NaN or infinite at step \d( and \d of the next \d)?; .*no checkpoint"):
         run.train(train_input(run), STEPS)
-    assert run.latest_checkpoint() is None
+    assert run.newest_checkpoint() is None
 
 
 def test_a_learning_rate_that_is_far_too_large(tmp_path, caplog):
@@ -444,7 +450,7 @@ def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
     loaded.state = RunState(global_step=11)
     with pytest.raises(UserError, match="'network/embedding/bias' holds NaN or infinity at step 11"):
         loaded.save(tmp_path, keep=5)
-    assert run.latest_checkpoint().name == "step-00000010"
+    assert run.checkpoint("newest").path.name == "step-00000010"
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -504,7 +510,7 @@ def test_no_checkpoint_to_evaluate(tmp_path):
     run = estimator(tmp_path)
     with pytest.raises(UserError, match=r"no checkpoint; train first: python train.py --model_dir"):
         run.evaluate(eval_input(run))
-    assert run.latest_checkpoint() is None
+    assert run.newest_checkpoint() is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -569,7 +575,7 @@ def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(tmp_path, two_de
     run = estimator(tmp_path / "both", config)
     run._optimizer_fn = sgd
     run.train(train_input(run), 1)
-    _, both = checkpoints.load_newest(tmp_path / "both")
+    both = checkpoints.load_newest(tmp_path / "both").tensors
     batch = train_input(run)().batches(0)
     halves = []
     for half in np.split(batch, 2):
@@ -578,7 +584,7 @@ def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(tmp_path, two_de
         alone.train(
             lambda half=half: dataclasses.replace(train_input(run)(), batches=lambda _: half, batch_size=len(half)), 1
         )
-        halves.append(checkpoints.load_newest(alone.model_dir)[1])
+        halves.append(checkpoints.load_newest(alone.model_dir).tensors)
     for name in (name for name in both if name.startswith("network/")):
         np.testing.assert_allclose(both[name], (halves[0][name] + halves[1][name]) / 2, atol=1e-6)
 

@@ -6,11 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model.data.input_fn import prepare_images, train_input_fn
+from model.data.input_fn import train_input_fn
+from model.data.partition import divide
 from model.params import Params
 from model.tests import oracles
 from model.tests.experiments import SMALL, digits
 from model.training import offline_mining
+from model.training.augmentation import prepare_images
 from model.training.learner import Learner, MinedRound
 from model.training.model_fn import model_fn
 from model.training.network import build_network
@@ -66,7 +68,7 @@ def miner(**changes):
     params = Params(
         **{**SMALL, "triplet_strategy": "offline_semi_hard", "mining_size": 100, "batch_size": 20, **changes}
     )
-    data = train_input_fn(digits(), params)
+    data = train_input_fn(divide(digits(), params), params)
     learner = Learner(params, build_network(params, data.images.shape[1:], "float32"))
     return Miner(model_fn, learner, data), learner, data
 

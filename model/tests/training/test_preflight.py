@@ -11,6 +11,7 @@ import tensorflow as tf
 import train
 from model.common import cli
 from model.data.input_fn import train_input_fn
+from model.data.partition import divide
 from model.params import Params
 from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
@@ -24,8 +25,13 @@ def check(tmp_path, capsys, **changes):
     return capsys.readouterr().out
 
 
+def train_input(**changes):
+    params = Params(**{**SMALL, **changes})
+    return train_input_fn(divide(digits(), params), params)
+
+
 def composition(**changes):
-    return preflight.compose(train_input_fn(digits(), Params(**{**SMALL, **changes})))
+    return preflight.compose(train_input(**changes))
 
 
 def test_a_p_x_k_batch():
@@ -46,7 +52,7 @@ def test_a_batch_without_classes_is_drawn_without_replacement():
 
 
 def test_triplets_by_loops():
-    data = train_input_fn(digits(), Params(**{**SMALL, "batch_size": 12}))
+    data = train_input(batch_size=12)
     counts = []
     for step in range(200):
         labels = data.labels[data.batches(step)]
@@ -86,7 +92,7 @@ def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkey
     def exhausted(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    monkeypatch.setattr(preflight, "build_network", exhausted)
+    monkeypatch.setattr(preflight, "seconds_per_step", exhausted)
     with pytest.raises(SystemExit) as raised:
         check(tmp_path, capsys)
     output = capsys.readouterr()

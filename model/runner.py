@@ -1,0 +1,247 @@
+"""An experiment at work: `Runner` trains it, `Trained` is one of its checkpoints, which scores and embeds."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from model.common import devices
+from model.common.commands import command, tensorboard_command
+from model.common.errors import UserError
+from model.common.versions import Provenance, code_version, library_versions
+from model.data.input_fn import EvalInput, eval_input_fn, train_input_fn, validation_input_fn
+from model.experiment import Experiment
+from model.params import Params
+from model.scoring.record import Record
+from model.scoring.scoreboard import tabulate
+from model.studies import hparams_tab
+from model.training import preflight
+from model.training.baselines import score_baselines
+from model.training.checkpoints import Checkpoint
+from model.training.estimator import (
+    Estimator,
+    EvalSpec,
+    RunConfig,
+    TrainSpec,
+    one_line_errors,
+    train_and_evaluate,
+)
+from model.training.model_fn import model_fn
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Trains an experiment, and opens its checkpoints.
+
+    Args:
+        experiment: What to train, under the parameters that its `params.json` has now.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        params, data = experiment.params, experiment.train_input
+        self._estimator = _estimator(experiment.model_dir, params)
+        self._train_spec = TrainSpec(lambda: data, data.steps_in(params.num_epochs))
+        self._eval_spec = None
+        if params.has_validation:
+            self._eval_spec = EvalSpec(
+                lambda: validation_input_fn(experiment.partition, params),
+                every_steps=data.steps_per_epoch * params.evaluate_every_epochs,
+                metric=params.early_stopping_metric,
+                patience=params.early_stopping_patience,
+                name="validation",
+            )
+
+    def check(self) -> Iterator[str]:
+        """Yields lines on what training will meet: batches that cannot teach, memory, time."""
+        data, params = self.experiment.train_input, self.experiment.params
+        with one_line_errors(self.experiment.model_dir):
+            build = functools.partial(
+                self._estimator.network_fn, params, data.images.shape[1:], self._estimator.config.precision
+            )
+            yield from preflight.check(data, params, build)
+
+    def train(self) -> None:
+        """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
+        if self._is_complete():
+            newest = self._estimator.checkpoint("newest")
+            newest.check_network(self.experiment.params)
+            newest.check_data(self.experiment.data.train_sha256)
+            _log.info("Training is complete: %s.", newest.path)
+        elif self._eval_spec:
+            train_and_evaluate(self._estimator, self._train_spec, self._eval_spec)
+        else:
+            self._estimator.train(self._train_spec.input_fn, self._train_spec.max_steps)
+
+    def _is_complete(self) -> bool:
+        """Returns whether there is nothing left to train."""
+        newest = self._estimator.newest_checkpoint()
+        if newest is None:
+            return False
+        stopped_early = self._eval_spec is not None and self._eval_spec.gives_up(newest.state)
+        return newest.state.global_step >= self._train_spec.max_steps or stopped_early
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """The block in which an experiment is trained and scored, which TensorBoard's HParams tab tells of."""
+        model_dir, params = self.experiment.model_dir, self.experiment.params
+        if self._is_complete():  # then params.json may say by now what nothing was trained with
+            params = self._estimator.checkpoint("newest").params
+        with one_line_errors(model_dir), hparams_tab.session(model_dir, params):
+            yield
+
+    def trained(self, choice: str | None = None) -> "Trained":
+        """Opens a checkpoint.
+
+        Args:
+            choice: "newest", "best" (the one that the validation images chose) or a folder; None takes the best where
+                there are validation images, else the newest.
+
+        Raises:
+            UserError: It is not there, cannot be read, or is of another network than that of `params.json`.
+        """
+        return Trained(self.experiment, self._estimator.checkpoint(choice))
+
+
+class Trained:
+    """A checkpoint of an experiment, under the parameters that it was trained with.
+
+    Args:
+        experiment: Whose `params.json` may say something else by now; then this is logged.
+        checkpoint: What was trained.
+
+    Raises:
+        UserError: `params.json` describes another network, or other data.
+    """
+
+    def __init__(self, experiment: Experiment, checkpoint: Checkpoint) -> None:
+        self.experiment = experiment
+        self.checkpoint = checkpoint
+        self.params = checkpoint.params
+        checkpoint.check_network(experiment.params)
+        self._estimator = _estimator(experiment.model_dir, self.params)
+        changes = experiment.params.changes_from(self.params).items()
+        if changes:
+            said = ", ".join(f"{key} {json.dumps(now)} (not {json.dumps(before)})" for key, (before, now) in changes)
+            _log.warning(
+                "%s/params.json has changed since %s was trained: %s. What follows is of what was trained.",
+                experiment.model_dir, checkpoint.path.name, said,
+            )  # fmt: skip
+        try:
+            checkpoint.check_data(experiment.data.train_sha256)
+        except UserError as error:
+            _log.warning("%s.", error)
+
+    def embed(self, images: np.ndarray, checkpoint: Checkpoint | None = None) -> np.ndarray:
+        """Embeds images.
+
+        Args:
+            images: (N, H, W, C) uint8, as the network was trained on, N at least 1.
+            checkpoint: Another one of the same network; None takes this one.
+
+        Returns:
+            (N, D) float32.
+        """
+        return self._estimator.predict(lambda: images, checkpoint or self.checkpoint)["embeddings"]
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the convolutions."""
+        return self._estimator.config.precision
+
+    def evaluate(self, baselines: bool = False) -> Record:
+        """Scores the test images and writes `metrics.json`.
+
+        Args:
+            baselines: Whether to score raw pixels, their principal components and the untrained network as well.
+        """
+        experiment, params = self.experiment, self.params
+        record, path = self._score(eval_input_fn, "eval"), experiment.model_dir / "metrics.json"
+        record.write(path)
+        if baselines:  # which may need more memory than there is
+            data = eval_input_fn(experiment.partition, params)
+            with one_line_errors(experiment.model_dir):
+                network = self._estimator.network_fn(params, data.images.shape[1:], "float32")
+                scored = score_baselines(data, experiment.train_input.images, params, network)
+            record = dataclasses.replace(record, baselines=scored)
+            record.write(path)
+        return record
+
+    def report(self, record: Record, images: str = "test") -> str:
+        """Returns the first of the scores as text, and what to do next.
+
+        Args:
+            record: As `evaluate` or `validate` return it.
+            images: "test" or "validation", which were scored.
+        """
+        model_dir = self.experiment.model_dir
+        chosen = f", the best by {record.validation['metric']} of the validation images" if record.is_best else ""
+        step = record.metrics["global_step"]
+        file = "metrics.json" if images == "test" else "validation.json"
+        return "\n".join(
+            [
+                f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
+                tabulate(record.metrics, record.baselines),
+                f"\nAll metrics: {model_dir / file}",
+                f"Pictures: {command('visualize_embeddings.py', model_dir)}",
+                f"Curves:   {tensorboard_command(model_dir.parent)}",
+            ]
+        )
+
+    def validate(self) -> Record:
+        """Scores the validation images and writes `validation.json`."""
+        record = self._score(validation_input_fn, "validation")
+        record.write(self.experiment.model_dir / "validation.json")
+        return record
+
+    def _score(self, input_fn: Callable[..., EvalInput], name: str) -> Record:
+        state = self.checkpoint.state
+        scores = self._estimator.evaluate(
+            lambda: input_fn(self.experiment.partition, self.params), self.checkpoint, name
+        )
+        validation: dict[str, str | float] = {}
+        if state.best_step:
+            validation = {
+                "metric": state.watched_metric,
+                "best_value": state.best_value,
+                "best_step": state.best_step,
+            }
+        return Record(
+            self.checkpoint.path.name,
+            self.checkpoint.digest,
+            scores,
+            validation,
+            params=self.params.differences(),
+            params_history=state.changes,
+            provenance=self._provenance(),
+        )
+
+    def _provenance(self) -> Provenance:
+        """Returns what the scores come from."""
+        state, data = self.checkpoint.state, self.experiment.data
+        seconds, trained_on = state.train_seconds, train_input_fn(self.experiment.partition, self.params)
+        return Provenance(
+            trained_by=state.code_version,
+            evaluated_by=code_version(),
+            versions=library_versions(),
+            hardware=devices.describe(),
+            data_sha256=data.sha256,
+            train_seconds=round(seconds, 1) if seconds else None,
+            images_per_second=round(state.global_step * trained_on.images_per_step / seconds, 1) if seconds else None,
+        )
+
+
+def _estimator(model_dir: Path, params: Params) -> Estimator:
+    config = RunConfig(
+        save_summary_steps=params.save_summary_steps,
+        save_checkpoints_steps=params.save_checkpoints_steps,
+        keep_checkpoint_max=params.keep_checkpoint_max,
+        precision=devices.choose_precision(params.precision),
+    )
+    return Estimator(model_fn, model_dir, params, config)

@@ -1,0 +1,124 @@
+"""Where a run is, what its evaluations found, and how it came there: kept in each checkpoint under `run/`."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.params import Params
+
+# Parameters that decide when something is written, and not what is learned.
+_WITHOUT_TRACE = {"save_summary_steps", "save_checkpoints_steps", "keep_checkpoint_max"}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run.
+
+    Attributes:
+        global_step: Steps made.
+        watched_metric: The metric by which evaluations chose, "" before the first.
+        best_value: Its highest value.
+        best_step: The global step of that evaluation.
+        evaluations_without_best: Evaluations since then.
+        train_sha256: `Dataset.train_sha256` of the images that are learned from, "" where it is not known.
+        code_version: `versions.code_version` of the last steps.
+        timed_steps: Steps whose time was taken: not those in which something is compiled.
+        timed_seconds: What they took.
+        params_history: JSON text, as `changes` reads it.
+    """
+
+    global_step: int = 0
+    watched_metric: str = ""
+    best_value: float = -math.inf
+    best_step: int = 0
+    evaluations_without_best: int = 0
+    train_sha256: str = ""
+    code_version: str = ""
+    timed_steps: int = 0
+    timed_seconds: float = 0.0
+    params_history: str = "[]"
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RunState":
+        """Returns the state that the tensors of a checkpoint hold; a field that is not among them has its default."""
+        state: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if f"run/{field.name}" in tensors:
+                value = tensors[f"run/{field.name}"].item()
+                state[field.name] = value.decode() if isinstance(value, bytes) else value
+        return cls(**state)
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """Returns what `from_tensors` reads."""
+        return {f"run/{name}": np.array(value) for name, value in dataclasses.asdict(self).items()}
+
+    @property
+    def changes(self) -> Sequence[Mapping[str, Any]]:
+        """Which parameters held from which step on, where a run went on under others.
+
+        Each entry has "from_step" and "params": the first, from step 0, those values that were changed later on, each
+        further one what was changed there. Empty for a run whose parameters never changed.
+        """
+        return json.loads(self.params_history)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """What all training steps took, at the pace of those that were timed; None where none was."""
+        return self.timed_seconds / self.timed_steps * self.global_step if self.timed_steps else None
+
+    def after_step(self, global_step: int) -> "RunState":
+        """Returns the state after a training step."""
+        return dataclasses.replace(self, global_step=global_step)
+
+    def after_time(self, steps: int, seconds: float) -> "RunState":
+        """Returns the state after the time of some steps was taken."""
+        return dataclasses.replace(
+            self, timed_steps=self.timed_steps + steps, timed_seconds=self.timed_seconds + seconds
+        )
+
+    def without_best(self) -> "RunState":
+        """Returns the state as if there had been no evaluation."""
+        return dataclasses.replace(
+            self, watched_metric="", best_value=-math.inf, best_step=0, evaluations_without_best=0
+        )
+
+    def after_evaluation(self, metric: str, value: float) -> "RunState":
+        """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best."""
+        before = self if metric == self.watched_metric else self.without_best()
+        if value > before.best_value:
+            best_value, best_step, without_best = value, self.global_step, 0
+        else:
+            best_value, best_step = before.best_value, before.best_step
+            without_best = before.evaluations_without_best + 1
+        return dataclasses.replace(
+            self,
+            watched_metric=metric,
+            best_value=best_value,
+            best_step=best_step,
+            evaluations_without_best=without_best,
+        )
+
+    def under(self, before: Params, now: Params) -> "RunState":
+        """Returns the state of a run that goes on from here under other parameters than before."""
+        old, new = (_learned_under(params) for params in (before, now))
+        changed = {key: value for key, value in new.items() if key in old and old[key] != value}
+        if not changed:
+            return self
+        known = {key for entry in self.changes for key in entry["params"]}
+        first = {key: old[key] for key in changed if key not in known}
+        history = [dict(entry) for entry in self.changes] or [{"from_step": 0, "params": {}}]
+        history[0] = {"from_step": 0, "params": {**history[0]["params"], **first}}
+        history.append({"from_step": self.global_step, "params": changed})
+        return dataclasses.replace(self, params_history=json.dumps(history))
+
+
+def _learned_under(params: Params) -> dict[str, Any]:
+    """Returns the parameters that the weights of a run depend on, whatever its length."""
+    # With a constant learning rate, a run of 20 epochs that is made longer is a run of 40 epochs.
+    left_out = _WITHOUT_TRACE | ({"num_epochs"} if params.learning_rate_schedule == "constant" else set())
+    return {key: value for key, value in params.model_dump(mode="json").items() if key not in left_out}
