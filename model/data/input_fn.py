@@ -14,9 +14,6 @@ from model.data.datasets import Split
 from model.data.partition import Partition
 from model.params import Params
 
-# Numbers the seed's random streams that are not the order of training.
-_EVALUATION_STREAM = (0, 2)
-
 
 @dataclass(frozen=True)
 class TrainInput:
@@ -145,6 +142,6 @@ def validation_input_fn(partition: Partition, params: Params) -> EvalInput:
 def _eval_input(images: Split, gallery: Split, params: Params, groups: Mapping[str, tuple[int, ...]]) -> EvalInput:
     # The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
     # which there is no triplet.
-    order = sampling.permutation(params.seed, *_EVALUATION_STREAM, size=len(images.labels))
+    order = sampling.permutation(params.seed, sampling.Stream.EVALUATION_ORDER, size=len(images.labels))
     batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
     return EvalInput(images.images, images.labels, gallery.images, gallery.labels, batches, groups, params.split_seed)

@@ -14,8 +14,8 @@ from model.data import sampling
 from model.data.datasets import Dataset, Split
 from model.params import Params
 
-# Numbers the split seed's random streams.
-_UNSEEN_CLASSES, _VALIDATION_CLASSES = (0, 7), (1, 7)
+# Numbers the draws of the stream CHOSEN_CLASSES.
+_UNSEEN_CLASSES, _VALIDATION_CLASSES = 0, 1
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ def _choose(
     classes: np.ndarray,
     class_names: Sequence[str],
     seed: int,
-    stream: tuple[int, int],
+    number: int,
 ) -> np.ndarray:
     """Returns the labels of the classes that a key asks for, by label or name, or so many at random."""
     if asked is None:
         return np.zeros(0, np.int64)
     if isinstance(asked, int):  # all of them, if there are not so many
-        return np.sort(classes[sampling.permutation(seed, *stream, size=len(classes))[:asked]])
+        order = sampling.permutation(seed, sampling.Stream.CHOSEN_CLASSES, number, size=len(classes))
+        return np.sort(classes[order[:asked]])
     label_of = {name: label for label, name in enumerate(class_names)}
     found = [label_of.get(name, -1) if isinstance(name, str) else name for name in asked]
     wrong = [name for name, label in zip(asked, found, strict=True) if label not in classes]

@@ -5,6 +5,7 @@ seen, and every worker can tell what every other one sees. All draws are integer
 sort), whose values are fixed for good, unlike those of a library's shuffle.
 """
 
+import enum
 import functools
 from collections.abc import Callable
 
@@ -14,25 +15,60 @@ import numpy as np
 BatchPolicy = Callable[[int], np.ndarray]
 
 
-def permutation(seed: int, *stream: int, size: int) -> np.ndarray:
-    """Returns the permutation of 0 ... size - 1 that belongs to (seed, stream).
+class Stream(enum.IntEnum):
+    """What a draw is for. Draws of one seed for different purposes are independent, because the number is part of the
+    counter. The numbers are part of what a seed means: another number is another draw, for every experiment there is.
+    """
+
+    # The order of all images in an epoch, or of all classes in a round; a run has either the one or the other.
+    TRAINING_ORDER = 0
+    # The order of the images of one class, of which class-balanced batches take some at a time.
+    IMAGES_OF_A_CLASS = 1
+    # The order in which the images to score are put into batches for the loss.
+    EVALUATION_ORDER = 2
+    # The positive of each anchor in batches of (anchor, positive) pairs.
+    POSITIVES = 3
+    # Which images are in a stratified sample.
+    STRATIFIED_SAMPLE = 4
+    # Which half of the scored images calibrates the threshold of verification, and which half judges it.
+    CALIBRATION_HALVES = 5
+    # The images in each bootstrap sample.
+    BOOTSTRAP = 6
+    # Which classes are kept apart, where parameters only say how many.
+    CHOSEN_CLASSES = 7
+
+
+def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:
+    """Draws random integers, uniform from 0 to 2^64 - 1.
 
     Args:
         seed: From 0 to 2^64 - 1.
-        *stream: Up to three integers from 0 to 2^64 - 1 that number this permutation among those of the seed.
+        stream: What they are for.
+        number: Which of the draws of this stream, for example the epoch; from 0 to 2^64 - 1.
+        part: Tells draws with the same number apart, for example by class; from 0 to 2^64 - 1.
+        size: How many.
+
+    Returns:
+        uint64 array of shape (size,), the same for the same arguments wherever and whenever it is asked for.
+    """
+    counter = np.array([0, number, stream, part], np.uint64)  # Philox counts its own draws in counter[0]
+    return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
+
+
+def permutation(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:
+    """Draws a permutation of 0 ... size - 1.
+
+    Args:
+        seed: As for `draw`, like all the others.
+        stream: What the permutation is for.
+        number: Which of the permutations of this stream.
+        part: Tells permutations with the same number apart.
         size: How many numbers to permute.
 
     Returns:
         int32 array of shape (size,).
     """
-    return np.argsort(_draw(seed, *stream, size=size), kind="stable").astype(np.int32)
-
-
-def _draw(seed: int, *stream: int, size: int) -> np.ndarray:
-    """Returns so many random integers from 0 to 2^64 - 1, uint64."""
-    counter = np.zeros(4, np.uint64)
-    counter[1 : 1 + len(stream)] = stream  # Philox counts its own draws in counter[0]
-    return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
+    return np.argsort(draw(seed, stream, number, part, size=size), kind="stable").astype(np.int32)
 
 
 def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
@@ -53,7 +89,7 @@ def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPoli
 
     @functools.lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
-        return permutation(seed, epoch, size=num_images)
+        return permutation(seed, Stream.TRAINING_ORDER, epoch, size=num_images)
 
     def batch(step: int) -> np.ndarray:
         epoch, start = divmod(step * batch_size, num_images)
@@ -87,16 +123,15 @@ def class_balanced_batches(
     """
     images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
     batches_per_round = len(images_of) // num_classes_per_batch
-    classes_stream, images_stream = 0, 1
 
     @functools.lru_cache(maxsize=2)
     def order_of_classes(round_: int) -> np.ndarray:
-        return permutation(seed, round_, classes_stream, size=len(images_of))
+        return permutation(seed, Stream.TRAINING_ORDER, round_, size=len(images_of))
 
     @functools.lru_cache(maxsize=len(images_of))
     def order_of_images(label: int, deal: int) -> np.ndarray:
         images = images_of[label]
-        images = images[permutation(seed, deal, images_stream, label, size=len(images))]
+        images = images[permutation(seed, Stream.IMAGES_OF_A_CLASS, deal, label, size=len(images))]
         return np.resize(images, max(len(images), num_images_per_class))  # repeats a class that is too small
 
     def batch(step: int) -> np.ndarray:
@@ -124,7 +159,6 @@ def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> B
     Returns:
         A function from the step to int32 indices of shape (batch_size, 2): anchor, positive.
     """
-    positives_stream = 3
     _, class_of, class_sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(class_of, kind="stable").astype(np.int32)
     first = np.cumsum(class_sizes) - class_sizes  # of each class, in by_class
@@ -137,7 +171,7 @@ def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> B
         anchors = images[anchors_of(step)]
         start, size = first[class_of[anchors]], class_sizes[class_of[anchors]]
         # One of the other images of the class: 1 to size - 1 places on, in a circle.
-        steps_on = 1 + _draw(seed, step, positives_stream, size=batch_size) % (size - 1).astype(np.uint64)
+        steps_on = 1 + draw(seed, Stream.POSITIVES, step, size=batch_size) % (size - 1).astype(np.uint64)
         positives = by_class[start + (place[anchors] - start + steps_on.astype(np.int64)) % size]
         return np.column_stack([anchors, positives])
 
@@ -155,8 +189,7 @@ def stratified_sample(labels: np.ndarray, seed: int, count: int) -> np.ndarray:
     Returns:
         int32 indices of shape (min(count, N),), ascending.
     """
-    sample_stream = 4
-    shuffled = permutation(seed, 0, sample_stream, size=len(labels))
+    shuffled = permutation(seed, Stream.STRATIFIED_SAMPLE, size=len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     count = min(count, len(labels))
     # Every N / count-th image of a row in which each class is one piece.

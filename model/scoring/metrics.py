@@ -18,9 +18,6 @@ import numpy as np
 from model.data import sampling
 from model.scoring.neighbors import k_nearest, visit_distances
 
-# What the seed decides, as the second number of a stream of `sampling`, which itself uses 0 to 4.
-_HALVES_STREAM, _BOOTSTRAP_STREAM = 5, 6
-
 _MAX_CLUSTERED = 10_000
 _REPLICATES = 1000
 _FALSE_ACCEPT_RATES = (1, 2, 3, 4)  # 10 to the power of minus these
@@ -373,7 +370,7 @@ def _second_half(classes: np.ndarray, seed: int) -> np.ndarray:
 
     Two at a time, because one image of a class has no same pair; and the classes take turns in who begins.
     """
-    shuffled = sampling.permutation(seed, 0, _HALVES_STREAM, size=len(classes))
+    shuffled = sampling.permutation(seed, sampling.Stream.CALIBRATION_HALVES, size=len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     sizes = np.bincount(classes)
     place = np.arange(len(classes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of each image in its class
@@ -511,8 +508,7 @@ def bootstrap_interval(values: np.ndarray, seed: int, replicates: int = _REPLICA
 def _resamples(seed: int, size: int, replicates: int) -> Iterator[np.ndarray]:
     """Yields samples of 0 ... size - 1 with replacement, as large as the whole, (size,)."""
     for replicate in range(replicates):
-        counter = np.array([0, replicate, _BOOTSTRAP_STREAM, 0], np.uint64)
-        draws = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
+        draws = sampling.draw(seed, sampling.Stream.BOOTSTRAP, replicate, size=size)
         yield (draws % np.uint64(size)).astype(np.int64)
 
 

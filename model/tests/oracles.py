@@ -5,6 +5,12 @@ import math
 import numpy as np
 
 
+def drawn(seed, first, second, third, size):
+    """Random integers as NumPy gives them for these counters, by which the project's draws are told apart."""
+    counter = np.array([0, first, second, third], np.uint64)
+    return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
+
+
 def distance(a, b, name="euclidean"):
     """Distance of two vectors."""
     a, b = [float(x) for x in a], [float(y) for y in b]

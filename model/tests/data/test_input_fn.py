@@ -8,6 +8,7 @@ from model.data import input_fn
 from model.data.datasets import Dataset, Split
 from model.data.partition import divide
 from model.params import Params
+from model.tests import oracles
 
 
 def dataset(num_classes=3, per_class=10):
@@ -64,6 +65,8 @@ def test_evaluation_sees_every_image_once_and_mixes_the_classes():
     assert sorted(np.concatenate(data.batches)) == list(range(30))
     assert [len(batch) for batch in data.batches] == [8, 8, 8, 6]
     assert all(len(set(data.labels[batch])) > 1 for batch in data.batches)
+    order = np.argsort(oracles.drawn(Params().seed, 0, 2, 0, 30), kind="stable")  # the same in every version
+    np.testing.assert_array_equal(np.concatenate(data.batches), order)
 
 
 def test_what_validates_is_neither_learned_from_nor_searched_nor_a_test_image():

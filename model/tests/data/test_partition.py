@@ -7,6 +7,7 @@ from model.common.errors import UserError
 from model.data.datasets import Dataset, Split
 from model.data.partition import divide
 from model.params import Params
+from model.tests import oracles
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
 SIZES = (40, 10, 30, 20, 100, 50)
@@ -54,6 +55,16 @@ def test_split_seed_decides_and_seed_does_not():
     assert drawn() == drawn(seed=1)
     assert len({tuple(sorted(drawn(split_seed=seed)[0])) for seed in range(5)}) == 5
     assert len({drawn(split_seed=seed)[1] for seed in range(20)}) > 5
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**32 - 1])
+def test_a_split_seed_chooses_the_same_classes_in_every_version(seed):
+    partition = divide(dataset(6), Params(holdout_classes=2, validation_classes=2, split_seed=seed))
+    unseen = np.argsort(oracles.drawn(seed, 0, 7, 0, 6))[:2]
+    left = np.setdiff1d(np.arange(6), unseen)
+    validation = left[np.argsort(oracles.drawn(seed, 1, 7, 0, 4))[:2]]
+    assert set(partition.unseen) == set(unseen.tolist())
+    assert set(partition.validation.labels) == set(validation.tolist())
 
 
 @pytest.mark.parametrize("asked", [["bee", "dog"], [3, 1], ["dog", 1, "bee"]])

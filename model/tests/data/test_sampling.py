@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from model.data import sampling
+from model.data.sampling import Stream
+from model.tests import oracles
 
 LABELS = np.random.default_rng(0).integers(0, 7, 103)
 
@@ -20,23 +22,25 @@ def policies():
 
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
 def test_permutation_holds_every_number_once(size):
-    permutation = sampling.permutation(3, 1, 2, size=size)
+    permutation = sampling.permutation(3, Stream.EVALUATION_ORDER, 1, size=size)
     assert permutation.dtype == np.int32
     assert sorted(permutation) == list(range(size))
 
 
 def test_permutations_of_different_streams_and_seeds_differ():
     drawn = {
-        tuple(sampling.permutation(seed, *stream, size=50))
+        tuple(sampling.permutation(seed, stream, number, part, size=50))
         for seed in (0, 1, 2**64 - 1)
-        for stream in [(), (1,), (2,), (0, 1), (1, 1), (0, 0, 1)]
+        for stream in Stream
+        for number in (0, 1, 2**64 - 1)
+        for part in (0, 1, 2**64 - 1)
     }
-    assert len(drawn) == 3 * 6
+    assert len(drawn) == 3 * 8 * 3 * 3
 
 
 def test_permutation_is_uniform():
     """Each of the 24 orders of 4 numbers comes as often as chance has it (chi-square below its 1 - 1e-4 quantile)."""
-    drawn = [tuple(sampling.permutation(9, stream, size=4)) for stream in range(24_000)]
+    drawn = [tuple(sampling.permutation(9, Stream.TRAINING_ORDER, epoch, size=4)) for epoch in range(24_000)]
     _, counts = np.unique(drawn, axis=0, return_counts=True)
     assert len(counts) == 24
     assert np.sum((counts - 1000.0) ** 2) / 1000 < 56.0
@@ -44,9 +48,10 @@ def test_permutation_is_uniform():
 
 def test_permutation_never_drifts():
     """Philox4x64-10 is a published algorithm: this is its order, whatever NumPy will be installed."""
-    keys = [_philox((1 + i // 4, 5, 0, 0), (230, 0))[i % 4] for i in range(10)]
+    keys = [_philox((1 + i // 4, 5, 3, 9), (230, 0))[i % 4] for i in range(10)]
+    assert sampling.draw(230, Stream.POSITIVES, 5, 9, size=10).tolist() == keys
     expected = sorted(range(10), key=lambda index: keys[index])
-    assert list(sampling.permutation(230, 5, size=10)) == expected
+    assert list(sampling.permutation(230, Stream.POSITIVES, 5, 9, size=10)) == expected
 
 
 def _philox(counter, key):
@@ -142,3 +147,51 @@ def test_a_stratified_sample_keeps_the_shares_of_the_classes():
     assert counts == {4: 60, 7: 30, 2: 10}
     assert list(sample) != list(sampling.stratified_sample(labels, seed=4, count=100))
     np.testing.assert_array_equal(sampling.stratified_sample(labels, 3, 5000), np.arange(1000))
+
+
+# --- The draws of an experiment are part of what its seed means. Each is worked out here from NumPy's own Philox, with
+# the counters as plain numbers: nobody renumbers a stream without noticing.
+
+
+def order(seed, first, second, third, size):
+    return np.argsort(oracles.drawn(seed, first, second, third, size), kind="stable").tolist()
+
+
+def test_draws_of_uniform_batches():
+    batch = sampling.uniform_batches(LABELS, seed=230, batch_size=16)
+    epochs = [index for epoch in range(3) for index in order(230, epoch, 0, 0, 103)]
+    assert [batch(step).tolist() for step in range(18)] == [epochs[16 * step : 16 * step + 16] for step in range(18)]
+
+
+def test_draws_of_class_balanced_batches():
+    """7 classes, 3 in a batch: 2 batches in a round. A class of n images is dealt again every n // 4 rounds."""
+    batch = sampling.class_balanced_batches(LABELS, 230, 3, 4)
+    images_of = [np.flatnonzero(label == LABELS) for label in range(7)]
+    for step in range(40):
+        round_, position = divmod(step, 2)
+        expected = []
+        for label in order(230, round_, 0, 0, 7)[3 * position : 3 * position + 3]:
+            images = images_of[label]
+            deal, hand = divmod(round_, len(images) // 4)
+            expected += images[order(230, deal, 1, label, len(images))][4 * hand : 4 * hand + 4].tolist()
+        assert batch(step).tolist() == expected
+
+
+def test_draws_of_anchor_positive_batches():
+    batch = sampling.anchor_positive_batches(LABELS, 2**64 - 1, 12)
+    anchors = [index for epoch in range(2) for index in order(2**64 - 1, epoch, 0, 0, 103)]
+    for step in range(17):
+        expected = []
+        numbers = oracles.drawn(2**64 - 1, step, 3, 0, 12).tolist()
+        for anchor, number in zip(anchors[12 * step : 12 * step + 12], numbers, strict=True):
+            images = np.flatnonzero(LABELS == LABELS[anchor]).tolist()
+            place = images.index(anchor) + 1 + number % (len(images) - 1)
+            expected.append([anchor, images[place % len(images)]])
+        assert batch(step).tolist() == expected
+
+
+def test_draws_of_a_stratified_sample():
+    shuffled = order(7, 0, 4, 0, 103)
+    in_a_row = [index for label in range(7) for index in shuffled if LABELS[index] == label]
+    expected = sorted(in_a_row[place * 103 // 20] for place in range(20))
+    assert sampling.stratified_sample(LABELS, 7, 20).tolist() == expected
