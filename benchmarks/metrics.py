@@ -20,6 +20,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from model.scoring import retrieval
+from model.scoring.classification import knn_correct
+from model.scoring.labelled import LabelledEmbeddings
+
 _OURS, _PEER, _FEWEST, _PRODUCT = "ours", "peer", "peer, fewest", "product"
 # name -> size of the gallery, 0 for the queries themselves, and what is asked
 _TASKS: Mapping[str, tuple[int, tuple[str, ...]]] = {
@@ -28,8 +32,6 @@ _TASKS: Mapping[str, tuple[int, tuple[str, ...]]] = {
     "10,000 against 60,000, MAP@R": (60_000, ("precision_at_1", "map_at_r")),
 }
 _ALONE = "10,000 against 60,000, MAP@R"
-
-Embedded = tuple[np.ndarray, np.ndarray]  # embeddings, labels
 
 
 def main() -> None:
@@ -80,27 +82,28 @@ def _measure(task: str, name: str) -> dict[str, float]:
     return {**scores, "seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0}
 
 
-def _points(count: int, seed: int) -> Embedded:
+def _points(count: int, seed: int) -> LabelledEmbeddings:
     centers = np.random.default_rng(2).normal(size=(10, 64))
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count)
-    return (0.35 * centers[labels] + rng.normal(size=(count, 64))).astype(np.float32), labels
+    embeddings = (0.35 * centers[labels] + rng.normal(size=(count, 64))).astype(np.float32)
+    return LabelledEmbeddings(embeddings, labels)
 
 
-def _ours(queries: Embedded, gallery: Embedded | None, asked: tuple[str, ...]) -> Callable[[], dict[str, float]]:
-    from model.scoring import metrics
-
+def _ours(
+    queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None, asked: tuple[str, ...]
+) -> Callable[[], dict[str, float]]:
     def compute() -> dict[str, float]:
         if gallery is not None and asked == ("precision_at_1",):
-            return {"precision_at_1": metrics.knn_accuracy(*queries, *gallery)}
-        found = metrics.retrieval(*queries, *gallery) if gallery else metrics.retrieval_among(*queries)
-        return {name: value for name, value in found.means().items() if name in asked}
+            return {"precision_at_1": float(knn_correct(queries, gallery).mean())}
+        means = retrieval.measure(queries, gallery).means()
+        return {name: value for name, value in means.items() if name in asked}
 
     return compute
 
 
 def _peer(
-    queries: Embedded, gallery: Embedded | None, asked: tuple[str, ...], is_told: bool
+    queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None, asked: tuple[str, ...], is_told: bool
 ) -> Callable[[], dict[str, float]]:
     import torch
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -110,7 +113,8 @@ def _peer(
     calculator = AccuracyCalculator(
         tuple(names[name] for name in asked), k=fewest if is_told else None, device=torch.device("cpu")
     )
-    tensors = [torch.tensor(array) for array in (*queries, *(gallery or ()))]
+    both = [queries] if gallery is None else [queries, gallery]
+    tensors = [torch.tensor(array) for images in both for array in (images.embeddings, images.labels)]
 
     def compute() -> dict[str, float]:
         scores = calculator.get_accuracy(*tensors)
@@ -119,8 +123,10 @@ def _peer(
     return compute
 
 
-def _product(queries: Embedded, gallery: Embedded | None, asked: tuple[str, ...]) -> Callable[[], dict[str, float]]:
-    points, others = queries[0], (gallery or queries)[0]
+def _product(
+    queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None, asked: tuple[str, ...]
+) -> Callable[[], dict[str, float]]:
+    points, others = queries.embeddings, (queries if gallery is None else gallery).embeddings
     memory = np.empty((250, len(others)), np.float32)
 
     def compute() -> dict[str, float]:

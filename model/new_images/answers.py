@@ -11,7 +11,7 @@ import numpy as np
 from model.common.commands import command
 from model.common.errors import UserError
 from model.new_images.convert import Converted
-from model.scoring.metrics import majority_vote
+from model.scoring.classification import majority_vote
 from model.scoring.neighbors import k_nearest
 from model.scoring.record import Record
 

@@ -18,7 +18,8 @@ from model.pictures.html_report import make_report
 from model.pictures.plane import pca, tsne
 from model.pictures.view import Embedded, View, printable
 from model.runner import Trained
-from model.scoring.metrics import recall_at_1
+from model.scoring import retrieval
+from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.neighbors import class_neighbors
 from model.scoring.protocol import HEADLINES
 from model.scoring.record import Record
@@ -148,6 +149,7 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
 def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
     record = Record.read(model_dir / "metrics.json")
+    shown = LabelledEmbeddings(view.shown.embeddings, view.shown.labels)
     scores = {}
     if record is not None and record.metrics.get("global_step") == view.step:
         headlines = ((name, value) for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES)
@@ -156,7 +158,7 @@ def _scores(model_dir: Path, view: View) -> dict[str, float]:
         "global_step": view.step,
         **scores,
         "knn_accuracy": float(np.mean(view.is_right)),
-        "recall_at_1": recall_at_1(view.shown.embeddings, view.shown.labels),
+        "recall_at_1": retrieval.measure(shown).means()["recall_at_1"],
     }
 
 

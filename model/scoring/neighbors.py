@@ -1,8 +1,9 @@
-"""Distances to a gallery, and what is nearest there, in bounded memory beside a few copies of the embeddings.
+"""Distances to a gallery, and what is nearest there.
 
-Squared distances come from one matrix product in float32, for some queries at a time, in threads: NumPy lets go of
-the interpreter while it multiplies, sorts and searches. Their rounding errors are some 1e-7 of the largest of them.
-Ties go to the gallery row that comes first.
+Squared distances come from one matrix product in float32 for some queries at a time, so that memory does not grow with
+the number of pairs. Several threads work at the same time, because NumPy releases the interpreter lock while it
+multiplies, sorts and searches. Rounding errors are some 1e-7 of the largest squared distance. Of gallery rows equally
+near the first one counts as nearer.
 """
 
 import os
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-# Distances are computed for this many pairs at a time (64 MiB of float32), all threads together. A product of few rows
-# with a large gallery is slow: it is spent on rearranging the gallery.
+# Distances are computed for this many pairs at a time (64 MiB of float32), all threads together. Not for fewer: with
+# few rows at a time, a matrix product spends most of its time on rearranging the gallery in memory.
 _PAIRS_AT_A_TIME = 2**24
 _THREADS = min(os.cpu_count() or 1, 16)
 
@@ -56,7 +57,8 @@ def visit_distances(
         chunk = slice(start, min(start + rows, len(queries)))
         memory = spare.pop()
         distances = np.matmul(left[chunk], right.T, out=memory[: chunk.stop - start])  # (rows, G)
-        # Rounding may leave -1e-8, or -0. As an integer, a float keeps its sign and its place in the order.
+        # Rounding may leave numbers below 0, and -0. Read as integers, the bits of all of these are negative, and those
+        # of positive floats are not: the maximum with 0 makes them +0, which is all zero bits.
         bits = distances.view(f"i{distances.itemsize}")
         np.maximum(bits, 0, out=bits)
         if ignore is not None:
@@ -71,20 +73,26 @@ def visit_distances(
 
 
 def _standardize(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Moves and scales both in the same way: small numbers around 0 have the least to lose by rounding."""
+    """Moves and scales both in the same way, to small numbers around 0, which lose the least by rounding.
+
+    Returns:
+        The queries, the gallery, and the factor by which distances have become smaller, a power of two.
+    """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"Expected embeddings of shape (N, D). Received: {queries.shape} and {gallery.shape}.")
     if not len(gallery):
         return queries, gallery, 1.0
     with np.errstate(over="ignore", invalid="ignore"):
-        first = np.asarray(gallery[0], np.float64)  # moved by it, rows that are equal are exactly 0
+        # Where all rows are equal, subtracting the first one makes them exactly 0; subtracting the mean may not.
+        first = np.asarray(gallery[0], np.float64)
         queries, gallery = (np.asarray(rows, np.float64) - first for rows in (queries, gallery))
         center = gallery.mean(axis=0)
         radius = np.sqrt(np.max([_square_norms(rows - center).max(initial=0.0) for rows in (queries, gallery)]))
     if not np.isfinite(radius):
         raise ValueError("Expected finite embeddings. Received: NaN, infinity, or values that overflow when squared.")
     unit = 2.0 ** np.frexp(radius)[1]
-    # A center of few digits: whole numbers stay exact, and so do the ties between their distances.
+    # The center is rounded to eighths of the unit. So whole numbers keep few binary digits when it is subtracted, their
+    # distances are exact, and equal distances are ties.
     center = np.round(center / unit * 8) / 8
     return queries / unit - center, gallery / unit - center, unit
 
@@ -93,25 +101,8 @@ def _square_norms(rows: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
 
 
-def nearest_neighbors(queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
-    """Finds the nearest gallery row of each query.
-
-    Args:
-        queries: Array of shape (Q, D).
-        gallery: Array of shape (G, D), G >= 1.
-        ignore: As for `visit_distances`.
-
-    Returns:
-        int64 array of shape (Q,), indices into the gallery; the first one of those equally near.
-
-    Raises:
-        ValueError: The gallery is empty, or an embedding is not finite.
-    """
-    return k_nearest(queries, gallery, 1, ignore)[:, 0]
-
-
 def k_nearest(queries: np.ndarray, gallery: np.ndarray, k: int, ignore: np.ndarray | None = None) -> np.ndarray:
-    """Finds the k nearest gallery rows of each query, one after the other: for a small k, as time grows with it.
+    """Finds the k nearest gallery rows of each query by k searches for the nearest: meant for small k.
 
     Args:
         queries: Array of shape (Q, D).
@@ -187,19 +178,20 @@ def class_neighbors(
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
         rows = np.arange(len(distances))
-        first = nearest[chunk] = distances.argmin(axis=1)
-        # It is the nearest of its kind; the other kind is what is left without its.
-        exists = np.isfinite(distances[rows, first])
+        first = distances.argmin(axis=1)
+        exists = np.isfinite(distances[rows, first])  # not where `ignore` leaves no gallery row
         is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
         first_is_same = is_same[rows, first]
+        # The overall nearest is also the nearest of its kind, same or other class. With that kind masked, argmin finds
+        # the nearest of the other kind; where there is none, all distances are inf.
         np.copyto(distances, np.inf, where=is_same == first_is_same[:, np.newaxis])
         second = distances.argmin(axis=1)
         second = np.where(np.isfinite(distances[rows, second]), second, -1)
-        first = np.where(exists, first, -1)
+        first = nearest[chunk] = np.where(exists, first, -1)
         found[:, chunk] = np.where(first_is_same, [first, second], [second, first])
 
     visit_distances(visit, queries, gallery, ignore)
-    # The difference itself is more exact than what the search compares.
+    # The search compares rounded distances; the differences of the rows that it found give exact ones.
     length = np.linalg.norm(np.subtract(queries, gallery[found], dtype=np.float64), axis=2)  # (2, Q)
     same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)
     same, other = found

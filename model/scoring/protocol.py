@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from model.scoring import metrics
-from model.scoring.neighbors import k_nearest
+from model.scoring import clustering, retrieval, verification
+from model.scoring.classification import knn_correct
+from model.scoring.intervals import bootstrap_interval
+from model.scoring.labelled import LabelledEmbeddings
 
 # What a person reads first, with what it says. Those with an interval have `_low95` and `_high95` beside them.
 HEADLINES: Mapping[str, str] = {
@@ -28,75 +30,68 @@ LOW_IS_GOOD = frozenset({"loss", "eer", "false_accept_rate", "false_reject_rate"
 
 
 def score(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    gallery: np.ndarray,
-    gallery_labels: np.ndarray,
+    images: LabelledEmbeddings,
+    gallery: LabelledEmbeddings,
     seed: int,
     groups: Mapping[str, Collection[int]] = types.MappingProxyType({}),
 ) -> dict[str, float]:
     """Measures everything.
 
     Args:
-        embeddings: Array of shape (N, D), of the images to score.
-        labels: Integer array of shape (N,).
-        gallery: Array of shape (G, D), of the training images.
-        gallery_labels: Integer array of shape (G,).
+        images: The images to score.
+        gallery: The training images.
         seed: Decides which images calibrate and the draws of the bootstrap and of k-means.
         groups: By name, the labels of classes to score apart.
 
     Returns:
         By name, numbers; NaN for what is not defined for these images, such as retrieval where every class has one
         image. Names with `_low95` and `_high95` are the ends of 95 % bootstrap intervals over the images scored.
+
+    Raises:
+        ValueError: An embedding is not finite.
     """
-    scores = _score(embeddings, labels, gallery, gallery_labels, seed)
+    scores = _score(images, gallery, seed)
     for group, classes in groups.items():
-        rows, gallery_rows = (np.isin(some, list(classes)) for some in (labels, gallery_labels))
-        part = _score(embeddings[rows], labels[rows], gallery[gallery_rows], gallery_labels[gallery_rows], seed)
+        part = _score(images.of_classes(classes), gallery.of_classes(classes), seed)
         scores |= {f"{group}/{name}": value for name, value in part.items()}
     return scores
 
 
-def watch(
-    embeddings: np.ndarray, labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray
-) -> dict[str, float]:
+def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, float]:
     """Measures what is looked at during training: k-nearest-neighbour accuracy and retrieval, as `score` does.
 
     Args:
-        embeddings: As for `score`, like the others.
-        labels: Of these.
-        gallery: What they are looked for in.
-        gallery_labels: Of these.
+        images: The images to score, at least one.
+        gallery: What their nearest neighbours are looked for in, at least one.
     """
-    accuracy = metrics.knn_accuracy(embeddings, labels, gallery, gallery_labels)
-    return {"knn_accuracy": accuracy, **metrics.retrieval_among(embeddings, labels).means()}
+    return {"knn_accuracy": float(knn_correct(images, gallery).mean()), **retrieval.measure(images).means()}
 
 
-def _score(
-    embeddings: np.ndarray, labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, seed: int
-) -> dict[str, float]:
-    retrieval = metrics.retrieval_among(embeddings, labels)
-    scores = {"num_images": float(len(labels)), **_classify(embeddings, labels, gallery, gallery_labels, seed)}
-    scores |= retrieval.means() | {"queries_left_out": float(retrieval.left_out)}
-    scores |= _interval("recall_at_1", retrieval.recall_at_1, seed) | _interval("map_at_r", retrieval.map_at_r, seed)
-    scores |= metrics.verification(embeddings, labels, seed)
-    return scores | metrics.clustering(embeddings, labels, seed)
-
-
-def _classify(
-    embeddings: np.ndarray, labels: np.ndarray, gallery: np.ndarray, gallery_labels: np.ndarray, seed: int
-) -> dict[str, float]:
-    if not len(labels) or not len(gallery):
-        return dict.fromkeys(["knn_accuracy", "knn_accuracy_low95", "knn_accuracy_high95", "knn_accuracy_k5"], np.nan)
-    nearest = gallery_labels[k_nearest(embeddings, gallery, min(5, len(gallery)))]  # (N, 5)
-    right = (nearest[:, 0] == labels).astype(np.float64)
+def _score(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:
+    found = retrieval.measure(images)
     return {
-        "knn_accuracy": float(right.mean()),
-        **_interval("knn_accuracy", right, seed),
-        "knn_accuracy_k5": float(np.mean(metrics.majority_vote(nearest) == labels)),
+        "num_images": float(len(images)),
+        **_classify(images, gallery, seed),
+        **found.means(),
+        "queries_left_out": float(found.left_out),
+        **_interval("recall_at_1", found.recall_at_1, seed),
+        **_interval("map_at_r", found.map_at_r, seed),
+        **verification.measure(images, seed).scores(),
+        **clustering.measure(images, seed),
+    }
+
+
+def _classify(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:
+    if not len(images) or not len(gallery):
+        return dict.fromkeys(["knn_accuracy", "knn_accuracy_low95", "knn_accuracy_high95", "knn_accuracy_k5"], np.nan)
+    by_nearest, by_5_nearest = knn_correct(images, gallery, ks=(1, 5)).astype(np.float64)  # (N,), (N,)
+    return {
+        "knn_accuracy": float(by_nearest.mean()),
+        **_interval("knn_accuracy", by_nearest, seed),
+        "knn_accuracy_k5": float(by_5_nearest.mean()),
     }
 
 
 def _interval(name: str, values: np.ndarray, seed: int) -> dict[str, float]:
-    low, high = metrics.bootstrap_interval(values, seed)
+    low, high = bootstrap_interval(values, seed)
     return {f"{name}_low95": low, f"{name}_high95": high}

@@ -6,8 +6,7 @@ from sklearn.decomposition import PCA
 
 from model.data.input_fn import EvalInput
 from model.params import Params
-from model.scoring import protocol
-from model.training.evaluation import predict
+from model.training.evaluation import predict, score_embeddings
 from model.training.learner import Learner
 from model.training.model_fn import model_fn
 from model.training.steps import compile_predict_step
@@ -41,10 +40,7 @@ def score_baselines(
             for images in (data.images, data.gallery_images)
         ),
     }
-    return {
-        name: protocol.score(embeddings, data.labels, gallery, data.gallery_labels, data.seed, data.groups)
-        for name, (embeddings, gallery) in embedded.items()
-    }
+    return {name: score_embeddings(data, embeddings, gallery) for name, (embeddings, gallery) in embedded.items()}
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

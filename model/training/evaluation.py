@@ -13,6 +13,7 @@ import tqdm
 from model.common.errors import UserError
 from model.data.input_fn import EvalInput
 from model.scoring import protocol
+from model.scoring.labelled import LabelledEmbeddings
 from model.training import event_files, steps
 from model.training.learner import Learner
 from model.training.run_state import RunState
@@ -87,10 +88,7 @@ class Evaluator:
         _check_finite(embeddings)
         gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
-        if thorough:
-            measured = protocol.score(embeddings, data.labels, gallery, data.gallery_labels, data.seed, data.groups)
-        else:
-            measured = protocol.watch(embeddings, data.labels, gallery, data.gallery_labels)
+        measured = score_embeddings(data, embeddings, gallery, thorough)
         return {"global_step": self._learner.state.global_step, **scores, **measured}
 
 
@@ -140,6 +138,25 @@ class Validation:
     def close(self) -> None:
         """Closes the event file."""
         self._writer.close()
+
+
+def score_embeddings(
+    data: EvalInput, embeddings: np.ndarray, gallery_embeddings: np.ndarray, thorough: bool = True
+) -> dict[str, float]:
+    """Measures the embeddings of the images to score, whatever has made them.
+
+    Args:
+        data: The images to score, and the gallery.
+        embeddings: Array of shape (N, D), of the images to score.
+        gallery_embeddings: Array of shape (G, D), of the gallery.
+        thorough: As for `Evaluator.evaluate`.
+
+    Returns:
+        What `protocol.score` returns, or `protocol.watch`.
+    """
+    images = LabelledEmbeddings(embeddings, data.labels)
+    gallery = LabelledEmbeddings(gallery_embeddings, data.gallery_labels)
+    return protocol.score(images, gallery, data.seed, data.groups) if thorough else protocol.watch(images, gallery)
 
 
 def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) -> None:

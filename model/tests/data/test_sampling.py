@@ -184,7 +184,7 @@ def test_draws_of_anchor_positive_batches():
         expected = []
         numbers = oracles.drawn(2**64 - 1, step, 3, 0, 12).tolist()
         for anchor, number in zip(anchors[12 * step : 12 * step + 12], numbers, strict=True):
-            images = np.flatnonzero(LABELS == LABELS[anchor]).tolist()
+            images = np.flatnonzero(LABELS[anchor] == LABELS).tolist()
             place = images.index(anchor) + 1 + number % (len(images) - 1)
             expected.append([anchor, images[place % len(images)]])
         assert batch(step).tolist() == expected

@@ -45,21 +45,21 @@ def test_an_error_in_a_visit_is_raised(data):
         neighbors.visit_distances(visit, data[0], data[0])
 
 
-def test_nearest_neighbors(data, pairs_at_a_time):
+def test_the_nearest(data, pairs_at_a_time):
     points, _ = data
     queries, gallery = points[:25], points[25:]
-    expected = [oracles.nearest(query, gallery) for query in queries]
-    np.testing.assert_array_equal(neighbors.nearest_neighbors(queries, gallery), expected)
-    expected = [oracles.nearest(query, points, ignore=index) for index, query in enumerate(points)]
-    np.testing.assert_array_equal(neighbors.nearest_neighbors(points, points, ignore=np.arange(60)), expected)
+    expected = [[oracles.nearest(query, gallery)] for query in queries]
+    np.testing.assert_array_equal(neighbors.k_nearest(queries, gallery, 1), expected)
+    expected = [[oracles.nearest(query, points, ignore=index)] for index, query in enumerate(points)]
+    np.testing.assert_array_equal(neighbors.k_nearest(points, points, 1, ignore=np.arange(60)), expected)
 
 
 @pytest.mark.parametrize("offset", [1e3, 1e6, -1e9])
 def test_far_from_the_origin(data, offset):
     """A common offset costs float32 its digits, unless it is taken out first."""
     points = data[0].astype(np.float64) + offset
-    expected = [oracles.nearest(query, points, ignore=index) for index, query in enumerate(points)]
-    np.testing.assert_array_equal(neighbors.nearest_neighbors(points, points, ignore=np.arange(60)), expected)
+    expected = [[oracles.nearest(query, points, ignore=index)] for index, query in enumerate(points)]
+    np.testing.assert_array_equal(neighbors.k_nearest(points, points, 1, ignore=np.arange(60)), expected)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e30])
@@ -85,7 +85,7 @@ def test_k_nearest_of_many_ties(pairs_at_a_time, k):
 
 def test_ties_go_to_the_first():
     gallery = np.array([[2.0], [1.0], [-1.0], [1.0]])
-    assert neighbors.nearest_neighbors(np.array([[0.0], [1.0]]), gallery).tolist() == [1, 1]
+    assert neighbors.k_nearest(np.array([[0.0], [1.0]]), gallery, 1).tolist() == [[1], [1]]
     assert neighbors.k_nearest(np.array([[0.0]]), gallery, 4).tolist() == [[1, 2, 3, 0]]
 
 
@@ -107,7 +107,7 @@ def test_k_that_there_is_not(k):
 def test_empty():
     assert neighbors.k_nearest(np.zeros((0, 3)), np.zeros((4, 3)), 2).shape == (0, 2)
     with pytest.raises(ValueError, match="Expected k from 1 to the 0 gallery rows"):
-        neighbors.nearest_neighbors(np.zeros((2, 3)), np.zeros((0, 3)))
+        neighbors.k_nearest(np.zeros((2, 3)), np.zeros((0, 3)), 1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
@@ -116,12 +116,12 @@ def test_embeddings_that_are_not_finite(bad, where):
     rows = {"queries": np.zeros((2, 3)), "gallery": np.ones((4, 3))}
     rows[where][1, 1] = bad
     with pytest.raises(ValueError, match=r"^Expected finite embeddings\. Received: .*\.$"):
-        neighbors.nearest_neighbors(**rows)
+        neighbors.k_nearest(**rows, k=1)
 
 
 def test_shapes_that_do_not_belong_together():
     with pytest.raises(ValueError, match=r"Expected embeddings of shape \(N, D\)\. Received: \(2, 3\) and \(4, 2\)"):
-        neighbors.nearest_neighbors(np.zeros((2, 3)), np.zeros((4, 2)))
+        neighbors.k_nearest(np.zeros((2, 3)), np.zeros((4, 2)), 1)
 
 
 def test_class_neighbors(data, pairs_at_a_time):
@@ -145,3 +145,10 @@ def test_class_neighbors_where_there_is_one_class():
     found = neighbors.class_neighbors(np.zeros((2, 3)), np.zeros(2, int), np.ones((3, 3)), np.zeros(3, int))
     assert found.other.tolist() == [-1, -1] and np.isinf(found.other_distance).all()
     assert found.same.tolist() == found.nearest.tolist() == [0, 0]
+
+
+def test_class_neighbors_in_a_gallery_of_nothing_but_the_query():
+    points, labels = np.ones((1, 3)), np.array([5])
+    found = neighbors.class_neighbors(points, labels, points, labels, ignore=np.array([0]))
+    assert found.nearest.tolist() == found.same.tolist() == found.other.tolist() == [-1]
+    assert np.isinf(found.same_distance).all() and np.isinf(found.other_distance).all()

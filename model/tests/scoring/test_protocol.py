@@ -1,12 +1,19 @@
 """Who is measured among whom: every group by itself, with other libraries' numbers as the truth."""
 
+import pkgutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from model import scoring
+from model.common.commands import ROOT
 from model.params import Params
 from model.scoring import protocol
+from model.tests.scoring.points import labelled
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +26,8 @@ def measured():
         (centers[some] + generator.normal(size=(len(some), 2))).astype(np.float32) for some in (labels, gallery_labels)
     )
     groups = {"seen": (0, 1, 2), "unseen": (4, 5)}  # and class 3 only validated
-    scores = protocol.score(points, labels, gallery, gallery_labels, 1, groups)
-    return points, labels, gallery, gallery_labels, scores
+    images, gallery = labelled(points, labels), labelled(gallery, gallery_labels)
+    return images, gallery, protocol.score(images, gallery, 1, groups)
 
 
 GROUPS = {"": (0, 6), "seen/": (0, 3), "unseen/": (4, 6)}
@@ -28,10 +35,11 @@ GROUPS = {"": (0, 6), "seen/": (0, 3), "unseen/": (4, 6)}
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_is_scored_among_its_own_classes(measured, group):
-    points, labels, gallery, gallery_labels, scores = measured
+    images, gallery, scores = measured
     low, high = GROUPS[group]
-    asked, kept = ((low <= some) & (some < high) for some in (labels, gallery_labels))
-    points, labels, gallery, gallery_labels = points[asked], labels[asked], gallery[kept], gallery_labels[kept]
+    asked, kept = ((low <= some) & (some < high) for some in (images.labels, gallery.labels))
+    points, labels = images.embeddings[asked], images.labels[asked]
+    gallery, gallery_labels = gallery.embeddings[kept], gallery.labels[kept]
     assert scores[f"{group}num_images"] == len(labels)
     right = KNeighborsClassifier(1).fit(gallery, gallery_labels).predict(points) == labels
     assert scores[f"{group}knn_accuracy"] == right.mean()
@@ -72,7 +80,14 @@ def test_without_unseen_classes_there_is_one_group(measured):
 
 def test_a_group_without_images_has_no_scores():
     points = np.eye(4, dtype=np.float32)
-    labels = np.array([0, 0, 1, 1])
-    scores = protocol.score(points, labels, points, labels, 0, {"unseen": (7, 8)})
+    images = labelled(points, [0, 0, 1, 1])
+    scores = protocol.score(images, images, 0, {"unseen": (7, 8)})
     assert scores["unseen/num_images"] == 0
     assert np.isnan(scores["unseen/knn_accuracy"]) and np.isnan(scores["unseen/eer"])
+
+
+def test_the_room_does_without_tensorflow():
+    modules = [f"model.scoring.{module.name}" for module in pkgutil.iter_modules(scoring.__path__)]
+    code = f"import sys, {', '.join(modules)}; print({{'tensorflow', 'keras'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(modules) > 5 and result.stdout.strip() == "set()"
