@@ -3,15 +3,16 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from model.common.files import write_whole
 from model.common.versions import Provenance
 
 Scores = Mapping[str, float]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,6 @@ class Record:
         validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
         baselines: By the name of a baseline, its scores.
         params: The parameters that differ from the defaults, and the seed.
-        params_history: Which of them held from which step on, where a run went on under others: entries with
-            "from_step" and "params", as `RunState.changes` has them.
         provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.
     """
 
@@ -36,7 +35,6 @@ class Record:
     validation: Mapping[str, str | float] = field(default_factory=dict)
     baselines: Mapping[str, Scores] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
-    params_history: Sequence[Mapping[str, Any]] = ()
     provenance: Provenance | None = None
 
     @property
@@ -52,7 +50,6 @@ class Record:
             "metrics": _finite(self.metrics),
             "baselines": {name: _finite(scores) for name, scores in self.baselines.items()},
             "params": self.params,
-            "params_history": list(self.params_history),
             "provenance": self.provenance and dataclasses.asdict(self.provenance),
         }
         content = {name: value for name, value in content.items() if value}
@@ -60,19 +57,18 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> "Record | None":
-        """Reads a file; None where there is none that this program wrote."""
+        """Reads a file; None where there is none, or none that `write` can have written, whatever else it holds."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            provenance = content.get("provenance") and Provenance(**content["provenance"])
+            provenance = content.get("provenance")
             return cls(
-                str(content["checkpoint"]["name"]),
-                str(content["checkpoint"]["digest"]),
+                _checked(content["checkpoint"]["name"], str),
+                _checked(content["checkpoint"]["digest"], str),
                 _numbers(content["metrics"]),
-                dict(content.get("validation", {})),
+                _checked(content.get("validation", {}), dict),
                 {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
-                dict(content.get("params", {})),
-                tuple(dict(entry) for entry in content.get("params_history", ())),
-                provenance or None,
+                _checked(content.get("params", {}), dict),
+                None if provenance is None else Provenance(**_checked(provenance, dict)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
@@ -82,6 +78,17 @@ def _finite(scores: Scores) -> dict[str, float | None]:
     return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
-def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
-    numbers = {name: math.nan if score is None else float(score) for name, score in scores.items()}
-    return {name: number if math.isfinite(number) else math.nan for name, number in numbers.items()}
+def _numbers(scores: Mapping[str, object]) -> dict[str, float]:
+    return {name: math.nan if score is None else _number(score) for name, score in scores.items()}
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"Expected a number. Received: {value!r}")
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def _checked(value: object, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"Expected {kind.__name__}. Received: {value!r}")
+    return value
