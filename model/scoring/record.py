@@ -47,8 +47,8 @@ class Record:
         content = {
             "checkpoint": {"name": self.checkpoint, "digest": self.digest},
             "validation": self.validation,
-            "metrics": _finite(self.metrics),
-            "baselines": {name: _finite(scores) for name, scores in self.baselines.items()},
+            "metrics": scores_to_json(self.metrics),
+            "baselines": {name: scores_to_json(scores) for name, scores in self.baselines.items()},
             "params": self.params,
             "provenance": self.provenance and dataclasses.asdict(self.provenance),
         }
@@ -64,9 +64,9 @@ class Record:
             return cls(
                 _checked(content["checkpoint"]["name"], str),
                 _checked(content["checkpoint"]["digest"], str),
-                _numbers(content["metrics"]),
+                scores_from_json(content["metrics"]),
                 _checked(content.get("validation", {}), dict),
-                {name: _numbers(scores) for name, scores in content.get("baselines", {}).items()},
+                {name: scores_from_json(scores) for name, scores in content.get("baselines", {}).items()},
                 _checked(content.get("params", {}), dict),
                 None if provenance is None else Provenance(**_checked(provenance, dict)),
             )
@@ -74,11 +74,13 @@ class Record:
             return None
 
 
-def _finite(scores: Scores) -> dict[str, float | None]:
+def scores_to_json(scores: Scores) -> dict[str, float | None]:
+    """Returns scores as JSON can hold them: None stands for NaN and infinity."""
     return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
-def _numbers(scores: Mapping[str, object]) -> dict[str, float]:
+def scores_from_json(scores: Mapping[str, object]) -> dict[str, float]:
+    """Returns scores that were read from JSON; NaN stands for None and infinity, what is no number is a TypeError."""
     return {name: math.nan if score is None else _number(score) for name, score in scores.items()}
 
 
