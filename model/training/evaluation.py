@@ -13,6 +13,7 @@ import tqdm
 from model.common.errors import UserError
 from model.data.input_fn import EvalInput
 from model.scoring import protocol
+from model.scoring.evaluations import Evaluations
 from model.scoring.labelled import LabelledEmbeddings
 from model.training import event_files, steps
 from model.training.learner import Learner
@@ -108,6 +109,8 @@ class Validation:
         self._last_step = steps.stop - 1
         self._evaluator = Evaluator(model_fn, learner, spec.input_fn())
         self._writer = event_files.open_writer(model_dir / spec.name, steps)
+        self._kept = Evaluations.read(model_dir / spec.name / "evaluations.json")
+        self._kept.forget_after(steps.start - 1)  # lost with the process that wrote them
         self.scores: dict[str, float] | None = None  # of the last evaluation
 
     def is_due(self, step: int) -> bool:
@@ -122,6 +125,7 @@ class Validation:
         """
         self.scores = self._evaluator.evaluate(thorough=False)
         write_scores(self._writer, self.scores)
+        self._kept.append(self.scores)
         value = self.scores[self._spec.metric]
         if math.isnan(value):
             raise UserError(
