@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# So often is drawn anew what was drawn before, or what cannot be.
+# A draw may repeat an earlier one, or be a combination that `Params` refuses. After this many such draws in a row there
+# is taken to be nothing else.
 _MOST_DRAWS = 50
 
 
@@ -100,7 +101,7 @@ class Drawn:
                 f"{parent / 'search.json'}: 'vary' is not what trials were drawn from; set it back, or search in a new "
                 "folder (num_trials may change)"
             )
-        self._from_before = iter(self.trials())  # which may have been under way
+        self._from_before = iter(self.trials())  # drawn by an earlier search, which may not have finished them
 
     @staticmethod
     def path_in(parent: Path) -> Path:
@@ -109,7 +110,7 @@ class Drawn:
 
     @contextlib.contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:
-        """Turns what the database says into one line."""
+        """Turns errors of the database into a UserError."""
         import optuna
         import sqlalchemy.exc
 
@@ -131,7 +132,8 @@ class Drawn:
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(),
         )
-        # Another seed each time: the draws would begin anew.
+        # The sampler's random numbers begin anew whenever a search is started. A seed that grows with the number of
+        # trials keeps a search that goes on from drawing the same ones again.
         seed = (self._seed + len(study.trials)) % 2**32
         study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return study
@@ -143,14 +145,14 @@ class Drawn:
         return [
             Trial(self._parent / drawn.user_attrs["folder"], drawn.user_attrs["settings"], drawn.number)
             for drawn in drawn_trials
-            if "settings" in drawn.user_attrs  # else it could not be, or the search was killed while it drew it
+            if "settings" in drawn.user_attrs  # without, it was refused, or the search was killed while it drew it
         ]
 
     def ask(self) -> Trial | None:
-        """Returns those from before, then draws; None when there are as many as were asked for.
+        """Returns the trials of earlier searches first, then new ones; None when there are `num_trials`.
 
         Raises:
-            UserError: Nothing that can be was drawn.
+            UserError: All that was drawn was refused.
         """
         with self._errors_in_one_line():
             return self._ask()
@@ -164,7 +166,7 @@ class Drawn:
         known = self.trials()
         if len(known) >= (self._space.num_trials or 0):
             return None
-        if self._study.trials and not known:  # what was drawn could not be; search.json may be another by now
+        if self._study.trials and not known:  # all were refused; with what search.json says now they may not be
             optuna.delete_study(study_name="search", storage=self._storage)
             self._study = self._open()
         for begun in self._study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
@@ -191,7 +193,7 @@ class Drawn:
         return None
 
     def should_prune(self, trial: Trial, number: int, value: float) -> bool:
-        """Returns whether it is below the median of the others, each at its evaluation of that number.
+        """Returns whether a trial is below the median of the others, each at its evaluation of that number.
 
         Args:
             trial: Which one.
@@ -202,14 +204,16 @@ class Drawn:
 
         with self._errors_in_one_line():
             known = self._study.trials[trial.number]
-            if known.state.is_finished() or number in known.intermediate_values:  # told before the search was ended
+            if known.state.is_finished() or number in known.intermediate_values:  # an earlier search told it
                 return False
-            drawn = optuna.Trial(self._study, known._trial_id)
+            study_id = self._storage.get_study_id_from_name(self._study.study_name)
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            drawn = optuna.Trial(self._study, trial_id)
             drawn.report(value, number)
             return drawn.should_prune()
 
     def tell(self, trial: Trial, value: float | None, is_pruned: bool = False) -> None:
-        """Takes what became of a trial. Told again, it counts only if it had broken down before.
+        """Takes what became of a trial. Told again, it counts only if it had broken down the first time.
 
         Args:
             trial: Which one.
@@ -225,7 +229,8 @@ class Drawn:
             is_known = any(other.user_attrs.get("again") == trial.number for other in trials)
             if not drawn.state.is_finished():
                 self._study.tell(trial.number, value, state=failed if value is None else TrialState.COMPLETE)
-            elif drawn.state == TrialState.FAIL and value is not None and not is_known:  # it was tried again
+            elif drawn.state == TrialState.FAIL and value is not None and not is_known:
+                # It was tried again. Optuna keeps a finished trial as it is, so what came of it now is one more.
                 again = create_trial(
                     value=value, params=drawn.params, distributions=drawn.distributions,
                     user_attrs={"again": trial.number},
@@ -239,7 +244,7 @@ class Drawn:
 
 
 def _folder(parent: Path, settings: Settings, number: int, others: Sequence[Trial]) -> Path:
-    """Returns the folder of a trial, which is not that of another one: names round numbers."""
+    """Returns a folder for a trial that no other has; names of different trials may be equal, as they round numbers."""
     name = name_of(settings)
     if any(trial.folder.name == name for trial in others):
         name += f",trial={number}"
