@@ -19,7 +19,7 @@ from model.training import event_files
 # Parameters that may be a number or something else: a column of the tab has one type.
 _TEXT = {"margin", "holdout_classes", "validation_classes"}
 
-# The tab shows five columns at first.
+# The columns that the tab shows until somebody chooses: what a search varies, then these, until there are five.
 _FIRST = ("triplet_strategy", "learning_rate", "margin", "distance", "batch_size")
 
 
@@ -58,25 +58,29 @@ def session(model_dir: Path, params: Params) -> Iterator[None]:
         raise
     finally:
         if status is not None:
-            with contextlib.suppress(UserError), lock_experiment(model_dir):  # else another process has begun its own
+            # Where another process has begun to train here meanwhile, the row is about that one.
+            with contextlib.suppress(UserError), lock_experiment(model_dir):
                 event_files.write_hparams(model_dir, [*start, summary.session_end_pb(status)], text)
 
 
 def _name(model_dir: Path) -> str:
-    """Returns the name of a folder, and what tells it from folders of that name elsewhere."""
+    """Returns the name of a folder and a digest of its path: folders of one name may lie in different places."""
     return f"{model_dir.name} {hashlib.sha256(bytes(model_dir.resolve())).hexdigest()[:6]}"
 
 
 def _varied_around(model_dir: Path) -> set[str]:
-    """Returns what the search varies that an experiment is a trial of; nothing if it is none."""
-    for folder in model_dir.resolve().parents[:2]:  # runs with other seeds are a folder below
+    """Returns what varies in the search that an experiment is a trial of; nothing if it is none."""
+    for folder in model_dir.resolve().parents[:2]:  # the search's folder holds trials, these hold runs with other seeds
         with contextlib.suppress(UserError):
             return SearchSpace.from_json(folder / "search.json").varied
     return set()
 
 
 class _Column(summary_v2.Domain):
-    """The type of a column, without limits, by which the tab would leave rows out, and whether it stands in front."""
+    """A column: its type, and whether it is shown at first.
+
+    It has no limits, as those of TensorBoard's own domains have: the tab would hide rows with values beyond them.
+    """
 
     def __init__(self, name: str, is_first: bool) -> None:
         self._is_first = is_first
@@ -86,11 +90,11 @@ class _Column(summary_v2.Domain):
 
     @property
     def dtype(self) -> type:
-        """Not asked for."""
+        """Part of the interface; only samplers ask for it."""
         return object
 
     def sample_uniform(self, rng: Any = None) -> None:
-        """Not asked for."""
+        """Part of the interface; only samplers call it."""
 
     def update_hparam_info(self, hparam_info: Any) -> None:
         """Writes what the tab reads."""
