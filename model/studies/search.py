@@ -1,23 +1,23 @@
 """Runs the trials of a search, each an experiment of its own, and goes on where it was when it is started again.
 
-What there is to know of a trial lies in its folder: `params.json` before it starts, `output.log` with what it printed,
-`validation.json` when it is finished, `failed` when it broke down, `pruned` when it was ended early. Where trials are
-drawn, Optuna keeps what was drawn and what came of it in `search.db`.
+A search is a folder with a `params.json` and a `search.json`. What `search.json` may say stands in `search_space.py`.
+Each trial has a folder in it whose name says what it varies, "learning_rate=0.001,margin=soft", by
+`search_space.name_of`; its runs with further seeds lie in `seed=N` below that.
+
+What there is to know of a run lies in its folder: what became of it (`states.py`), `output.log` with what it printed,
+`validation/evaluations.json` with how it fares. Where trials are drawn, Optuna keeps what was drawn and what came of it
+in `search.db`.
 """
 
 import contextlib
 import json
 import logging
 import math
-import os
 import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from enum import Enum, auto
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -29,9 +29,10 @@ from model.common.files import lock, lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
-from model.scoring.record import Record
-from model.studies.curves import read_scalar
+from model.scoring.evaluations import Evaluations
+from model.studies import trial_process
 from model.studies.search_space import SearchSpace
+from model.studies.states import State, last_line, read_value, state_of
 from model.studies.trials import Drawn, Grid, Trial
 
 _log = logging.getLogger(__name__)
@@ -39,18 +40,8 @@ _log = logging.getLogger(__name__)
 _TRAIN = ROOT / "train.py"
 _SECONDS_BETWEEN_LOOKS = 0.5
 
-# How a process ends that somebody asked to stop.
+# Exit codes of a process that was asked to stop: 128 + n if it obeyed signal n, -n if the signal killed it.
 _STOPPED = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (128 + number, -number)}
-
-
-class State(Enum):
-    """What became of a run."""
-
-    NEW = auto()
-    BEGUN = auto()
-    FINISHED = auto()
-    FAILED = auto()
-    PRUNED = auto()
 
 
 class Search:
@@ -81,7 +72,7 @@ class Search:
             )
         self._num_seeds = num_seeds
         self._data_dir = data_dir
-        self._lock = threading.Lock()  # one thread at a time asks the source
+        self._lock = threading.Lock()  # a source of trials serves one thread at a time
         self._stopping = threading.Event()
         if self.space.is_grid:
             self._check_grid()
@@ -98,7 +89,7 @@ class Search:
                 )
 
     def check_data(self) -> None:
-        """Loads the data: what has to be downloaded is, before trials compete for it, and a mistake is told once.
+        """Loads the data before any trial does, so that a download, or a mistake in `params.json`, comes once.
 
         Raises:
             UserError: There are no such data, or `params.json` does not fit them.
@@ -193,7 +184,7 @@ class Search:
                     time.sleep(_SECONDS_BETWEEN_LOOKS / 5)
                     if stop.signal_number is not None or any(worker.error for worker in workers):
                         self._stopping.set()
-            finally:  # also after a second Ctrl-C: they ask the source
+            finally:  # also after a second Ctrl-C, since the workers use the source, which is closed next
                 self._stopping.set()
                 for worker in workers:
                     worker.join()
@@ -215,53 +206,61 @@ class Search:
             self._run_trial(source, trial)
 
     def _run_trial(self, source: Grid | Drawn, trial: Trial) -> None:
-        """Runs a trial with every seed, as far as that has not been done, and answers where it came from."""
+        """Runs a trial with every seed, as far as that has not been done, and tells the source what came of it."""
         values: list[float] = []
-        was_open = False
+        has_trained = False
         for folder, params in self.runs(trial).items():
-            self._settle(folder, params)
+            self._write_params(folder, params)
             state = state_of(folder)
             if state is State.BEGUN:
-                was_open = True
+                has_trained = True
+                # Only the run with the first seed may be ended early: Optuna compares it with those of other trials.
                 state = self._train(folder, source, trial if not values else None)
-            if state is State.BEGUN:  # stopped
+            if state is State.BEGUN:  # it was stopped, and goes on with the next search
                 return
             if state in (State.FAILED, State.PRUNED):
                 with self._lock:
                     source.tell(trial, None, state is State.PRUNED)
-                if was_open and state is State.FAILED:
+                if has_trained and state is State.FAILED:
                     _log.warning(
                         "%s: broke down: %s; delete %s to try it again.",
-                        trial.folder.name, _last_line(folder / "output.log"), folder / "failed",
+                        trial.folder.name, last_line(folder / "output.log"), folder / "failed",
                     )  # fmt: skip
-                elif was_open:
+                elif has_trained:
                     _log.info("%s: ended early, as others were better by then.", trial.folder.name)
                 return
             values.append(read_value(folder, self.metric))
         mean = statistics.mean(values)
         with self._lock:
             source.tell(trial, None if math.isnan(mean) else mean)
-        if was_open:
+        if has_trained:
             _log.info("%s: %s %.4f.", trial.folder.name, self.metric, mean)
 
-    def _settle(self, folder: Path, params: Params) -> None:
-        """Writes the parameters of a run, or finds that they are there."""
+    def _write_params(self, folder: Path, params: Params) -> None:
+        """Writes the parameters of a run, unless they are there.
+
+        Raises:
+            UserError: Others are there, and something was learned with them.
+        """
         path = folder / "params.json"
         self._check_run(folder, params)
         if path.exists():
             if Params.from_json(path) == params:
                 return
-            (folder / "failed").unlink(missing_ok=True)  # with other parameters, before it learned anything
+            # It was begun with other parameters, and ended before its first checkpoint: it is a new run now.
+            (folder / "failed").unlink(missing_ok=True)
+            _evaluations_of(folder).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(params.differences(), indent=2) + "\n")
 
     def _check_begun(self, trials: list[Trial]) -> None:
-        """Finds that all trials that have something to lose have the parameters that they were begun with."""
+        """Checks that no trial that has learned something was begun with other parameters than it has now."""
         for trial in trials:
             for folder, params in self.runs(trial).items():
                 self._check_run(folder, params)
 
     def _check_run(self, folder: Path, params: Params) -> None:
+        """Checks the same of a run; other parameters are no matter as long as it has no checkpoint."""
         path = folder / "params.json"
         has_begun = state_of(folder) in (State.FINISHED, State.PRUNED) or (folder / "checkpoints").exists()
         if has_begun and path.exists() and Params.from_json(path) != params:
@@ -284,24 +283,13 @@ class Search:
         self._wait_for_others(folder)
         if self._stopping.is_set():
             return State.BEGUN
-        # -P: a folder "model" where the search was started is not ours.
-        command: list[str | Path] = [
-            sys.executable, "-P", "-m", "model.studies.trial_process",
-            _TRAIN, "--model_dir", folder.absolute(), "--validate",
-        ]  # fmt: skip
+        arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--validate"]
         if self._data_dir is not None:
-            command += ["--data_dir", self._data_dir.absolute()]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        }
+            arguments += ["--data_dir", self._data_dir.absolute()]
         told, is_pruned = 0, False
         with (
             (folder / "output.log").open("ab") as log,
-            # In a session of its own: Ctrl-C comes to the search alone, which passes it on.
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=environment
-            ) as process,
+            trial_process.start(_TRAIN, arguments, log) as process,
         ):
             while process.poll() is None:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -322,7 +310,7 @@ class Search:
 
     def _look(self, source: Drawn, folder: Path, trial: Trial, told: int) -> tuple[bool, int]:
         """Tells the source how a run fares; returns whether it is hopeless and how many evaluations were told."""
-        values = [value for _, value in sorted(read_scalar(folder / "validation", self.metric).items())]
+        values = list(Evaluations.read(_evaluations_of(folder)).values(self.metric).values())
         for number, value in enumerate(values[told:], told + 1):
             with self._lock:
                 if math.isfinite(value) and source.should_prune(trial, number, value):
@@ -330,7 +318,7 @@ class Search:
         return False, len(values)
 
     def _wait_for_others(self, folder: Path) -> None:
-        """Waits while a process trains there: a search that was killed may have left it behind."""
+        """Waits while a process trains there, as one may that belonged to a search that was killed."""
         is_said = False
         while not self._stopping.is_set():
             with contextlib.suppress(UserError), lock_experiment(folder):
@@ -370,23 +358,6 @@ class _Worker(threading.Thread):
             self.error = error
 
 
-def state_of(folder: Path) -> State:
-    """Returns what became of a run."""
-    files = {
-        "validation.json": State.FINISHED, "failed": State.FAILED, "pruned": State.PRUNED, "params.json": State.BEGUN,
-    }  # fmt: skip
-    return next((state for name, state in files.items() if (folder / name).exists()), State.NEW)
-
-
-def read_value(folder: Path, metric: str) -> float:
-    """Returns what a finished run reached."""
-    record = Record.read(folder / "validation.json")
-    if record is None or metric not in record.metrics:
-        raise UserError(f"{folder / 'validation.json'}: damaged; delete it, and the search scores this trial again")
-    return record.metrics[metric]
-
-
-def _last_line(path: Path) -> str:
-    """Returns the last line of a log, in which a command says what went wrong."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "it said nothing")
+def _evaluations_of(folder: Path) -> Path:
+    """Returns the file in which a run keeps the evaluations of its training."""
+    return folder / "validation" / "evaluations.json"
