@@ -1,15 +1,11 @@
 """Tries the parameters that search.json in --parent_dir varies, and compares them by the validation images."""
 
 import argparse
-import math
-import shutil
 from pathlib import Path
 
 from model.common import cli
-from model.scoring.protocol import HEADLINES
-from model.studies import comparison, table
-from model.studies.runs import pool_runs, read_run
-from model.studies.search import Search, State
+from model.studies import comparison
+from model.studies.search import Search
 
 
 def main(options: argparse.Namespace) -> None:
@@ -21,25 +17,13 @@ def main(options: argparse.Namespace) -> None:
     search.check_data()
     cli.start_log(options.parent_dir / "search.log")
     search.run(options.jobs)
-    runs = [read_run(folder / "validation.json") for folder in sorted(search.finished_runs())]
-    pools = pool_runs(runs, options.parent_dir)
-    metrics = [search.metric, *(name for name in HEADLINES if name != search.metric)]
+    pools = search.finished_pools()
+    metrics = list(dict.fromkeys([search.metric, *comparison.DEFAULT_METRICS]))
     rows = comparison.sort(comparison.tabulate(pools, metrics), search.metric, search.metric)
-    described, notes = comparison.describe(pools, rows, metrics)
-    for row in described:
-        del row[comparison.DIFFERENCES]  # the name says it
-    print(table.to_terminal(described, shutil.get_terminal_size().columns))
-    print("\n".join(notes))
-    best = next(pool for pool in pools if pool.name == rows[0]["experiment"])
-    for state, what in (
-        (State.FAILED, "broke down"), (State.PRUNED, "ended early"), (State.BEGUN, "stopped before the end"),
-    ):  # fmt: skip
-        names = [folder.name for folder, states in search.states().items() if state in states]
-        if names:
-            print(f"{len(names)} {what}: {'; '.join(names)}.")
-    low, high = comparison.interval(best, search.metric)
-    interval = "too few seeds for an interval" if math.isnan(low) else f"95 % interval {low:.4f} to {high:.4f}"
-    print(f"Best: {best.name}, {search.metric} {rows[0][search.metric]:.4f}, {interval}.")
+    # The name of a trial says in what it differs.
+    print(comparison.show(pools, rows, metrics, differences=False), end="")
+    print(search.describe_unfinished(), end="")
+    print(comparison.describe_best(pools, rows, search.metric))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

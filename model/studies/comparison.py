@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
-import json
 import math
 import re
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,29 @@ from typing import Any
 
 from model.common.errors import UserError
 from model.common.versions import Provenance
-from model.scoring.protocol import LOW_IS_GOOD
-from model.studies.runs import Pool
+from model.scoring.protocol import HEADLINES, LOW_IS_GOOD
+from model.studies import table
+from model.studies.runs import Pool, value_as_text
 
-# Columns that compare the metric.
+# What is compared where nobody asks for something else.
+DEFAULT_METRICS = tuple(HEADLINES)
+
+# How `show` can write a table.
+FORMATS = ("terminal", "markdown", "csv", "json")
+
+# Columns in units of the metric by which experiments are compared: more is better or worse as it is of that metric.
 _OF_METRIC = ("difference", "low95", "high95")
 
-# Two values tell nothing: the 95 % interval of their mean is 18 of their standard deviations wide.
+# Seeds that an interval needs: of two values, the 95 % interval of the mean is 18 standard deviations wide.
 _MIN_SEEDS = 3
 
 # A comparison is fair if these are the same.
 _SHOULD_BE_EQUAL = {"code": "version of the code", "data": "data", "hardware": "hardware"}
 
-# The column of a table for people that says what an experiment is.
+# The column, in a table for people, of the parameters of an experiment.
 DIFFERENCES = "differs from the defaults in"
 
-# What columns are called where people read them.
+# Names of columns in a table for people, where they are not those in the rows.
 _HEADINGS = {
     "train_seconds": "minutes", "images_per_second": "images/s", "low95": "95 % interval", "differs": DIFFERENCES,
 }  # fmt: skip
@@ -181,6 +188,39 @@ def describe(
     return described, notes
 
 
+def show(
+    pools: Sequence[Pool], rows: Sequence[Row], metrics: Sequence[str], form: str = "terminal", differences: bool = True
+) -> str:
+    """Returns rows as text that ends with a line break.
+
+    Args:
+        pools: The experiments of the rows, in any order.
+        rows: As `tabulate` and `sort` return them.
+        metrics: As for `tabulate`.
+        form: One of `FORMATS`. "csv" and "json" are for programs: numbers are not rounded, and there are no notes.
+        differences: Whether to say, in the terminal, what each experiment differs in from the defaults.
+    """
+    if form == "csv":
+        return table.to_csv(rows)
+    if form == "json":
+        return table.to_json(rows)
+    described, notes = describe(pools, rows, metrics)
+    if form == "markdown":
+        return "\n".join([table.to_markdown(described), *(f"{note}\n" for note in notes)])
+    of_each = [(row["experiment"], row.pop(DIFFERENCES)) for row in described]
+    lines = [f"{name} differs from the defaults in {what}." for name, what in of_each if what and differences]
+    drawn = table.to_terminal(described, shutil.get_terminal_size().columns)
+    return "\n".join([drawn, *lines, *notes]) + "\n"
+
+
+def describe_best(pools: Sequence[Pool], rows: Sequence[Row], metric: str) -> str:
+    """Returns the experiment of the first row, what it reached in a metric, and the interval of that, as a line."""
+    best = next(pool for pool in pools if pool.name == rows[0]["experiment"])
+    low, high = interval(best, metric)
+    between = "too few seeds for an interval" if math.isnan(low) else f"95 % interval {low:.4f} to {high:.4f}"
+    return f"Best: {best.name}, {metric} {rows[0][metric]:.4f}, {between}."
+
+
 def _number(value: Any, form: str, scale: float = 1) -> str:
     return "" if value is None else format(value * scale, form)
 
@@ -247,7 +287,7 @@ def _judge(pool: Pool, against: Pool, metric: str) -> Row:
 
 
 def _list(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in params.items())
+    return ", ".join(f"{key} {value_as_text(value)}" for key, value in params.items())
 
 
 def _codes(provenance: Provenance | None) -> list[str]:

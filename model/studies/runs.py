@@ -18,7 +18,7 @@ from model.common.errors import UserError
 from model.params import WITHOUT_EFFECT, Params
 from model.scoring.record import Record
 
-# The runs of an experiment differ in nothing else.
+# In these parameters the runs of one experiment may differ, and in no others.
 _SEEDS = ("seed", "split_seed")
 
 
@@ -74,6 +74,11 @@ class Pool:
         """Returns a metric by seeds, for the runs for which it is defined."""
         values = {run.seeds: run.record.metrics.get(metric, math.nan) for run in self.runs}
         return {seeds: value for seeds, value in values.items() if not math.isnan(value)}
+
+
+def value_as_text(value: Any) -> str:
+    """Returns the value of a parameter as a table shows it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def find_runs(folder: Path, file: str = "metrics.json") -> list[Run]:

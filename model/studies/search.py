@@ -31,6 +31,7 @@ from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
 from model.scoring.evaluations import Evaluations
 from model.studies import trial_process
+from model.studies.runs import Pool, pool_runs, read_run
 from model.studies.search_space import SearchSpace
 from model.studies.states import State, last_line, read_value, state_of
 from model.studies.trials import Drawn, Grid, Trial
@@ -148,20 +149,29 @@ class Search:
             lines.append(f"{to_draw} more will be drawn")
         return "\n".join(lines)
 
-    def finished_runs(self) -> set[Path]:
-        """Returns the folders of the runs of the trials of which all runs are finished.
+    def describe_unfinished(self) -> str:
+        """Returns a line for each way in which trials have not come to their end, "" if all have."""
+        what = {State.FAILED: "broke down", State.PRUNED: "ended early", State.BEGUN: "stopped before the end"}
+        states = self.states().items()
+        names = {state: [folder.name for folder, of_runs in states if state in of_runs] for state in what}
+        return "".join(
+            f"{len(names[state])} {what[state]}: {'; '.join(names[state])}.\n" for state in what if names[state]
+        )
+
+    def finished_pools(self) -> list[Pool]:
+        """Returns the trials of which all runs are finished, as experiments.
 
         Raises:
-            UserError: There is no such trial.
+            UserError: There is no such trial, or the scores of one cannot be read.
         """
-        finished: set[Path] = set()
+        folders: set[Path] = set()
         for trial in self._trials():
             runs = self.runs(trial)
             if all(state_of(run) is State.FINISHED for run in runs):
-                finished |= runs.keys()
-        if not finished:
+                folders |= runs.keys()
+        if not folders:
             raise UserError(f"{self.parent}: no trial has come to its end; see the output.log of each")
-        return finished
+        return pool_runs([read_run(folder / "validation.json") for folder in sorted(folders)], self.parent)
 
     def run(self, num_jobs: int) -> None:
         """Runs every trial that is not finished.

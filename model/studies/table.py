@@ -5,7 +5,8 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-_MOST_WIDTH = 60  # that the column whose cells may be broken is given in any case
+# Longer cells of the first column are broken into lines where a terminal is too narrow; shorter ones never are.
+_BREAKABLE_WIDTH = 60
 
 Row = Mapping[str, str | float | None]
 
@@ -22,7 +23,7 @@ def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
     first, *short = rows[0]
     widths = [max(len(column), *(len(row[column]) for row in rows)) for column in short]
     drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    least_of_first = min(_MOST_WIDTH, max(len(first), *(len(row[first]) for row in rows)))
+    least_of_first = min(_BREAKABLE_WIDTH, max(len(first), *(len(row[first]) for row in rows)))
     drawn.add_column(first, min_width=least_of_first, overflow="fold")
     for column in short:
         drawn.add_column(column, no_wrap=True)
