@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,9 @@ class Record:
         baselines: By the name of a baseline, its scores.
         params: The parameters that differ from the defaults, and the seed.
         provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.
+        params_history: Empty, unless the run was resumed under other parameters: then entries {"from_step": int,
+            "params": {key: value}}, ascending. That of step 0 holds the first values of the keys that changed later,
+            each other one the keys that changed at its step.
     """
 
     checkpoint: str
@@ -36,6 +39,7 @@ class Record:
     baselines: Mapping[str, Scores] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
+    params_history: Sequence[Mapping[str, Any]] = ()
 
     @property
     def is_best(self) -> bool:
@@ -51,6 +55,7 @@ class Record:
             "baselines": {name: scores_to_json(scores) for name, scores in self.baselines.items()},
             "params": self.params,
             "provenance": self.provenance and dataclasses.asdict(self.provenance),
+            "params_history": self.params_history,
         }
         content = {name: value for name, value in content.items() if value}
         write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -69,6 +74,7 @@ class Record:
                 {name: scores_from_json(scores) for name, scores in content.get("baselines", {}).items()},
                 _checked(content.get("params", {}), dict),
                 None if provenance is None else Provenance(**_checked(provenance, dict)),
+                tuple(_part_of_a_run(**part) for part in content.get("params_history", ())),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
@@ -94,3 +100,10 @@ def _checked(value: object, kind: type[Kind]) -> Kind:
     if not isinstance(value, kind):
         raise TypeError(f"Expected {kind.__name__}. Received: {value!r}")
     return value
+
+
+def _part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of `params_history` that was read from JSON."""
+    if type(from_step) is not int or not isinstance(params, dict):
+        raise TypeError(f"Expected a step and parameters. Received: {from_step!r}, {params!r}")
+    return {"from_step": from_step, "params": params}

@@ -166,3 +166,34 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="not JSON compliant"):
         dataclasses.replace(RECORD, params={"margin": math.nan}).write(path)
     assert Record.read(path).checkpoint == "old"
+
+
+HISTORY = ({"from_step": 0, "params": {"margin": 0.5}}, {"from_step": 10, "params": {"margin": 0.2}})
+
+
+def test_the_parameters_that_changed_on_the_way_are_kept(tmp_path):
+    path = tmp_path / "metrics.json"
+    dataclasses.replace(RECORD, params_history=HISTORY).write(path)
+    assert Record.read(path).params_history == HISTORY
+    RECORD.write(path)
+    assert "params_history" not in json.loads(path.read_text())
+    assert Record.read(path).params_history == ()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        5,
+        {"from_step": 0, "params": {}},
+        ["ab"],
+        [{"from_step": 0}],
+        [{"from_step": "0", "params": {}}],
+        [{"from_step": True, "params": {}}],
+        [{"from_step": 0, "params": [1]}],
+        [{"from_step": 0, "params": {}, "more": 1}],
+    ],
+)
+def test_a_history_that_nobody_wrote_is_no_record(tmp_path, history):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({**content(), "params_history": history}))
+    assert Record.read(path) is None
