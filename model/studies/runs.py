@@ -1,7 +1,8 @@
 """What was measured, and which measurements belong together.
 
 A run is a `metrics.json`. Runs with the same parameters on the same data, whatever their `seed` and `split_seed`, are
-one experiment. A seed that was run twice makes two experiments of them.
+one experiment. A seed that was run twice makes two experiments of them. Where a parameter changed while a run was
+trained, its values over time, "0.5 until step 500, then 0.2", are its value: no run with a single one has the same.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ class Run:
 
     @property
     def differences(self) -> dict[str, Any]:
-        """The parameters that are not at their defaults, without the seeds and those that nothing reads."""
+        """The parameters that are not at their defaults, without those that nothing reads, and the seeds.
+
+        Of parameters that changed while the run was trained, seeds as well, all values over time, as text.
+        """
         params = {key: value for key, value in self.record.params.items() if key not in {*_SEEDS, *WITHOUT_EFFECT}}
         if params.pop("squared", False):
             params["distance"] = "squared_euclidean"
-        return params
+        return params | _values_over_time(self.record.params_history)
 
     @property
     def data(self) -> str:
@@ -145,6 +149,25 @@ def _with_each_seed_once(runs: Sequence[Run]) -> list[list[Run]]:
         parts.setdefault((run.code, count[run.code, run.seeds]), []).append(run)
         count[run.code, run.seeds] += 1
     return list(parts.values())
+
+
+def _values_over_time(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the parameters that changed, such as {"margin": "0.5 until step 500, then 0.2"}.
+
+    Args:
+        history: As `Record.params_history`.
+    """
+    values: dict[str, str] = {}
+    changed = set()
+    for entry in history:
+        step = entry["from_step"]
+        for key in entry["params"].keys() - WITHOUT_EFFECT.keys():
+            text = value_as_text(entry["params"][key])
+            if step > 0:
+                changed.add(key)
+                text = f"{values.get(key, '?')} until step {step}, then {text}"
+            values[key] = text
+    return {key: values[key] for key in sorted(changed)}
 
 
 def _name(runs: Sequence[Run], all_runs: Sequence[Run], root: Path) -> str:
