@@ -18,18 +18,20 @@ def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
         rows: All with the same columns; the cells of the first may be broken into lines.
         width: Characters of a line; there are more of them if the other columns do not fit.
     """
-    from rich import box, console, table
+    from rich import box, cells, console, table
+
+    def width_of(column: str) -> int:
+        return max(cells.cell_len(text) for text in (column, *(row[column] for row in rows)))
 
     first, *short = rows[0]
-    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in short]
     drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    least_of_first = min(_BREAKABLE_WIDTH, max(len(first), *(len(row[first]) for row in rows)))
+    least_of_first = min(_BREAKABLE_WIDTH, width_of(first))
     drawn.add_column(first, min_width=least_of_first, overflow="fold")
     for column in short:
         drawn.add_column(column, no_wrap=True)
     for row in rows:
         drawn.add_row(*row.values())
-    least = sum(widths) + least_of_first + 3 * len(rows[0])
+    least = sum(map(width_of, short)) + least_of_first + 3 * len(rows[0])
     text = io.StringIO()
     console.Console(file=text, width=max(width, least), highlight=False, markup=False).print(drawn)
     return text.getvalue()
@@ -38,7 +40,11 @@ def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
 def to_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Returns rows of text as a Markdown table."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_markdown_cell, line))} |\n" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("|", "\\|")
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -8,120 +8,84 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
+import compare_experiments
+from model.common import cli
+from model.common.commands import ROOT
 from model.common.errors import UserError
 from model.common.versions import Provenance
-from model.scoring.record import Record
-from model.studies import comparison, table
-from model.studies.runs import find_runs, pool_runs
-
-ROOT = Path(__file__).parents[3]
+from model.studies import comparison
+from model.tests.studies.runs import pools_in, write_run
 
 
-def write_run(folder, accuracy, commit="a" * 40, data="d" * 64, seconds=60.0, provenance=True, **params):
-    """A metrics.json as evaluate.py would write it."""
-    folder.mkdir(parents=True)
-    made = Provenance(commit, commit, {"python": "3"}, "some cores", data, seconds, 1000.0) if provenance else None
-    metrics = {"knn_accuracy": accuracy, "eer": 1 - accuracy, "knn_accuracy_low95": 0.1, "knn_accuracy_high95": 0.9}
-    digest = f"{accuracy} {params}"  # of what was learned
-    Record("step-00000001", digest, metrics, params={"seed": 230, **params}, provenance=made).write(
-        folder / "metrics.json"
-    )
-
-
-def pools_in(folder):
-    return pool_runs(find_runs(folder), folder)
-
-
-def test_runs_that_differ_in_their_seeds_alone_are_one_experiment(tmp_path):
+def test_a_row_holds_means_and_deviations_over_the_seeds(tmp_path):
     for seed, accuracy in [(1, 0.5), (2, 0.7), (3, 0.9)]:
-        write_run(tmp_path / "small" / f"seed={seed}", accuracy, seed=seed, split_seed=seed, margin=0.2)
+        write_run(tmp_path / "small" / f"seed={seed}", accuracy, seed=seed, margin=0.2)
     write_run(tmp_path / "large", 0.25, margin=2.0)
-    write_run(tmp_path / "deep" / "down" / "here", 0.75)
-    pools = pools_in(tmp_path)
-    assert [pool.name for pool in pools] == ["deep/down/here", "large", "small"]
-    rows = {row["experiment"]: row for row in comparison.tabulate(pools, ["knn_accuracy"])}
+    rows = {row["experiment"]: row for row in comparison.tabulate(pools_in(tmp_path), ["knn_accuracy"])}
     assert rows["small"]["seeds"] == 3 and rows["small"]["knn_accuracy"] == pytest.approx(0.7)
     assert rows["small"]["knn_accuracy_std"] == pytest.approx(0.2)  # (0.04 + 0.04) / (3 - 1) = 0.2^2
-    assert rows["large"]["knn_accuracy_std"] is None
-    assert rows["large"]["differs"] == "margin 2.0" and rows["deep/down/here"]["differs"] == ""
+    assert rows["large"]["knn_accuracy_std"] is None and rows["large"]["differs"] == "margin 2.0"
     assert (rows["large"]["train_seconds"], rows["large"]["images_per_second"]) == (60.0, 1000.0)
 
 
-def test_equal_experiments_in_different_folders_share_a_row(tmp_path):
-    for name, seed in [("base", 1), ("again", 2)]:
-        write_run(tmp_path / name, 0.5, seed=seed)
-    (pool,) = pools_in(tmp_path)
-    assert pool.name == "again, base" and len(pool.runs) == 2
-
-
-def test_a_run_that_was_copied_does_not_count_twice(tmp_path):
-    for name in ("original", "copy"):
-        write_run(tmp_path / name, 0.5, seed=1)
-    write_run(tmp_path / "other", 0.7, seed=2)
-    (pool,) = pools_in(tmp_path)
-    assert sorted(pool.values("knn_accuracy").values()) == [0.5, 0.7]
-
-
-def test_a_seed_that_was_run_again_is_not_dropped(tmp_path):
-    """It is no second measurement, so that it cannot be pooled, but the one of newer code must not be lost."""
+def test_the_code_of_a_seed_that_was_run_again_is_told(tmp_path):
     for seed in (1, 2, 3):
         write_run(tmp_path / "old" / f"seed={seed}", 0.9 + seed / 100, seed=seed)
         write_run(tmp_path / "retrained" / f"seed={seed}", 0.94 + seed**2 / 100, seed=seed, commit="b" * 40)
-    write_run(tmp_path / "old" / "copy", 0.91, seed=1)
-    old, retrained = pools = pools_in(tmp_path)
-    assert retrained.name == "retrained" and [len(pool.runs) for pool in pools] == [3, 3]
-    assert old.name == "old/copy, old/seed=2, old/seed=3"  # the copy comes first by name
-    assert sorted(retrained.values("knn_accuracy").values()) == pytest.approx([0.95, 0.98, 1.03])
-    rows = comparison.tabulate(pools, ["knn_accuracy"], against=old)
+    pools = pools_in(tmp_path)
+    rows = comparison.tabulate(pools, ["knn_accuracy"], against=pools[0])
     assert [row["code"] for row in rows] == ["aaaaaaa", "bbbbbbb"] and rows[1]["difference"] is not None
 
 
-def test_a_seed_that_was_run_again_by_the_same_code(tmp_path):
-    for accuracy in (0.5, 0.6):
-        write_run(tmp_path / f"{accuracy}", accuracy, seed=1)
-    write_run(tmp_path / "other", 0.7, seed=2)
-    assert [sorted(pool.values("knn_accuracy").values()) for pool in pools_in(tmp_path)] == [[0.5, 0.7], [0.6]]
-
-
-def test_other_data_are_another_experiment(tmp_path):
-    write_run(tmp_path / "old", 0.5, seed=1)
-    write_run(tmp_path / "new", 0.5, seed=2, data="e" * 64)
-    assert len(pools_in(tmp_path)) == 2
-    write_run(tmp_path / "x" / "1", 0.5, margin=3, seed=1)
-    write_run(tmp_path / "x" / "2", 0.5, margin=3, seed=2, data="e" * 64)
-    assert [pool.name for pool in pools_in(tmp_path)] == ["new", "old", "x/1", "x/2"]
-
-
-def test_runs_from_before_there_was_a_provenance_join_the_others(tmp_path):
+def test_what_runs_come_from_is_told_where_it_is_known(tmp_path):
     write_run(tmp_path / "x" / "1", 0.5, seed=1, provenance=False)
+    (alone,) = comparison.tabulate(pools_in(tmp_path), ["knn_accuracy"])
+    assert alone["code"] == alone["data"] == alone["hardware"] == "?" and alone["train_seconds"] is None
     write_run(tmp_path / "x" / "2", 0.7, seed=2)
-    (pool,) = pools_in(tmp_path)
-    (row,) = rows = comparison.tabulate([pool], ["knn_accuracy"])
+    pools = pools_in(tmp_path)
+    (row,) = rows = comparison.tabulate(pools, ["knn_accuracy"])
     assert row["seeds"] == 2 and row["train_seconds"] == 60.0
     assert (row["code"], row["data"], row["hardware"]) == ("? / aaaaaaa", "? / ddddddd", "? / some cores")
-    assert len(comparison.describe([pool], rows, ["knn_accuracy"])[1]) == 3
-    write_run(tmp_path / "x" / "3", 0.7, seed=3, data="e" * 64)  # of which are those of seed 1?
-    assert [len(pool.runs) for pool in pools_in(tmp_path)] == [1, 1, 1]
+    assert len(comparison.describe(pools, rows, ["knn_accuracy"])[1]) == 3
 
 
-def test_a_folder_with_runs_of_others_is_nobodys_name(tmp_path):
-    for margin in (1.0, 2.0):
-        for seed in (1, 2):
-            write_run(tmp_path / "s" / f"{margin},{seed}", 0.5, seed=seed, margin=margin)
-    assert [pool.name for pool in pools_in(tmp_path)] == ["s/1.0,1, s/1.0,2", "s/2.0,1, s/2.0,2"]
+def test_a_parameter_that_changed_on_the_way_is_told(tmp_path):
+    history = ({"from_step": 0, "params": {"margin": 0.5}}, {"from_step": 500, "params": {"margin": 0.2}})
+    write_run(tmp_path / "mixed", 0.5, margin=0.2, history=history)
+    write_run(tmp_path / "pure", 0.5, margin=0.2)
+    pools = pools_in(tmp_path)
+    rows = comparison.tabulate(pools, ["eer"])
+    assert [row["differs"] for row in rows] == ["margin 0.5 until step 500, then 0.2", "margin 0.2"]
+    assert "mixed differs from the defaults in margin 0.5 until step 500, then 0.2.\n" in comparison.show(
+        pools, rows, ["eer"]
+    )
 
 
-def test_what_is_written_in_another_way_is_the_same(tmp_path):
-    write_run(tmp_path / "1", 0.5, seed=1, squared=True, num_labels=3)
-    write_run(tmp_path / "2", 0.5, seed=2, distance="squared_euclidean")
-    (pool,) = pools_in(tmp_path)
-    assert len(pool.runs) == 2 and pool.differences == {"distance": "squared_euclidean"}
+def test_the_best_is_the_first_with_its_interval(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / "two" / str(seed), 0.75 + seed / 100, seed=seed, margin=1)
+    write_run(tmp_path / "one", 0.5)
+    pools = pools_in(tmp_path)
+    rows = comparison.sort(comparison.tabulate(pools, ["knn_accuracy"]), "knn_accuracy", "knn_accuracy")
+    assert comparison.describe_best(pools, rows, "knn_accuracy") == (
+        "Best: two, knn_accuracy 0.7650, too few seeds for an interval."
+    )
+    assert comparison.describe_best(pools, rows[1:], "knn_accuracy") == (
+        "Best: one, knn_accuracy 0.5000, 95 % interval 0.1000 to 0.9000."
+    )
+
+
+@pytest.mark.parametrize("form", comparison.FORMATS)
+def test_text_ends_with_a_line_break(tmp_path, form):
+    write_run(tmp_path / "one", 0.5, margin=3)
+    pools = pools_in(tmp_path)
+    text = comparison.show(pools, comparison.tabulate(pools, ["eer"]), ["eer"], form, differences=False)
+    assert text.endswith("\n") and "one" in text and "differs from the defaults in margin" not in text
 
 
 def test_the_interval_is_that_of_the_run_with_the_value(tmp_path):
@@ -130,77 +94,6 @@ def test_the_interval_is_that_of_the_run_with_the_value(tmp_path):
     (pool,) = pools_in(tmp_path)
     assert comparison.interval(pool, "knn_accuracy") == (0.1, 0.9)
     assert all(map(math.isnan, comparison.interval(pool, "no_such_metric")))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"params": {"seed": [1]}},
-        {"provenance": {"trained_by": "", "evaluated_by": "", "versions": {}, "hardware": "", "data_sha256": 5}},
-        {"metrics": {"knn_accuracy": math.inf}},
-        {"metrics": {"knn_accuracy": "high"}},
-        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": "60"}},
-        {"provenance": []},
-        {"params": [1]},
-        {"params": {"\ud800": 1}},
-    ],
-)
-def test_scores_that_somebody_edited_are_no_traceback(tmp_path, changes):
-    write_run(tmp_path / "s", 0.5)
-    path = tmp_path / "s" / "metrics.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    for form in ("json", "terminal"):
-        result = run(tmp_path, "--metrics", "knn_accuracy", "--format", form)
-        assert "Traceback" not in result.stderr and result.returncode in (0, 2)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"metrics": {"knn_accuracy": "high"}},
-        {"metrics": {"knn_accuracy": 10**400}},
-        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": math.nan}},
-        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "images_per_second": -1.0}},
-        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": True}},
-    ],
-)
-def test_scores_that_cannot_be_are_refused(tmp_path, changes):
-    write_run(tmp_path / "s", 0.5)
-    path = tmp_path / "s" / "metrics.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    result = run(tmp_path, "--metrics", "knn_accuracy")
-    assert result.returncode == 2 and result.stderr.startswith(f"{path}: not the scores of an experiment;")
-
-
-def test_a_nest_too_deep_is_no_traceback(tmp_path):
-    (tmp_path / "metrics.json").write_text("[" * 100_000)
-    assert Record.read(tmp_path / "metrics.json") is None
-
-
-def test_a_name_that_a_terminal_cannot_show(tmp_path):
-    write_run(tmp_path / os.fsdecode(b"od\xffd"), 0.5)
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    command = [sys.executable, ROOT / "compare_experiments.py", tmp_path, "--metrics", "knn_accuracy"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
-    assert result.returncode == 0 and r"od\udcffd" in result.stdout and "0.5000" in result.stdout
-
-
-def test_the_folder_itself_is_a_run(tmp_path):
-    write_run(tmp_path / "one", 0.5)
-    (pool,) = pools_in(tmp_path / "one")
-    assert pool.name == "one"
-
-
-def test_scores_without_parameters_take_those_of_the_folder(tmp_path):
-    write_run(tmp_path / "old", 0.5)
-    content = json.loads((tmp_path / "old" / "metrics.json").read_text())
-    del content["params"], content["provenance"]
-    (tmp_path / "old" / "metrics.json").write_text(json.dumps(content))
-    (tmp_path / "old" / "params.json").write_text('{"margin": 0.25, "seed": 5}')
-    (pool,) = pools_in(tmp_path)
-    assert pool.differences == {"margin": 0.25} and pool.runs[0].seeds == "[5, null]"
-    row, *_ = comparison.tabulate([pool], ["knn_accuracy"])
-    assert row["code"] == row["data"] == row["hardware"] == "?" and row["train_seconds"] is None
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 30])
@@ -315,10 +208,6 @@ def test_what_a_column_is_called_on_the_screen_sorts_as_well():
     assert [row["experiment"] for row in comparison.sort(rows, "minutes", "eer")] == ["fast", "slow"]
 
 
-def test_a_short_name_does_not_break_its_heading():
-    assert table.to_terminal([{"experiment": "a", "seeds": "3"}], 80).split()[0] == "experiment"
-
-
 def test_what_is_not_comparable_is_marked(tmp_path):
     write_run(tmp_path / "ours", 0.5, margin=1, commit="b" * 40 + "+changes")
     write_run(tmp_path / "theirs", 0.6, margin=2)
@@ -346,9 +235,25 @@ def test_what_all_share_is_said_once(tmp_path):
     assert [row["differs from the defaults in"] for row in described] == ["margin 1", "margin 2"]
 
 
-def run(*arguments):
-    command = [sys.executable, ROOT / "compare_experiments.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+# ------------------------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def compare(capsys):
+    """Runs compare_experiments.py in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = 0
+        try:
+            cli.run(
+                compare_experiments.main, "", [*map(str, arguments)], compare_experiments.add_options,
+                of_an_experiment=False,
+            )  # fmt: skip
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture
@@ -359,27 +264,28 @@ def two(tmp_path):
     return tmp_path
 
 
-def test_the_command_line_in_every_format(two):
+def test_the_command_line_in_every_format(two, compare):
     options = (two, "--metrics", "knn_accuracy", "eer", "--against", "theirs", "--format")
-    text = {form: run(*options, form) for form in ("terminal", "markdown", "csv", "json")}
-    assert all(result.returncode == 0 for result in text.values())
-    rows = json.loads(text["json"].stdout)
+    results = {form: compare(*options, form) for form in ("terminal", "markdown", "csv", "json")}
+    assert all((code, said) == (0, "") for code, _, said in results.values())
+    text = {form: printed for form, (_, printed, _) in results.items()}
+    rows = json.loads(text["json"])
     assert [row["experiment"] for row in rows] == ["ours", "theirs"]
     assert rows[0]["knn_accuracy"] == pytest.approx(0.92) and rows[0]["verdict"] == "better"
-    as_csv = list(csv.DictReader(io.StringIO(text["csv"].stdout)))
+    as_csv = list(csv.DictReader(io.StringIO(text["csv"])))
     assert [float(row["eer"]) for row in as_csv] == [row["eer"] for row in rows]
     assert as_csv[1]["p"] == ""
-    head, rule, first, *_ = text["markdown"].stdout.splitlines()
+    head, rule, first, *_ = text["markdown"].splitlines()
     assert head.startswith("| experiment | seeds | knn_accuracy | eer | difference |") and set(rule) <= set("| -")
     assert first.startswith("| ours | 3 | 0.9200 ± 0.0100 | 0.0800 ± 0.0100 | +0.4153 |")
-    assert "0.9200 ± 0.0100" in text["terminal"].stdout
-    assert "ours differs from the defaults in margin 1.\n" in text["terminal"].stdout
+    assert "0.9200 ± 0.0100" in text["terminal"]
+    assert "ours differs from the defaults in margin 1.\n" in text["terminal"]
 
 
 @pytest.mark.parametrize("name", ["theirs", "theirs/2"])
-def test_what_others_are_compared_with_may_be_called_by_any_of_its_runs(two, name):
-    result = run(two, "--metrics", "eer", "--against", name, "--format", "json")
-    assert [row["verdict"] for row in json.loads(result.stdout)] == ["better", "what the others are compared with"]
+def test_what_others_are_compared_with_may_be_called_by_any_of_its_runs(two, compare, name):
+    _, printed, _ = compare(two, "--metrics", "eer", "--against", name, "--format", "json")
+    assert [row["verdict"] for row in json.loads(printed)] == ["better", "what the others are compared with"]
 
 
 @pytest.mark.parametrize(
@@ -390,23 +296,48 @@ def test_what_others_are_compared_with_may_be_called_by_any_of_its_runs(two, nam
         (["--against", "nobody"], "--against nobody: no such experiment; there are ours, theirs"),
     ],
 )
-def test_mistakes_are_one_line(two, arguments, message):
-    result = run(two, *(["--metrics", "eer"] if "--metrics" not in arguments else []), *arguments)
-    assert result.returncode == 2 and result.stderr.startswith(message) and result.stderr.count("\n") == 1
+def test_mistakes_are_one_line(two, compare, arguments, message):
+    code, _, said = compare(two, *(["--metrics", "eer"] if "--metrics" not in arguments else []), *arguments)
+    assert code == 2 and said.startswith(message) and said.count("\n") == 1
 
 
-def test_a_folder_without_scores_is_one_line(tmp_path):
-    result = run(tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == f"{tmp_path}: there is no metrics.json in it or below it; train an experiment first\n"
-    (tmp_path / "metrics.json").write_text("[]")
-    result = run(tmp_path)
-    assert result.returncode == 2
-    assert (
-        result.stderr
-        == f"{tmp_path / 'metrics.json'}: not the scores of an experiment; delete this file, or evaluate again\n"
-    )
+def test_a_folder_without_scores_is_one_line(tmp_path, compare):
+    for option, file in ([], "metrics.json"), (["--validation"], "validation.json"):
+        message = f"{tmp_path}: there is no {file} in it or below it; train an experiment first\n"
+        assert compare(tmp_path, *option) == (2, "", message)
 
 
-def test_a_pipe_in_a_cell_does_not_end_it():
-    assert table.to_markdown([{"a": "x|y"}]) == "| a |\n| --- |\n| x\\|y |\n"
+@pytest.mark.parametrize("form", ["json", "terminal"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"params": {"seed": [1]}},
+        {"params": {"\ud800": 1}},
+        {"params": {"margin": "\ud800"}},
+        {"metrics": {"knn_accuracy": math.inf}},
+        {"metrics": {"other": 1}},
+        {"provenance": []},
+        {"provenance": {**dataclasses.asdict(Provenance("", "", {}, "", "")), "train_seconds": 0}},
+    ],
+)
+def test_scores_that_somebody_edited_are_shown_or_refused_in_a_line(tmp_path, compare, changes, form):
+    write_run(tmp_path / "s", 0.5)
+    path = tmp_path / "s" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    code, printed, said = compare(tmp_path, "--metrics", "knn_accuracy", "--format", form)
+    assert (code == 0 and "knn_accuracy" in printed) or (code == 2 and said.count("\n") == 1)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"checkpoint": {"name": "", "digest": ""}, "metrics": {"eer": "low"}}'])
+def test_scores_that_cannot_be_are_refused(tmp_path, compare, content):
+    (tmp_path / "metrics.json").write_text(content)
+    message = f"{tmp_path / 'metrics.json'}: not the scores of an experiment; delete this file, or evaluate again\n"
+    assert compare(tmp_path) == (2, "", message)
+
+
+def test_a_name_that_a_terminal_cannot_show(tmp_path):
+    write_run(tmp_path / os.fsdecode(b"od\xffd"), 0.5)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, ROOT / "compare_experiments.py", tmp_path, "--metrics", "knn_accuracy"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert result.returncode == 0 and r"od\udcffd" in result.stdout and "0.5000" in result.stdout
