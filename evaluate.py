@@ -3,13 +3,12 @@
 import argparse
 
 from model.common import cli
-from model.experiment import open_experiment
 from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
-    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
+    trained = start(options.model_dir, options.data_dir).trained(options.checkpoint)
     print(trained.report(trained.evaluate(options.baselines)))
 
 

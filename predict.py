@@ -11,7 +11,6 @@ import numpy as np
 from model.common import cli
 from model.common.errors import UserError
 from model.common.files import write_whole
-from model.experiment import open_experiment
 from model.start import start
 
 _log = logging.getLogger("model.predict")
@@ -25,7 +24,7 @@ def main(options: argparse.Namespace) -> None:
 
     files = convert.find_images(options.pair or options.images)
     calibration = answers.read_calibration(options.model_dir) if options.pair else None
-    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
+    trained = start(options.model_dir, options.data_dir).trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started
 

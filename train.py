@@ -4,19 +4,17 @@ import argparse
 
 from model.common import cli
 from model.common.errors import UserError
-from model.experiment import open_experiment
 from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, scores, and reports."""
-    experiment = open_experiment(options.model_dir, options.data_dir)
-    if options.validate and not experiment.params.has_validation:
+    runner = start(options.model_dir, options.data_dir)
+    if options.validate and not runner.experiment.params.has_validation:
         raise UserError(
             f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing: without them "
             "there is nothing to --validate on"
         )
-    runner = start(experiment)
     if options.check:
         for line in runner.check():
             print(line, flush=True)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from model.common import cli
 from model.common.commands import tensorboard_command
-from model.experiment import open_experiment
 from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
     """Draws, writes, and says where."""
-    trained = start(open_experiment(options.model_dir, options.data_dir)).trained(options.checkpoint)
+    trained = start(options.model_dir, options.data_dir).trained(options.checkpoint)
 
     from model.pictures.visualize import visualize  # after TensorFlow has been started
 

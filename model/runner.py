@@ -12,13 +12,12 @@ import numpy as np
 
 from model.common import devices
 from model.common.commands import command, tensorboard_command
-from model.common.errors import UserError
+from model.common.errors import UserError, one_line_errors
 from model.common.versions import Provenance, code_version, library_versions
 from model.data.input_fn import EvalInput, eval_input_fn, train_input_fn, validation_input_fn
 from model.experiment import Experiment
 from model.params import Params
 from model.scoring.record import Record
-from model.scoring.scoreboard import tabulate
 from model.studies import hparams_tab
 from model.training import preflight
 from model.training.baselines import score_baselines
@@ -28,7 +27,6 @@ from model.training.estimator import (
     EvalSpec,
     RunConfig,
     TrainSpec,
-    one_line_errors,
     train_and_evaluate,
 )
 from model.training.model_fn import model_fn
@@ -187,7 +185,7 @@ class Trained:
         return "\n".join(
             [
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
-                tabulate(record.metrics, record.baselines),
+                record.table,
                 f"\nAll metrics: {model_dir / file}",
                 f"Pictures: {command('visualize_embeddings.py', model_dir)}",
                 f"Curves:   {tensorboard_command(model_dir.parent)}",

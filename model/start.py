@@ -1,10 +1,11 @@
-"""From an experiment that was opened to one that runs: starts TensorFlow and the log."""
+"""From a folder to an experiment that runs: opens it, and starts TensorFlow and the log."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.common import cli, devices
-from model.experiment import Experiment
+from model.experiment import open_experiment
 
 if TYPE_CHECKING:
     from model.runner import Runner
@@ -12,21 +13,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def start(experiment: Experiment) -> "Runner":
-    """Starts TensorFlow and the log of an experiment; nothing is written to its folder before.
+def start(model_dir: Path, data_dir: Path | None = None) -> "Runner":
+    """Opens an experiment, and starts TensorFlow and its log. Nothing is written before it was found good.
 
     Args:
-        experiment: As `open_experiment` returns it.
+        model_dir: Folder with the `params.json`.
+        data_dir: Folder with the data; None takes `data/<dataset>`.
 
     Returns:
-        What trains it, and opens what was trained.
+        What trains the experiment, and opens what was trained.
+
+    Raises:
+        UserError: The parameters or the data cannot be used, each by itself or with the other.
     """
+    experiment = open_experiment(model_dir, data_dir)
     device = devices.start_tensorflow()
 
     from model.runner import Runner  # which imports TensorFlow
 
     precision = devices.choose_precision(experiment.params.precision)
-    cli.start_log(experiment.model_dir / "train.log")
+    cli.start_log(model_dir / "train.log")
     _log.info(device)
     if precision != experiment.params.precision:
         _log.info("Precision: %s.", precision)

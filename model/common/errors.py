@@ -1,6 +1,9 @@
 """The two exceptions that a command line answers with one line instead of a traceback."""
 
+import contextlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -22,3 +25,19 @@ def one_line(error: Exception) -> str:
     """Returns what a library's error says, on one line and without the names of TensorFlow's operations."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:)?", "", str(error))
     return " ".join(text.split())[:300]
+
+
+@contextlib.contextmanager
+def one_line_errors(model_dir: Path) -> Iterator[None]:
+    """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
+    import tensorflow as tf  # which is there where such errors come from
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"{model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make room, or "
+            "lower batch_size, and the same command goes on from the last checkpoint"
+        ) from None
+    except (tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError) as error:
+        raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from model.common.errors import UserError
+from model.common.errors import UserError, one_line_errors
 from model.common.files import write_whole
-from model.data.datasets import Split
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
@@ -21,10 +20,8 @@ from model.runner import Trained
 from model.scoring import retrieval
 from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.neighbors import class_neighbors
-from model.scoring.protocol import HEADLINES
 from model.scoring.record import Record
 from model.training import checkpoints, event_files
-from model.training.estimator import one_line_errors
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +84,7 @@ def visualize(
 def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View:
     """Embeds the images to show and the training images, among which their neighbours are."""
     data, params = trained.experiment.data, trained.params
-    gallery = _embed(trained, data.train)
+    gallery = _embed(trained, data.train.images, data.train.labels)
     images = data.train if split == "train" else data.test
     chosen = stratified_sample(images.labels, params.seed, num_images)
     if split == "train":
@@ -95,7 +92,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
     else:
         in_gallery, kind = None, "test"
-        shown = _embed(trained, Split(images.images[chosen], images.labels[chosen]))
+        shown = _embed(trained, images.images[chosen], images.labels[chosen])
     if len(chosen) < len(images.labels):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
     of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
@@ -125,8 +122,8 @@ def _place(
     return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
 
 
-def _embed(trained: Trained, split: Split) -> Embedded:
-    return Embedded(split.images, split.labels, trained.embed(split.images))
+def _embed(trained: Trained, images: np.ndarray, labels: np.ndarray) -> Embedded:
+    return Embedded(images, labels, trained.embed(images))
 
 
 def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -150,13 +147,10 @@ def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
     record = Record.read(model_dir / "metrics.json")
     shown = LabelledEmbeddings(view.shown.embeddings, view.shown.labels)
-    scores = {}
-    if record is not None and record.metrics.get("global_step") == view.step:
-        headlines = ((name, value) for name, value in record.metrics.items() if name.split("/")[-1] in HEADLINES)
-        scores = {name: value for name, value in headlines if np.isfinite(value)}
+    is_of_this_step = record is not None and record.metrics.get("global_step") == view.step
     return {
         "global_step": view.step,
-        **scores,
+        **(record.headlines if record is not None and is_of_this_step else {}),
         "knn_accuracy": float(np.mean(view.is_right)),
         "recall_at_1": retrieval.measure(shown).means()["recall_at_1"],
     }

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from model.common.files import write_whole
 from model.common.versions import Provenance
+from model.scoring.protocol import HEADLINES
+from model.scoring.scoreboard import tabulate
 
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind")
@@ -45,6 +47,20 @@ class Record:
     def is_best(self) -> bool:
         """Whether the validation images chose what was scored."""
         return self.validation.get("best_step") == self.metrics["global_step"]
+
+    @property
+    def table(self) -> str:
+        """The first of the scores as text, as `scoreboard.tabulate` lays them out."""
+        return tabulate(self.metrics, self.baselines)
+
+    @property
+    def headlines(self) -> dict[str, float]:
+        """The scores that a person reads first, of all groups, as far as they are defined."""
+        return {
+            name: value
+            for name, value in self.metrics.items()
+            if name.rpartition("/")[-1] in HEADLINES and not math.isnan(value)
+        }
 
     def write(self, path: Path) -> None:
         """Writes a file as a whole, in JSON proper: null stands for NaN."""

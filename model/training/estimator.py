@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from model import triplet_loss
-from model.common.errors import Interrupted, UserError, one_line
+from model.common.errors import Interrupted, UserError, one_line_errors
 from model.common.files import lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.common.versions import code_version
@@ -346,20 +346,6 @@ def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: E
         UserError, Interrupted: As `Estimator.train`.
     """
     return estimator._train(train_spec, eval_spec)
-
-
-@contextlib.contextmanager
-def one_line_errors(model_dir: Path) -> Iterator[None]:
-    """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"{model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make room, or "
-            "lower batch_size, and the same command goes on from the last checkpoint"
-        ) from None
-    except (tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError) as error:
-        raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
 
 
 def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float] = MappingProxyType({})) -> Batch:

@@ -1,12 +1,10 @@
 """What goes to the devices, and when: all images once, and the indices of many batches at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-from model.data.sampling import BatchPolicy
 
 # Batches that go to the device at once.
 _STEPS_PER_UPLOAD = 64
@@ -18,7 +16,10 @@ def replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
 
 
 def upload(
-    strategy: tf.distribute.Strategy, batch_of: BatchPolicy, to_come: range, steps_per_mining: int | None
+    strategy: tf.distribute.Strategy,
+    batch_of: Callable[[int], np.ndarray],
+    to_come: range,
+    steps_per_mining: int | None,
 ) -> Iterator[tuple[int, Any, Any]]:
     """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
     # Between two steps even the smallest transfer takes 0.2 ms: one for many batches. None of them is asked for before

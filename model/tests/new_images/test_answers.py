@@ -16,7 +16,6 @@ from PIL import Image
 import predict
 from model.common import cli
 from model.data.datasets import Split
-from model.experiment import open_experiment
 from model.new_images import answers, embed
 from model.new_images.answers import NewImages
 from model.new_images.convert import Converted
@@ -54,7 +53,7 @@ def trained(tmp_path_factory):
     model_dir = write_params(
         tmp_path_factory.mktemp("experiments") / "small", num_channels=16, embedding_size=16, num_epochs=12
     )
-    start(open_experiment(model_dir, None)).train()
+    start(model_dir, None).train()
     cli._end_log()
     return model_dir
 
@@ -245,7 +244,7 @@ def test_what_is_kept_is_never_of_something_else(model_dir, drawings, capsys, em
     ask(capsys, "--model_dir", model_dir, file)  # the weights of before, under another name
     assert embedded == [1] and kept.read_bytes() == before
 
-    trained = start(open_experiment(model_dir, None)).trained("newest")
+    trained = start(model_dir, None).trained("newest")
     partition, train = trained.experiment.partition, trained.experiment.data.train
     turned = dataclasses.replace(partition.data, train=Split(train.images[::-1], train.labels[::-1]))
     others = dataclasses.replace(trained.experiment, partition=dataclasses.replace(partition, data=turned))

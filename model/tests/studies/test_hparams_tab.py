@@ -50,8 +50,8 @@ def served(tmp_path_factory):
             cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
     write_params(folder / "killed")
     code = (
-        f"from model.experiment import open_experiment; from model.start import start; from pathlib import Path; import os\n"
-        f"with start(open_experiment(Path({str(folder / 'killed')!r}), None)).session(): os.kill(os.getpid(), 9)"
+        f"import os; from pathlib import Path; from model.start import start\n"
+        f"with start(Path({str(folder / 'killed')!r}), None).session(): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -9
     with tensorboard(folder, "second/eval") as address:
