@@ -57,7 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     parser.add_argument("images", type=Path, nargs="*", help="PNG or JPEG files, or folders of them, in order of names")
     parser.add_argument("--pair", type=Path, nargs=2, metavar=("A", "B"), help="two files: do they show the same?")
-    parser.add_argument("--neighbors", type=_count, default=5, help="how many of the nearest training images vote")
+    parser.add_argument(
+        "--neighbors", type=cli.whole_number(1, 100), default=5, help="how many of the nearest training images vote"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--output", type=Path, help="also write the embeddings, (N, D) float32, to this .npy file")
     cli.add_checkpoint_option(parser)
@@ -72,12 +74,6 @@ def _check(options: argparse.Namespace) -> None:
     output = options.output
     if output and (output.suffix != ".npy" or output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"{output}: expected --output to be the name of a .npy file in a folder that is there")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, received {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

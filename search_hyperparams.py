@@ -35,8 +35,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder with params.json and search.json",
     )
     cli.add_data_option(parser)
-    parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trials at once")
-    parser.add_argument("--seeds", type=cli.positive_int, default=1, help="runs of each trial, each with another seed")
+    parser.add_argument("--jobs", type=cli.whole_number(1), default=1, help="trials at once")
+    parser.add_argument(
+        "--seeds", type=cli.whole_number(1), default=1, help="runs of each trial, each with another seed"
+    )
     parser.add_argument("--dry_run", action="store_true", help="list the trials and what became of them, run nothing")
 
 

@@ -30,17 +30,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     cli.add_checkpoint_option(parser)
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which images to show")
-    parser.add_argument("--num_images", type=_count, default=10_000, help="show at most so many, a stratified sample")
+    parser.add_argument(
+        "--num_images",
+        type=cli.whole_number(2, 100_000),
+        default=10_000,
+        help="show at most so many, a stratified sample",
+    )
     parser.add_argument("--output_dir", type=Path, help="where to write, MODEL_DIR/eval if not given")
     parser.add_argument("--no_tsne", action="store_true", help="place the images by PCA, in a second, and not by t-SNE")
     parser.add_argument("--animate", action="store_true", help="also draw how they moved, checkpoint by checkpoint")
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if not 2 <= count <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 2 to 100,000, received {text}")
-    return count
 
 
 if __name__ == "__main__":

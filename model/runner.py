@@ -87,7 +87,7 @@ class Runner:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """The block in which an experiment is trained and scored, which TensorBoard's HParams tab tells of."""
+        """Tells TensorBoard's HParams tab that the experiment runs, while the block does, and then how that ended."""
         model_dir, params = self.experiment.model_dir, self.experiment.params
         if self._is_complete():  # then params.json may say by now what nothing was trained with
             params = self._estimator.checkpoint("newest").params

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,12 +58,17 @@ def run(
         _end_log()
 
 
-def positive_int(text: str) -> int:
-    """Reads an option that counts something."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {number}")
-    return number
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Returns what reads an option that counts something, from `low` to `high`; None sets no limit."""
+    limits = f"of at least {low}" if high is None else f"from {low:,} to {high:,}"
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"expected a whole number {limits}, received {text}")
+        return number
+
+    return read
 
 
 def add_data_option(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def start_tensorflow() -> str:
 
 @contextlib.contextmanager
 def without_gpus() -> Iterator[None]:
-    """The block in which TensorFlow, should something start it, finds no GPU and is quiet: others need the memory."""
+    """Hides the GPUs from TensorFlow while the block runs, should something start it: others need their memory."""
     names = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)

@@ -32,10 +32,10 @@ def flush(path: Path) -> None:
 
 
 def lock_experiment(model_dir: Path) -> contextlib.AbstractContextManager[None]:
-    """Returns the block in which nobody else trains in a folder.
+    """Takes the lock of an experiment, for use in a `with` statement: while its block runs, nobody else trains there.
 
     Raises:
-        UserError: Somebody does.
+        UserError: Somebody else holds it.
     """
     return lock(model_dir / ".lock", f"{model_dir}: another process is training here; wait for it or stop it")
 

@@ -9,7 +9,6 @@ must not share their downloads.
 
 import difflib
 import queue
-import re
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from model.common import devices
-from model.common.errors import UserError
+from model.common.errors import UserError, one_line
 from model.data.class_folders import resize
 from model.data.idx_files import FILES
 
@@ -90,7 +89,7 @@ def _builder(name: str, folder: Path) -> "DatasetBuilder":
     except Exception as error:  # TFDS promises no type, and wraps what a data set's own code raises
         if name in known:
             raise UserError(
-                f"data set {name!r}: TFDS cannot open it ({_first_line(error)}); delete {folder / SUBFOLDER} "
+                f"data set {name!r}: TFDS cannot open it ({one_line(error)}); delete {folder / SUBFOLDER} "
                 f"to begin anew, or take another set"
             ) from error
         close = difflib.get_close_matches(name, [*known, "digits"], cutoff=0.75)
@@ -148,7 +147,7 @@ def _prepare(name: str, folder: Path, builder: "DatasetBuilder") -> None:
     try:
         builder.download_and_prepare(download_dir=folder / SUBFOLDER / "downloads")
     except Exception as error:  # TFDS promises no type: network, disk, checksums, packages of the data set
-        raise UserError(f"data set {name!r}: TFDS could not prepare it ({_first_line(error)}); {by_hand}") from error
+        raise UserError(f"data set {name!r}: TFDS could not prepare it ({one_line(error)}); {by_hand}") from error
 
 
 def _any_answers(urls: Iterable[str]) -> bool:
@@ -192,13 +191,7 @@ def _examples(
             for images, labels in pairs.batch(batch_size).prefetch(1).as_numpy_iterator():
                 yield from zip(images, labels, strict=True)
         except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-            raise _damaged(builder, _first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
-    line = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", line)  # the node of TensorFlow's graph
-    return f"{type(error).__name__}: {line}"
+            raise _damaged(builder, one_line(error)) from error
 
 
 def _damaged(builder: "DatasetBuilder", why: str) -> UserError:

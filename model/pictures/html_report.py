@@ -1,7 +1,6 @@
 """One HTML file with everything: it opens from the disk, without a network, and the scatter answers to the mouse."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 import jinja2
 import numpy as np
 from bokeh import embed, models, plotting, resources
-from PIL import Image
+from markupsafe import Markup
 from sklearn.neighbors import NearestNeighbors
 
 from model.pictures.plots import NAMED_CLASSES, class_color
-from model.pictures.thumbnails import make_sprite, make_thumbnails
+from model.pictures.thumbnails import as_bytes, make_sprite, make_thumbnails
 from model.pictures.view import View
 
 # Neighbours shown of an image, and sides in pixels: of a thumbnail in the page, and of the sprite in the file.
@@ -95,14 +94,14 @@ def make_report(
     )
     return environment.get_template("report.html").render(
         view=view,
-        sprite=base64.b64encode(_png(sprite)).decode(),
+        sprite=base64.b64encode(as_bytes(lambda file: sprite.save(file, "PNG"))).decode(),
         sprite_size=[columns * side for side in cell],
         cell=cell,
-        bokeh_resources=jinja2.filters.Markup(resources.Resources(mode="inline", components=["bokeh"]).render()),
-        chart=jinja2.filters.Markup(chart),
-        script=jinja2.filters.Markup(script),
+        bokeh_resources=Markup(resources.Resources(mode="inline", components=["bokeh"]).render()),
+        chart=Markup(chart),
+        script=Markup(script),
         pictures=[
-            {"heading": heading, "caption": caption, "source": jinja2.filters.Markup(_data_uri(pictures[name]))}
+            {"heading": heading, "caption": caption, "source": Markup(_data_uri(pictures[name]))}
             for name, (heading, caption) in _CAPTIONS.items()
             if name in pictures
         ],
@@ -164,12 +163,6 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
     }  # fmt: skip
     source.selected.js_on_change("indices", models.CustomJS(args=arguments, code=_ON_CLICK))
     return figure
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _data_uri(png: bytes) -> str:

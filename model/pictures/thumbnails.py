@@ -1,6 +1,8 @@
 """Many images in one: thumbnails on a square grid."""
 
+import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -43,3 +45,10 @@ def make_sprite(thumbnails: np.ndarray) -> Image.Image:
     grid = cells.reshape(side, side, height, width, channels).swapaxes(1, 2)
     grid = grid.reshape(side * height, side * width, channels)
     return Image.fromarray(grid if channels == 3 else grid[..., 0])
+
+
+def as_bytes(save: Callable[[io.BytesIO], object]) -> bytes:
+    """Returns what a function writes that saves a picture to a file."""
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """Everything that a person wants to look at after training: the Projector bundle, the pictures, the report."""
 
-import io
 import logging
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
 from model.pictures.html_report import make_report
 from model.pictures.plane import pca, tsne
+from model.pictures.thumbnails import as_bytes
 from model.pictures.view import Embedded, View, printable
 from model.runner import Trained
 from model.scoring import retrieval
@@ -176,6 +176,4 @@ def _metadata(view: View) -> dict[str, list[object]]:
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, facecolor="white")
-    return buffer.getvalue()
+    return as_bytes(lambda file: figure.savefig(file, format="png", dpi=120, facecolor="white"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from model.common.errors import UserError
-from model.params import WITHOUT_EFFECT, Params
+from model.params import WITHOUT_EFFECT, Params, translate
 from model.scoring.record import Record
 
 # In these parameters the runs of one experiment may differ, and in no others.
@@ -46,9 +46,7 @@ class Run:
 
         Of parameters that changed while the run was trained, seeds as well, all values over time, as text.
         """
-        params = {key: value for key, value in self.record.params.items() if key not in {*_SEEDS, *WITHOUT_EFFECT}}
-        if params.pop("squared", False):
-            params["distance"] = "squared_euclidean"
+        params = {key: value for key, value in self.record.params.items() if key not in _SEEDS}
         return params | _values_over_time(self.record.params_history)
 
     @property
@@ -113,7 +111,10 @@ def read_run(path: Path) -> Run:
     if not record.params:  # by an older version
         params = Params.from_json(path.with_name("params.json")).differences()
         record = dataclasses.replace(record, params=params)
-    return Run(path.parent, record)
+    try:
+        return Run(path.parent, dataclasses.replace(record, params=translate(record.params)))
+    except ValueError as error:
+        raise UserError(f"{path}: not the parameters of an experiment: {error}; evaluate again") from None
 
 
 def pool_runs(runs: Sequence[Run], folder: Path) -> list[Pool]:

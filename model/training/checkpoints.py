@@ -248,7 +248,7 @@ def load(path: Path) -> Checkpoint:
 
 @contextlib.contextmanager
 def _without_wildcards(path: Path) -> Iterator[Path]:
-    """Returns a block in which a folder has a name that TensorFlow does not take for a pattern."""
+    """Gives a folder another name while the block runs, if TensorFlow would take its own for a pattern."""
     if not set("*?[\\") & set(str(path)):
         yield path
         return

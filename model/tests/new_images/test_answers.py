@@ -379,7 +379,7 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
         (["white-0.png", "--output", "x.txt"], "x.txt: expected --output to be the name of a .npy file"),
         (["white-0.png", "--output", "nowhere/x.npy"], "nowhere/x.npy: expected --output"),
         (["white-0.png", "--output", "folder.npy"], "folder.npy: expected --output"),
-        (["white-0.png", "--neighbors", "0"], "--neighbors: expected a number from 1 to 100, received 0"),
+        (["white-0.png", "--neighbors", "0"], "--neighbors: expected a whole number from 1 to 100, received 0"),
         (["--pair", "white-0.png"], "--pair: expected 2 arguments"),
     ],
 )

@@ -344,7 +344,7 @@ def test_nothing_finished_is_one_line(tmp_path, search):
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--seeds", "-1"]])
 def test_counts_are_at_least_1(tmp_path, search, arguments):
     code, _, said = search(write(tmp_path / "s", RATES), *arguments)
-    assert code == 2 and "must be at least 1, received" in said.splitlines()[-1]
+    assert code == 2 and "expected a whole number of at least 1, received" in said.splitlines()[-1]
 
 
 def test_hopeless_trials_are_ended_early(tmp_path, fake, caplog):
