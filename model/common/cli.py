@@ -85,7 +85,8 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 
 def start_log(path: Path) -> None:
-    """Sends the log to the terminal and, with the time, to a file."""
+    """Sends the log to the terminal and, with the time, to a file; no longer to where it went before."""
+    _end_log()
     console = _Console()
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
     file = _File(path, encoding="utf-8")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,13 +58,13 @@ class RunState:
         return {f"run/{name}": np.array(value) for name, value in dataclasses.asdict(self).items()}
 
     @property
-    def changes(self) -> Sequence[Mapping[str, Any]]:
+    def changes(self) -> tuple[Mapping[str, Any], ...]:
         """Which parameters held from which step on, where a run went on under others.
 
         Each entry has "from_step" and "params": the first, from step 0, those values that were changed later on, each
         further one what was changed there. Empty for a run whose parameters never changed.
         """
-        return json.loads(self.params_history)
+        return tuple(json.loads(self.params_history))
 
     @property
     def train_seconds(self) -> float | None:

@@ -1,0 +1,186 @@
+"""An experiment at work: scores belong to what was trained, whatever params.json says by now."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from model.common import cli
+from model.common.errors import UserError
+from model.runner import Trained
+from model.start import start
+from model.studies import comparison
+from model.studies.runs import pool_runs, read_run
+from model.tests.experiments import SMALL, write_params
+from model.training import checkpoints
+
+TRAINED_WITH = {"margin": 0.5, "triplet_strategy": "batch_all", "num_epochs": 1}
+SAID_LATER = {"margin": 0.25, "triplet_strategy": "batch_hard", "num_epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def log():
+    yield
+    cli._end_log()
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A finished run of 23 steps."""
+    model_dir = write_params(tmp_path_factory.mktemp("once") / "run", **TRAINED_WITH)
+    run(model_dir)
+    return model_dir
+
+
+@pytest.fixture
+def finished(once, tmp_path):
+    return shutil.copytree(once, tmp_path / "run")
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The checkpoints that are read, in order."""
+    read, seen = checkpoints.load, []
+
+    def load(path):
+        seen.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(checkpoints, "load", load)
+    return seen
+
+
+def run(model_dir):
+    """What train.py does."""
+    runner = start(model_dir)
+    with runner.session():
+        runner.train()
+        record = runner.trained().evaluate()
+    return record
+
+
+def hparams_of(model_dir):
+    """The row of TensorBoard's HParams tab."""
+    shown = {}
+    (path,) = model_dir.glob("*.hparams")
+    for event in EventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            content = value.metadata.plugin_data.content
+            shown |= plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {"margin": float(shown["margin"].string_value), "triplet_strategy": shown["triplet_strategy"].string_value}
+
+
+def test_scores_of_a_finished_run_keep_its_parameters(finished, caplog):
+    before = json.loads((finished / "metrics.json").read_text())
+    write_params(finished, **SAID_LATER)
+    with caplog.at_level("INFO"):
+        run(finished)
+    after = json.loads((finished / "metrics.json").read_text())
+    assert after["metrics"] == before["metrics"]  # the loss too, which margin and strategy define
+    assert after["params"] == before["params"] and "margin" not in after["params"]
+    assert hparams_of(finished) == {"margin": 0.5, "triplet_strategy": "batch_all"}
+    (line,) = [record.getMessage() for record in caplog.records if "has changed since" in record.getMessage()]
+    assert line.startswith(f"{finished}/params.json has changed since step-00000023 was trained: ")
+    assert 'triplet_strategy "batch_hard" (not "batch_all")' in line and "margin 0.25 (not 0.5)" in line
+
+
+def test_the_comparison_shows_what_was_trained(finished):
+    write_params(finished, **SAID_LATER)
+    start(finished).trained().evaluate()
+    (pool,) = pool_runs([read_run(finished / "metrics.json")], finished.parent)
+    (row,) = comparison.tabulate([pool], ["knn_accuracy"])
+    assert "margin" not in row["differs"] and "batch_hard" not in row["differs"]
+
+
+def test_a_run_under_two_margins_says_from_which_step_on_each_held(finished, caplog):
+    write_params(finished, **{**TRAINED_WITH, "margin": 0.25, "num_epochs": 2})
+    with caplog.at_level("INFO"):
+        record = run(finished)
+    assert "'margin' is 0.25 in params.json and was 0.5 until step 23." in caplog.text
+    assert "has changed since" not in caplog.text  # what was trained last is what the file says
+    assert record.params["margin"] == 0.25
+    assert list(record.params_history) == [
+        {"from_step": 0, "params": {"margin": 0.5}},
+        {"from_step": 23, "params": {"margin": 0.25}},  # a longer run is no change
+    ]
+    mixed = read_run(finished / "metrics.json")
+    assert mixed.record == record
+    assert mixed.differences["margin"] == "0.5 until step 23, then 0.25"
+
+
+def test_another_network_is_refused_and_nothing_is_scored(finished):
+    before = (finished / "metrics.json").read_bytes()
+    write_params(finished, **{**TRAINED_WITH, "embedding_size": 9})
+    for ask in (lambda: start(finished).trained(), lambda: start(finished).train()):
+        with pytest.raises(UserError, match=r"step-00000023: 'embedding_size' is 9 in params.json and was 8 when"):
+            ask()
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_a_finished_run_reads_each_checkpoint_once(finished, loads):
+    run(finished)
+    assert loads == ["step-00000023"]
+
+
+def test_the_best_checkpoint_is_read_beside_the_newest(tmp_path, loads):
+    model_dir = write_params(tmp_path, validation_size=0.2, evaluate_every_epochs=1, num_epochs=3)
+    run(model_dir)
+    best = json.loads((model_dir / "validation" / "evaluations.json").read_text())
+    values = {entry["global_step"]: entry["knn_accuracy"] for entry in best}
+    chosen = max(values, key=lambda step: (values[step], -step))
+    loads.clear()
+    record = run(model_dir)
+    assert record.metrics["global_step"] == chosen
+    newest = f"step-{max(values):08}"
+    assert loads == ([newest] if chosen == max(values) else [newest, f"step-{chosen:08}"])
+
+
+def test_other_training_images_are_said_or_refused(finished, monkeypatch, caplog):
+    from model.data import datasets
+
+    load = datasets.load
+
+    def with_another_pixel(*args):
+        data = load(*args)
+        data.train.images[0, 0, 0] ^= 1
+        return data
+
+    monkeypatch.setattr(datasets, "load", with_another_pixel)
+    runner = start(finished)
+    with pytest.raises(UserError, match="the training images are not those that this was trained on"):
+        runner.train()
+    runner.trained()
+    assert "the training images are not those that this was trained on" in caplog.text
+
+
+def test_a_network_of_ones_own_is_checked_and_compared(finished):
+    """`network_fn` is what --check times, and whose untrained weights are a baseline."""
+    runner = start(finished)
+    built = []
+
+    def network_fn(params, shape, precision):
+        built.append((shape, precision))
+        return own(params, shape, precision)
+
+    own = runner._estimator.network_fn
+    runner._estimator.network_fn = network_fn
+    *_, last = runner.check()
+    assert last.startswith("Time: ")
+    assert built == [((8, 8, 1), "float32")]
+    trained = runner.trained()
+    trained._estimator.network_fn = network_fn
+    record = trained.evaluate(baselines=True)
+    assert set(record.baselines) == {"raw_pixels", "pca", "untrained"} and len(built) == 3
+
+
+def test_images_are_embedded_by_the_parameters_of_the_checkpoint(finished):
+    write_params(finished, **{**TRAINED_WITH, "batch_size": 32})
+    trained = start(finished).trained("newest")
+    images = trained.experiment.data.test.images[:5]
+    assert trained.params.batch_size == 64 and trained.checkpoint.params == trained.params
+    again = Trained(trained.experiment, checkpoints.load(trained.checkpoint.path))
+    np.testing.assert_array_equal(trained.embed(images), again.embed(images))
+    assert trained.embed(images).shape == (5, SMALL["embedding_size"])
