@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import ExifTags, Image, ImageOps
+from tqdm import tqdm
 
 from model.common.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -72,8 +70,6 @@ def read_images(paths: Sequence[Path], image_size: int | None) -> np.ndarray:
     Raises:
         UserError: a file cannot be decoded, or `image_size` is None and two images differ in size.
     """
-    from tqdm import tqdm
-
     images: list[np.ndarray] = []
     pool = ThreadPoolExecutor()
     try:
@@ -106,8 +102,6 @@ def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes an image (H, W, C) to any (height, width), as `resize` does."""
     if image.shape[:2] == size:
         return image
-    from PIL import Image
-
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
     resized = picture.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(resized).reshape(*size, -1)
@@ -127,8 +121,6 @@ def read_image(path: Path, ground: int = 0) -> tuple[np.ndarray, str]:
     Raises:
         UserError: the file cannot be decoded.
     """
-    from PIL import Image, ImageOps
-
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             pixels = np.asarray(_to_grey_or_rgb(ImageOps.exif_transpose(image), ground))
@@ -141,17 +133,13 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
     return resize(read_image(path)[0], image_size)
 
 
-def _describe(image: "Image.Image") -> str:
-    from PIL import ExifTags
-
+def _describe(image: Image.Image) -> str:
     names = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette"}
     kind = "16-bit grey" if image.mode.startswith("I") else names.get(image.mode, image.mode)
     return kind if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else f"{kind}, turned by EXIF"
 
 
-def _to_grey_or_rgb(image: "Image.Image", ground: int) -> "Image.Image":
-    from PIL import Image
-
+def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     is_grey = image.mode in ("1", "L", "LA")

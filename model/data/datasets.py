@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model.common import devices
 from model.common.errors import UserError
-from model.data import class_folders, idx_files, tfds_sets
+from model.data import idx_files
 
+_TFDS = "tfds"  # of a data set's folder: what TFDS downloads and prepares
 TEST_FRACTION = 0.2  # of each class, where the data come without a test split
 HOLD_OUT_SEED = 230  # which ones: the same test images in every experiment
 
@@ -133,7 +135,7 @@ def _visible_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(entry.name for entry in folder.iterdir())
-    return [name for name in names if not name.startswith(".") and name != tfds_sets.SUBFOLDER]
+    return [name for name in names if not name.startswith(".") and name != _TFDS]
 
 
 def _load_digits(name: str, folder: Path, image_size: int | None) -> Dataset:
@@ -157,10 +159,12 @@ def _load_idx(name: str, folder: Path, image_size: int | None) -> Dataset:
 
 
 def _load_class_folders(name: str, folder: Path, image_size: int | None) -> Dataset:
+    from model.data import class_folders  # which imports Pillow
+
     roots = [folder / "train", folder / "test"]
     if not all(root.is_dir() for root in roots):
         roots = [folder]
-    found = [class_folders.find_images(root, skip=(folder / tfds_sets.SUBFOLDER,)) for root in roots]
+    found = [class_folders.find_images(root, skip=(folder / _TFDS,)) for root in roots]
     for root, classes in zip(roots, found, strict=True):
         _check_class_folders(folder, root, classes)
     class_names = sorted(set().union(*found))
@@ -192,7 +196,10 @@ def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]
 
 
 def _load_tfds(name: str, folder: Path, image_size: int | None) -> Dataset:
-    images, labels, num_train, class_names = tfds_sets.load(name, folder, image_size)
+    devices.start_tensorflow()  # as the commands need it, before TFDS imports it
+    from model.data import tfds_sets
+
+    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, image_size)
     everything = Split(_upright(name, images), labels)
     train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
     return _dataset(name, train, test, class_names)
@@ -243,6 +250,8 @@ def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Spli
 def _resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
     if image_size is None or images.shape[1:3] == (image_size, image_size):
         return images
+    from model.data import class_folders
+
     return np.stack([class_folders.resize(image, image_size) for image in images])
 
 

@@ -14,29 +14,29 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import DatasetBuilder
+from tqdm import tqdm
 
-from model.common import devices
 from model.common.errors import UserError, one_line
 from model.data.class_folders import resize
 from model.data.idx_files import FILES
 
-if TYPE_CHECKING:
-    from tensorflow_datasets.core import DatasetBuilder
-
-SUBFOLDER = "tfds"  # of the data set's folder; holds all that TFDS writes
 NETWORK_SECONDS = 4.0  # within which one of the download servers has to answer
 
 
-def load(name: str, folder: Path, image_size: int | None) -> tuple[np.ndarray, np.ndarray, int | None, Sequence[str]]:
-    """Loads a set, which TFDS downloads and prepares in `folder` unless it did so before.
+def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np.ndarray, int | None, Sequence[str]]:
+    """Loads a set, which TFDS downloads and prepares in `store` unless it did so before.
 
     Args:
         name: its name in TFDS, such as `kmnist` or `emnist/letters`.
-        folder: the folder of this data set alone.
+        store: a folder for this data set alone; the user's own files may lie beside it.
         image_size: side in pixels to which the images are resized, or None.
 
     Returns:
@@ -48,13 +48,10 @@ def load(name: str, folder: Path, image_size: int | None) -> tuple[np.ndarray, n
         UserError: no such set, not one of labelled images, no network, or a damaged preparation.
         ImportError: TFDS is not installed.
     """
-    from tqdm import tqdm
-
-    devices.start_tensorflow()  # as the commands need it, before TFDS imports it
-    builder = _builder(name, folder)
+    builder = _builder(name, store)
     image_key, label_key = _feature_keys(name, builder, image_size)
     if not builder.data_path.exists():
-        _prepare(name, folder, builder)
+        _prepare(name, store, builder)
     if not builder.is_prepared():
         raise _damaged(builder, "it lacks metadata")
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
@@ -77,30 +74,28 @@ def load(name: str, folder: Path, image_size: int | None) -> tuple[np.ndarray, n
     return images, labels, num_train, builder.info.features[label_key].names
 
 
-def _builder(name: str, folder: Path) -> "DatasetBuilder":
-    import tensorflow_datasets as tfds
-
+def _builder(name: str, store: Path) -> DatasetBuilder:
     known = tfds.list_builders(with_community_datasets=False)
     base, _, config = name.partition("/")
     if base in known and config:
         known = [f"{base}/{config}" for config in tfds.builder_cls(base).builder_configs]
     try:
-        return tfds.builder(name, data_dir=folder / SUBFOLDER)
+        return tfds.builder(name, data_dir=store)
     except Exception as error:  # TFDS promises no type, and wraps what a data set's own code raises
         if name in known:
             raise UserError(
-                f"data set {name!r}: TFDS cannot open it ({one_line(error)}); delete {folder / SUBFOLDER} "
+                f"data set {name!r}: TFDS cannot open it ({one_line(error)}); delete {store} "
                 f"to begin anew, or take another set"
             ) from error
         close = difflib.get_close_matches(name, [*known, "digits"], cutoff=0.75)
         guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UserError(
             f"data set {name!r}: unknown{guess}; expected digits, a name of TFDS (mnist, fashion_mnist, "
-            f"kmnist, emnist/letters, cifar10, ...), or your own files in {folder} as data/README.md says"
+            f"kmnist, emnist/letters, cifar10, ...), or your own files in {store.parent} as data/README.md says"
         ) from error
 
 
-def _feature_keys(name: str, builder: "DatasetBuilder", image_size: int | None) -> tuple[str, str]:
+def _feature_keys(name: str, builder: DatasetBuilder, image_size: int | None) -> tuple[str, str]:
     """The keys of an example's image and label, checked before anything is downloaded."""
     features = builder.info.features
     candidates: list[tuple[str, ...]] = [builder.info.supervised_keys or (), ("image", "label")]
@@ -120,8 +115,6 @@ def _feature_keys(name: str, builder: "DatasetBuilder", image_size: int | None) 
 
 
 def _are_image_and_label(features: Any, keys: Sequence[Any]) -> bool:
-    import tensorflow_datasets as tfds
-
     if not isinstance(features, tfds.features.FeaturesDict) or len(keys) != 2:
         return False
     if any(key not in list(features) for key in keys):  # a key of TFDS may be a tuple or a dict of keys
@@ -130,13 +123,11 @@ def _are_image_and_label(features: Any, keys: Sequence[Any]) -> bool:
     return all(isinstance(features[key], kind) for key, kind in zip(keys, kinds, strict=True))
 
 
-def _prepare(name: str, folder: Path, builder: "DatasetBuilder") -> None:
-    import tensorflow_datasets as tfds
-
+def _prepare(name: str, store: Path, builder: DatasetBuilder) -> None:
     if builder.name in ("mnist", "fashion_mnist", "kmnist", "emnist"):
-        by_hand = f"put {', '.join(f'{file}.gz' for file in FILES.values())} into {folder}"
+        by_hand = f"put {', '.join(f'{file}.gz' for file in FILES.values())} into {store.parent}"
     else:
-        by_hand = f"put one folder of images per class into {folder}"
+        by_hand = f"put one folder of images per class into {store.parent}"
     by_hand += ", or start without a download: python train.py --model_dir experiments/digits"
 
     hosts = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}
@@ -145,7 +136,7 @@ def _prepare(name: str, folder: Path, builder: "DatasetBuilder") -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare(download_dir=folder / SUBFOLDER / "downloads")
+        builder.download_and_prepare(download_dir=store / "downloads")
     except Exception as error:  # TFDS promises no type: network, disk, checksums, packages of the data set
         raise UserError(f"data set {name!r}: TFDS could not prepare it ({one_line(error)}); {by_hand}") from error
 
@@ -155,8 +146,6 @@ def _any_answers(urls: Iterable[str]) -> bool:
 
     In threads of its own, which nobody waits for: the look-up of a host's name knows no time limit.
     """
-    import requests
-
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def ask(url: str) -> None:
@@ -176,12 +165,9 @@ def _any_answers(urls: Iterable[str]) -> bool:
 
 
 def _examples(
-    builder: "DatasetBuilder", splits: Sequence[str], image_key: str, label_key: str
+    builder: DatasetBuilder, splits: Sequence[str], image_key: str, label_key: str
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the images and labels of the splits, always in the same order."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
     config = tfds.ReadConfig(try_autocache=False)  # each image is read once
     batch_size = 1 if None in builder.info.features[image_key].shape else 256  # one by one takes three times as long
     for split in splits:
@@ -194,5 +180,5 @@ def _examples(
             raise _damaged(builder, one_line(error)) from error
 
 
-def _damaged(builder: "DatasetBuilder", why: str) -> UserError:
+def _damaged(builder: DatasetBuilder, why: str) -> UserError:
     return UserError(f"{builder.data_path}: damaged, {why}; delete this folder, it is then prepared again")

@@ -34,7 +34,7 @@ from model.studies import trial_process
 from model.studies.runs import Pool, pool_runs, read_run
 from model.studies.search_space import SearchSpace
 from model.studies.states import State, last_line, read_value, state_of
-from model.studies.trials import Drawn, Grid, Trial
+from model.studies.trials import DATABASE, Grid, Source, Trial
 
 _log = logging.getLogger(__name__)
 
@@ -104,15 +104,17 @@ class Search:
         except UserError as error:
             raise UserError(f"{self.parent / 'params.json'}: {error}") from None
 
-    def _open(self) -> contextlib.AbstractContextManager[Grid | Drawn]:
+    def _open(self) -> contextlib.AbstractContextManager[Source]:
         """Opens the source of the trials."""
         if self.space.is_grid:
             return contextlib.closing(Grid(self.parent, self.space))
+        from model.studies.drawn_trials import Drawn  # which imports Optuna
+
         return contextlib.closing(Drawn(self.parent, self.space, self.params.seed, self._params_of))
 
     def _trials(self) -> list[Trial]:
         """Returns all that there are."""
-        if not self.space.is_grid and not Drawn.path_in(self.parent).exists():
+        if not self.space.is_grid and not (self.parent / DATABASE).exists():
             return []
         with self._open() as source:
             return source.trials()
@@ -206,7 +208,7 @@ class Search:
                 "Stopped; every trial under way is saved, and the same command goes on.", stop.signal_number
             )
 
-    def _work(self, source: Grid | Drawn) -> None:
+    def _work(self, source: Source) -> None:
         """Runs one trial after the other."""
         while not self._stopping.is_set():
             with self._lock:
@@ -215,7 +217,7 @@ class Search:
                 return
             self._run_trial(source, trial)
 
-    def _run_trial(self, source: Grid | Drawn, trial: Trial) -> None:
+    def _run_trial(self, source: Source, trial: Trial) -> None:
         """Runs a trial with every seed, as far as that has not been done, and tells the source what came of it."""
         values: list[float] = []
         has_trained = False
@@ -279,7 +281,7 @@ class Search:
                 "a new folder"
             )
 
-    def _train(self, folder: Path, source: Grid | Drawn, trial: Trial | None) -> State:
+    def _train(self, folder: Path, source: Source, trial: Trial | None) -> State:
         """Trains in a process of its own.
 
         Args:
@@ -303,7 +305,7 @@ class Search:
         ):
             while process.poll() is None:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-                if trial is not None and isinstance(source, Drawn) and not is_pruned:
+                if trial is not None and not is_pruned:
                     is_pruned, told = self._look(source, folder, trial, told)
                 if self._stopping.is_set() or is_pruned:
                     process.terminate()
@@ -318,7 +320,7 @@ class Search:
             write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")
         return state_of(folder)
 
-    def _look(self, source: Drawn, folder: Path, trial: Trial, told: int) -> tuple[bool, int]:
+    def _look(self, source: Source, folder: Path, trial: Trial, told: int) -> tuple[bool, int]:
         """Tells the source how a run fares; returns whether it is hopeless and how many evaluations were told."""
         values = list(Evaluations.read(_evaluations_of(folder)).values(self.metric).values())
         for number, value in enumerate(values[told:], told + 1):

@@ -1,26 +1,14 @@
-"""Where the trials of a search come from: a grid, or Optuna's draws."""
+"""What a search tries, and where it comes from: a grid, or the draws of `drawn_trials.py`."""
 
-import contextlib
-import functools
-import json
-import logging
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from model.common.errors import UserError, one_line
 from model.studies.search_space import SearchSpace, Settings, name_of
 
-if TYPE_CHECKING:
-    import optuna
-
-_log = logging.getLogger(__name__)
-
-# A draw may repeat an earlier one, or be a combination that `Params` refuses. After this many such draws in a row there
-# is taken to be nothing else.
-_MOST_DRAWS = 50
+# Where a search keeps what was drawn.
+DATABASE = "search.db"
 
 
 @dataclass(frozen=True)
@@ -38,13 +26,32 @@ class Trial:
     number: int = -1
 
 
+class Source(Protocol):
+    """Where trials come from."""
+
+    def trials(self) -> list[Trial]:
+        """Returns all that there are so far."""
+
+    def ask(self) -> Trial | None:
+        """Returns the next one to try; None when there is none."""
+
+    def should_prune(self, trial: Trial, number: int, value: float) -> bool:
+        """Returns whether a trial shall be ended early for what its evaluation of this number, from 1, came to."""
+
+    def tell(self, trial: Trial, value: float | None, is_pruned: bool = False) -> None:
+        """Takes what became of a trial; None if it broke down or was ended early."""
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
 class Grid:
     """Every combination once, in the order in which `search.json` lists them."""
 
     def __init__(self, parent: Path, space: SearchSpace) -> None:
         self._trials: list[Trial] = []
         for number, settings in enumerate(space.grid()):
-            folder = _folder(parent, settings, number, self._trials)
+            folder = folder_of(parent, settings, number, self._trials)
             self._trials.append(Trial(folder, settings))
         self._to_come = iter(self._trials)
 
@@ -56,6 +63,10 @@ class Grid:
         """Returns the next one; None after the last."""
         return next(self._to_come, None)
 
+    def should_prune(self, trial: Trial, number: int, value: float) -> bool:
+        """Returns no: every combination is tried to its end."""
+        return False
+
     def tell(self, trial: Trial, value: float | None, is_pruned: bool = False) -> None:
         """Does nothing: the folder says what became of it."""
 
@@ -63,187 +74,7 @@ class Grid:
         """Does nothing."""
 
 
-class Drawn:
-    """Trials that Optuna's tree-structured Parzen estimator draws, and its median rule ends early.
-
-    What was drawn and what came of it is kept in `search.db`, an SQLite database.
-
-    Args:
-        parent: Folder of the search.
-        space: What varies.
-        seed: Decides the draws.
-        check: Raises a UserError for settings that cannot be.
-
-    Raises:
-        UserError: The database is damaged, or holds trials of another search.
-
-    References:
-        Bergstra, Bardenet, Bengio, Kegl: Algorithms for Hyper-Parameter Optimization, 2011.
-        Golovin, Solnik, Moitra, Kochanski, Karro, Sculley: Google Vizier, 2017 (the median rule).
-    """
-
-    def __init__(self, parent: Path, space: SearchSpace, seed: int, check: Callable[[Trial], object]) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._parent, self._space, self._seed, self._check = parent, space, seed, check
-        self._vary = json.loads(space.model_dump_json())["vary"]
-        path = self.path_in(parent)
-        connect = functools.partial(sqlite3.connect, path.resolve(), check_same_thread=False)
-        with self._errors_in_one_line():
-            try:
-                self._storage = optuna.storages.RDBStorage("sqlite:///search.db", engine_kwargs={"creator": connect})
-            except RuntimeError as error:  # of another version of Optuna
-                raise optuna.exceptions.StorageInternalError(str(error)) from None
-            self._study = self._open()
-        if self._study.user_attrs.get("vary", self._vary) != self._vary:
-            raise UserError(
-                f"{parent / 'search.json'}: 'vary' is not what trials were drawn from; set it back, or search in a new "
-                "folder (num_trials may change)"
-            )
-        self._from_before = iter(self.trials())  # drawn by an earlier search, which may not have finished them
-
-    @staticmethod
-    def path_in(parent: Path) -> Path:
-        """Returns where a search keeps what it draws."""
-        return parent / "search.db"
-
-    @contextlib.contextmanager
-    def _errors_in_one_line(self) -> Iterator[None]:
-        """Turns errors of the database into a UserError."""
-        import optuna
-        import sqlalchemy.exc
-
-        try:
-            yield
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise UserError(
-                f"{self.path_in(self._parent)}: cannot be used ({one_line(error)}); make room on the disk and start "
-                "again, or, if it is damaged, search in a new folder"
-            ) from None
-
-    def _open(self) -> "optuna.Study":
-        import optuna
-
-        study = optuna.create_study(
-            storage=self._storage,
-            study_name="search",
-            load_if_exists=True,
-            direction="maximize",
-            pruner=optuna.pruners.MedianPruner(),
-        )
-        # The sampler's random numbers begin anew whenever a search is started. A seed that grows with the number of
-        # trials keeps a search that goes on from drawing the same ones again.
-        seed = (self._seed + len(study.trials)) % 2**32
-        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return study
-
-    def trials(self) -> list[Trial]:
-        """Returns all that were drawn."""
-        with self._errors_in_one_line():
-            drawn_trials = self._study.trials
-        return [
-            Trial(self._parent / drawn.user_attrs["folder"], drawn.user_attrs["settings"], drawn.number)
-            for drawn in drawn_trials
-            if "settings" in drawn.user_attrs  # without, it was refused, or the search was killed while it drew it
-        ]
-
-    def ask(self) -> Trial | None:
-        """Returns the trials of earlier searches first, then new ones; None when there are `num_trials`.
-
-        Raises:
-            UserError: All that was drawn was refused.
-        """
-        with self._errors_in_one_line():
-            return self._ask()
-
-    def _ask(self) -> Trial | None:
-        import optuna
-
-        before = next(self._from_before, None)
-        if before is not None:
-            return before
-        known = self.trials()
-        if len(known) >= (self._space.num_trials or 0):
-            return None
-        if self._study.trials and not known:  # all were refused; with what search.json says now they may not be
-            optuna.delete_study(study_name="search", storage=self._storage)
-            self._study = self._open()
-        for begun in self._study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-            if "settings" not in begun.user_attrs:  # the search was killed while it drew this one
-                self._study.tell(begun.number, state=optuna.trial.TrialState.FAIL)
-        impossible = None
-        for _ in range(_MOST_DRAWS):
-            drawn = self._study.ask()
-            settings = self._space.draw(drawn)
-            trial = Trial(_folder(self._parent, settings, drawn.number, known), settings, drawn.number)
-            try:
-                if all(settings != other.settings for other in known):
-                    self._check(trial)
-                    self._study.set_user_attr("vary", self._vary)
-                    drawn.set_user_attr("folder", trial.folder.name)
-                    drawn.set_user_attr("settings", settings)
-                    return trial
-            except UserError as error:
-                impossible = error
-            self._study.tell(drawn, state=optuna.trial.TrialState.FAIL)
-        if impossible is not None and not known:
-            raise impossible
-        _log.warning("There are %d trials: nothing else that can be was drawn.", len(known))
-        return None
-
-    def should_prune(self, trial: Trial, number: int, value: float) -> bool:
-        """Returns whether a trial is below the median of the others, each at its evaluation of that number.
-
-        Args:
-            trial: Which one.
-            number: Which of its evaluations, from 1.
-            value: What it reached there.
-        """
-        import optuna
-
-        with self._errors_in_one_line():
-            known = self._study.trials[trial.number]
-            if known.state.is_finished() or number in known.intermediate_values:  # an earlier search told it
-                return False
-            study_id = self._storage.get_study_id_from_name(self._study.study_name)
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
-            drawn = optuna.Trial(self._study, trial_id)
-            drawn.report(value, number)
-            return drawn.should_prune()
-
-    def tell(self, trial: Trial, value: float | None, is_pruned: bool = False) -> None:
-        """Takes what became of a trial. Told again, it counts only if it had broken down the first time.
-
-        Args:
-            trial: Which one.
-            value: What it came to; None if it broke down or was ended early.
-            is_pruned: Whether it was ended early.
-        """
-        from optuna.trial import TrialState, create_trial
-
-        failed = TrialState.PRUNED if is_pruned else TrialState.FAIL
-        with self._errors_in_one_line():
-            trials = self._study.trials
-            drawn = trials[trial.number]
-            is_known = any(other.user_attrs.get("again") == trial.number for other in trials)
-            if not drawn.state.is_finished():
-                self._study.tell(trial.number, value, state=failed if value is None else TrialState.COMPLETE)
-            elif drawn.state == TrialState.FAIL and value is not None and not is_known:
-                # It was tried again. Optuna keeps a finished trial as it is, so what came of it now is one more.
-                again = create_trial(
-                    value=value, params=drawn.params, distributions=drawn.distributions,
-                    user_attrs={"again": trial.number},
-                )  # fmt: skip
-                self._study.add_trial(again)
-
-    def close(self) -> None:
-        """Closes the database."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
-
-
-def _folder(parent: Path, settings: Settings, number: int, others: Sequence[Trial]) -> Path:
+def folder_of(parent: Path, settings: Settings, number: int, others: Sequence[Trial]) -> Path:
     """Returns a folder for a trial that no other has; names of different trials may be equal, as they round numbers."""
     name = name_of(settings)
     if any(trial.folder.name == name for trial in others):

@@ -5,6 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
+from model.params import Params
+
 # Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
 _MAX_ROTATION = 10 / 180 * math.pi  # radians
 _MAX_SHEAR = 0.1  # tangent of the angle
@@ -15,6 +17,14 @@ _MAX_SHIFT = 0.08  # relative to the size
 def prepare_images(images: tf.Tensor) -> tf.Tensor:
     """Scales uint8 images (B, H, W, C) to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) / 255.0
+
+
+def augment(images: tf.Tensor, params: Params, step: tf.Tensor) -> tf.Tensor:
+    """Moves images (B, H, W, C), scaled to [0, 1], as the parameters ask for: `augment_images`, or not at all."""
+    if params.augmentation == "off":
+        return images
+    flip = params.augmentation == "affine_and_flip"
+    return augment_images(images, params.seed, step, flip, params.augmentation_strength)
 
 
 def augment_images(

@@ -221,19 +221,27 @@ class Estimator:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
         with lock_experiment(self.model_dir), one_line_errors(self.model_dir):
-            return self._loop(train_spec, eval_spec)
+            data, max_steps = train_spec.input_fn(), train_spec.max_steps
+            strategy = self.config.train_distribute or tf.distribute.get_strategy()
+            learner = self._learner_to_train(data, max_steps, strategy)
+            to_come = range(learner.state.global_step + 1, max_steps + 1)
+            if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
+                return None
+            if learner.state.global_step:
+                _log.info("Going on from step %d.", learner.state.global_step)
+            write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
+            return self._loop(learner, data, to_come, eval_spec, strategy)
 
-    def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
-        data, max_steps, config = train_spec.input_fn(), train_spec.max_steps, self.config
-        strategy = config.train_distribute or tf.distribute.get_strategy()
-        learner = self._learner_to_train(data, max_steps, strategy)
-        to_come = range(learner.state.global_step + 1, max_steps + 1)
-        if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
-            return None
-        if learner.state.global_step:
-            _log.info("Going on from step %d.", learner.state.global_step)
-        write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
-
+    def _loop(
+        self,
+        learner: Learner,
+        data: TrainInput,
+        to_come: range,
+        eval_spec: EvalSpec | None,
+        strategy: tf.distribute.Strategy,
+    ) -> dict[str, float] | None:
+        """Makes the steps to come: step, guard, report, evaluate, save."""
+        config, max_steps = self.config, to_come.stop - 1
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
         images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
         batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from model.training.augmentation import augment_images, prepare_images
+from model.training.augmentation import augment, prepare_images
 from model.training.guard import Broken
 from model.training.learner import Learner
 from model.training.model_fn import EstimatorSpec, ModeKeys
@@ -50,10 +50,7 @@ def compile_train_step(
     def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, Broken, Mapping[str, Any]]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
         indices = batches[step - done]  # (B,)
-        features = prepare_images(tf.gather(images, indices))  # (B, H, W, C)
-        if params.augmentation != "off":
-            flip = params.augmentation == "affine_and_flip"
-            features = augment_images(features, params.seed, step, flip, params.augmentation_strength)
+        features = augment(prepare_images(tf.gather(images, indices)), params, step)  # (B, H, W, C)
         classes = tf.gather(labels, indices)  # (B,)
         with tf.GradientTape() as tape:
             spec = model_fn(features, classes, ModeKeys.TRAIN, params, network, step)

@@ -9,8 +9,9 @@ import pytest
 
 from model.common.errors import UserError
 from model.studies import trials
+from model.studies.drawn_trials import Drawn
 from model.studies.search_space import SearchSpace
-from model.studies.trials import Drawn, Grid
+from model.studies.trials import Grid
 
 
 def accept(trial):
