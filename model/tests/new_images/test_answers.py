@@ -22,8 +22,8 @@ from model.new_images.convert import Converted
 from model.runner import Trained
 from model.scoring.record import Record
 from model.start import start
+from model.tests.drawings import draw
 from model.tests.experiments import digits, estimator, write_params
-from model.tests.test_foreign import draw
 from model.training import checkpoints
 from model.training.estimator import Estimator
 from model.training.learner import Learner
