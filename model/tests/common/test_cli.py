@@ -1,0 +1,165 @@
+"""How a command ends: its exit code, one line instead of a traceback, and what its log holds."""
+
+import argparse
+import errno
+import logging
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import tqdm
+
+from model.common import cli
+from model.common.commands import ROOT
+from model.common.errors import Interrupted, UserError
+
+LOG = logging.getLogger("model.tests")
+
+
+def run(main, *arguments, **options):
+    """Runs a command; returns the code with which the process would end, 0 if it simply returns."""
+    try:
+        cli.run(main, "Does something.", arguments, **options)
+    except SystemExit as ended:
+        return ended.code
+    return 0
+
+
+def raising(error):
+    def main(options):
+        raise error
+
+    return main
+
+
+def test_a_command_that_works_gets_its_options(tmp_path, capsys):
+    seen = []
+    add_options = lambda parser: parser.add_argument("--times", type=cli.positive_int)  # noqa: E731
+    arguments = ["--model_dir", str(tmp_path), "--data_dir", "some data", "--times", "3"]
+    assert run(seen.append, *arguments, add_options=add_options) == 0
+    (options,) = seen
+    assert (options.model_dir, str(options.data_dir), options.times) == (tmp_path, "some data", 3)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_command_that_is_not_of_an_experiment(capsys):
+    seen = []
+    assert run(seen.append, of_an_experiment=False) == 0
+    assert vars(seen[0]) == {}
+    assert run(seen.append, "--model_dir", "x", of_an_experiment=False) == 2
+    assert "unrecognized arguments: --model_dir x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("x.json: no such file"), 2, "x.json: no such file"),
+        (Interrupted("Stopped at step 7", signal.SIGTERM), 143, "Stopped at step 7"),
+        (Interrupted("Stopped at step 7", signal.SIGINT), 130, "Stopped at step 7"),
+        (KeyboardInterrupt(), 130, "Stopped."),
+        (OSError(errno.ENOSPC, "No space left on device", "x.npy"), 2, "x.npy: No space left on device"),
+        (OSError("of no file"), 2, "of no file"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.npy"), 2, "x.npy: Permission denied"),
+    ],
+)
+def test_an_end_that_has_a_reason_is_one_line(capsys, error, code, line):
+    assert run(raising(error)) == code
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_out_of_memory_says_what_to_do(capsys):
+    assert run(raising(MemoryError("Unable to allocate 3 GiB"))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "out of memory: Unable to allocate 3 GiB; make images, network or batches smaller" in line
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()), "", [])
+    assert logging.getLogger("model").handlers == []
+
+
+def test_a_new_process_ends_with_the_code_and_the_line():
+    code = (
+        "from model.common import cli; from model.common.errors import UserError\n"
+        "def main(options): print('half'); raise UserError('what came, what was expected')\n"
+        "cli.run(main, '', [])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "half\n", "what came, what was expected\n")
+
+
+def test_names_that_a_terminal_cannot_show_are_printed_nevertheless():
+    code = "from model.common import cli; cli.run(lambda _: print('bad-\\udcff-gr\\xf6\\xdfe'), '', [])"
+    options = {"cwd": ROOT, "env": {"PYTHONIOENCODING": "ascii"}, "capture_output": True, "text": True}
+    result = subprocess.run([sys.executable, "-c", code], **options)
+    assert (result.returncode, result.stdout) == (0, "bad-\\udcff-gr\\xf6\\xdfe\n")
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), ("100000", 100_000)])
+def test_a_count(text, number):
+    assert cli.positive_int(text) == number
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "", "1.5", "many", "1e3", "nan"])
+def test_no_count(text):
+    with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+        cli.positive_int(text)
+
+
+# ------------------------------------------------------------------------------------------- the log
+
+
+def logging_main(path, end=None):
+    def main(options):
+        cli.start_log(path)
+        LOG.debug("details")
+        LOG.info("begun")
+        LOG.warning("beware of\tµ")
+        LOG.info("beside a bar", extra={"on_bar": True})
+        if end is not None:
+            raise end
+
+    return main
+
+
+def test_the_log_is_on_the_terminal_and_in_the_file_with_the_time(tmp_path, capsys):
+    path = tmp_path / "train.log"
+    for _ in range(2):  # what an earlier run has said stays
+        assert run(logging_main(path, UserError("the reason"))) == 2
+        assert capsys.readouterr() == ("", "begun\nbeware of\tµ\nthe reason\n")
+    said = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert said == ["INFO begun", "WARNING beware of\tµ", "INFO beside a bar", "ERROR the reason"] * 2
+
+
+def test_after_a_command_nothing_is_logged(tmp_path, capsys):
+    assert run(logging_main(tmp_path / "train.log")) == 0
+    before = (tmp_path / "train.log").read_bytes()
+    capsys.readouterr()
+    LOG.warning("to whom?")
+    assert logging.getLogger("model").handlers == [] and capsys.readouterr().out == ""
+    assert (tmp_path / "train.log").read_bytes() == before
+
+
+def test_a_line_of_the_log_does_not_tear_a_bar_apart(tmp_path, capsys):
+    def main(options):
+        cli.start_log(tmp_path / "train.log")
+        with tqdm.tqdm(total=2, file=sys.stderr, bar_format="[{n}]") as bar:
+            bar.update()
+            LOG.info("in between")
+
+    assert run(main) == 0
+    assert "in between" in re.split(r"[\r\n]", capsys.readouterr().err)
+
+
+def test_a_log_that_finds_no_room_stops_nobody(tmp_path, capsys):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    assert run(logging_main(tmp_path / "train.log")) == 0
+    assert capsys.readouterr().err == "begun\nbeware of\tµ\n"
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(tmp_path, capsys):
+    assert run(logging_main(tmp_path / "nowhere" / "train.log")) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'nowhere' / 'train.log'}: No such file or directory\n"

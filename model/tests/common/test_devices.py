@@ -1,0 +1,139 @@
+"""TensorFlow as it is started, and what is said of the machine."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from model.common import devices
+from model.common.commands import ROOT
+
+GPU = "the first GPU"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends to be another machine: what Linux says of its processor, and the compute capabilities of its GPUs."""
+
+    def pretend(cpu_info=None, gpus=()):
+        def read_text(self):
+            if cpu_info is None:
+                raise FileNotFoundError(self)
+            return cpu_info
+
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(gpus) if kind == "GPU" else ["CPU"])
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: gpus[gpu])
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    return pretend
+
+
+@pytest.mark.parametrize("asked", ["float32", "mixed_bfloat16"])
+def test_a_precision_that_is_asked_for_is_taken(machine, asked):
+    for flags in ("fpu", "avx512_bf16"):
+        machine(f"flags : {flags}\n")
+        assert devices.choose_precision(asked) == asked
+
+
+def test_auto_precision_of_this_machine():
+    assert devices.choose_precision("auto") in ("float32", "mixed_bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2\n", "float32"),
+        ("processor\t: 0\nflags\t\t: fpu amx_bf16 avx\n", "mixed_bfloat16"),
+        ("flags : avx512_bf16 x\n", "mixed_bfloat16"),
+        ("flags : avx512_bf16x\nbugs : amx_bf16\n", "float32"),
+        ("flags : fpu\n\nflags : amx_bf16\n", "float32"),  # the first processor counts
+        ("", "float32"),
+        ("no colon in here", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_precision_follows_the_processor(machine, cpu_info, expected):
+    machine(cpu_info)
+    assert devices.choose_precision("auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ({"compute_capability": (7, 5)}, "float32"),
+        ({"compute_capability": (8, 0)}, "mixed_bfloat16"),
+        ({"compute_capability": (12, 0)}, "mixed_bfloat16"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_precision_follows_the_gpu_where_there_is_one(machine, details, expected):
+    machine("flags : amx_bf16\n", {GPU: details})
+    assert devices.choose_precision("auto") == expected
+
+
+def test_a_processor_is_named_with_the_cores_that_are_ours(machine, monkeypatch):
+    machine("processor : 0\nmodel name : Some Chip @ 2 GHz\n\nprocessor : 1\nmodel name : Other\n")
+    for cores, said in (({3}, "1 core"), ({0, 3, 7}, "3 cores")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        assert devices.describe() == f"Some Chip @ 2 GHz, {said}"
+
+
+def test_a_machine_that_says_nothing_of_its_processor(machine):
+    machine(None)
+    assert re.fullmatch(r"\S.*, \d+ cores?", devices.describe())
+
+
+def test_gpus_are_named(machine):
+    class Gpu(str):
+        name = property(str)
+
+    machine("model name : Some Chip\n", {Gpu("/GPU:0"): {"device_name": "A100"}, Gpu("/GPU:1"): {}})
+    assert devices.describe() == "A100, /GPU:1"
+
+
+@pytest.mark.parametrize("before", [None, "0,1"])
+def test_others_see_no_gpu_in_the_block_and_all_of_them_after_it(monkeypatch, before):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    environment = dict(os.environ)
+    with pytest.raises(ValueError, match="in the block"), devices.without_gpus():
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+        raise ValueError("in the block")
+    assert dict(os.environ) == environment
+
+
+@pytest.mark.slow
+def test_tensorflow_starts_once_quietly_and_deterministic():
+    """In a process of its own: nothing may import TensorFlow before it is set up."""
+    code = (
+        "import os, sys\n"
+        "from model.common import devices\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "print(devices.start_tensorflow())\n"
+        "import tensorflow as tf\n"
+        "from tensorflow.python.framework import config\n"
+        "print(config.is_op_determinism_enabled(), tf.config.experimental.tensor_float_32_execution_enabled())\n"
+        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
+        "os.write(2, b'stderr is there again')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
+    said, *settings = result.stdout.splitlines()
+    assert re.fullmatch(r"(No GPU found: r|R)unning on \S.*\.", said)
+    assert settings == ["True False", "2"] and result.stderr == "stderr is there again"
+
+
+def test_a_start_that_fails_shows_what_was_kept_back(capfd):
+    with pytest.raises(RuntimeError), devices._quiet_stderr():
+        os.write(2, b"why it failed")
+        raise RuntimeError
+    with devices._quiet_stderr():
+        os.write(2, b"noise")
+    os.write(2, b", afterwards")
+    assert capfd.readouterr().err == "why it failed, afterwards"
