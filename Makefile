@@ -1,23 +1,29 @@
-# make train   installs into .venv, then trains and evaluates the quick start
-# make test    installs into .venv, then runs the tests
-# make lint    style and types
-# make check   what has to pass before a change is done: lint and test
-# make proofs  the long tests
-# make bench   the measurements of benchmarks/
-# make schema  writes experiments/params.schema.json anew
+# make train      installs into .venv, then trains and evaluates the quick start
+# make test       installs into .venv, then runs the tests, in a process for each core but at most JOBS
+# make test-fast  the same without those that are slow
+# make lint       style and types
+# make check      what has to pass before a change is done: lint and test
+# make proofs     the long tests
+# make bench      the measurements of benchmarks/
+# make schema     writes experiments/params.schema.json anew
 
 PYTHON ?= python3
 VENV ?= .venv
 EXPERIMENT ?= experiments/digits
+JOBS ?= 4
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses $(JOBS) --dist worksteal
 
-.PHONY: train test lint check proofs bench schema
+.PHONY: train test test-fast lint check proofs bench schema
 
 train: $(VENV)/installed
 	$(BIN)/python train.py --model_dir $(EXPERIMENT)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow and not proof"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

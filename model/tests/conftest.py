@@ -1,16 +1,96 @@
-"""Starts TensorFlow as the command lines do, with two logical CPUs for the tests of strategies; and a real browser."""
+"""What the tests share: how TensorFlow starts, cores, experiments that are trained once, and a real browser.
 
-from model.common import devices
+TensorFlow starts as the command lines start it, with two logical CPUs for the tests of strategies. Where pytest-xdist
+runs several processes, each takes its share of the cores, and so do the processes that it starts.
+"""
+
+import os
+
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# Threads of OpenMP (openTSNE, scikit-learn) that wait for others would else keep the cores busy that others need: on a
+# machine with other work, t-SNE of a few points then takes 15 times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if _PROCESSES > 1:
+    for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
+
+from model.common import devices  # noqa: E402
 
 devices.start_tensorflow()
 
 import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
 
+import filelock  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from model.common.commands import ROOT  # noqa: E402
+from model.tests.experiments import write_params  # noqa: E402
+
 _CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+# What takes seconds to set up, so that a test which needs it is slow.
+_SLOW_FIXTURES = {"trained", "validated", "served", "page"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if _SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`made_once(name, make)` returns a folder that `make` filled, once for all processes of this run.
+
+    Whoever asks for it only reads it, or takes a copy.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root if _PROCESSES == 1 else root.parent
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder = root / "made_once" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".made.lock"):
+            if not (folder / ".made").exists():
+                make(folder)
+                (folder / ".made").touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def trained(made_once) -> Path:
+    """The small experiment after 8 epochs, 180 steps, trained by the command line in a new process; to be read only.
+
+    What the process said is beside it, in `stdout` and `stderr`.
+    """
+
+    def train(folder: Path) -> None:
+        model_dir = write_params(folder / "experiments" / "small", num_epochs=8, num_labels=10)
+        command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        (folder / "stdout").write_text(result.stdout)
+        (folder / "stderr").write_text(result.stderr)
+        assert result.returncode == 0, result.stderr
+
+    return made_once("trained", train) / "experiments" / "small"
+
+
+@pytest.fixture
+def trained_copy(trained, tmp_path) -> Path:
+    """A copy of the trained experiment, to be changed."""
+    return shutil.copytree(trained, tmp_path / "small")
 
 
 @pytest.fixture(scope="module")

@@ -49,13 +49,16 @@ def refused(capsys, *arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    model_dir = write_params(
-        tmp_path_factory.mktemp("experiments") / "small", num_channels=16, embedding_size=16, num_epochs=12
-    )
-    start(model_dir, None).train()
-    cli._end_log()
-    return model_dir
+def trained(made_once):
+    """An experiment that has learned enough to read what somebody draws, and was asked once; to be read only."""
+
+    def train(folder):
+        start(write_params(folder, num_channels=16, embedding_size=16, num_epochs=12), None).train()
+        cli._end_log()
+        draw(0).save(folder / "zero.png")
+        cli.run(predict.main, "", ["--model_dir", str(folder), str(folder / "zero.png")], predict.add_options)
+
+    return made_once("reads_drawings", train)
 
 
 @pytest.fixture
@@ -193,6 +196,7 @@ def test_a_blank_image_is_warned_of(trained, tmp_path, capsys):
     assert warnings == [f"{tmp_path / 'blank.png'}: shows nothing but background; its embedding means nothing."]
 
 
+@pytest.mark.slow
 def test_a_new_process_prints_the_answer_and_no_more(trained, drawings):
     command = [sys.executable, ROOT / "predict.py", "--model_dir", trained, drawings / "white-3.png"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -384,7 +388,7 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
     ],
 )
 def test_a_mistake_is_told_before_anything_happens(
-    trained, drawings, tmp_path, monkeypatch, capsys, arguments, expected
+    model_dir, drawings, tmp_path, monkeypatch, capsys, arguments, expected
 ):
     for name in ("empty", "folder.npy"):
         (tmp_path / name).mkdir()
@@ -393,9 +397,9 @@ def test_a_mistake_is_told_before_anything_happens(
         shutil.copy(drawings / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "open_experiment", pytest.fail)
-    before = {path: path.stat().st_mtime_ns for folder in (trained, tmp_path) for path in folder.rglob("*")}
-    assert expected in refused(capsys, "--model_dir", trained, *arguments)
-    assert before == {path: path.stat().st_mtime_ns for folder in (trained, tmp_path) for path in folder.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert expected in refused(capsys, "--model_dir", model_dir, *arguments)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
 def test_before_training(tmp_path, drawings, capsys):

@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import train
 import visualize_embeddings
 from model.common import cli, files
 from model.pictures import projector
@@ -32,18 +31,19 @@ def visualize(*arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """An experiment after three epochs, seen at its end: some of its test images are answered wrongly."""
-    model_dir = write_params(tmp_path_factory.mktemp("experiments") / "small", num_epochs=3)
-    cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
-    visualize("--model_dir", model_dir)
-    return model_dir
+def pictured(trained, made_once):
+    """The trained experiment with its pictures, to be read only: some of its test images are answered wrongly."""
+
+    def visualize_it(folder):
+        visualize("--model_dir", shutil.copytree(trained, folder / "small"))
+
+    return made_once("pictured", visualize_it) / "small"
 
 
 @pytest.fixture(scope="module")
-def embedded(trained):
+def embedded(pictured):
     """Test and training embeddings of the experiment, from the estimator."""
-    run, data = estimator(trained), digits()
+    run, data = estimator(pictured), digits()
     return [run.predict(lambda images=split.images: images)["embeddings"] for split in (data.test, data.train)]
 
 
@@ -55,34 +55,34 @@ def rows(folder):
 # ------------------------------------------------------------------------------------------- files
 
 
-def test_what_is_written(trained):
-    names = {path.name for path in (trained / "eval").iterdir()}
-    bundle = [name for name in names if name.startswith("test_359_images_step_68")]
-    assert sorted(name.removeprefix("test_359_images_step_68") for name in bundle) == [
+def test_what_is_written(pictured):
+    names = {path.name for path in (pictured / "eval").iterdir()}
+    bundle = [name for name in names if name.startswith("test_359_images_step_180")]
+    assert sorted(name.removeprefix("test_359_images_step_180") for name in bundle) == [
         "-metadata.tsv", "-sprite.png", ".data-00000-of-00001", ".index",
     ]  # fmt: skip
     (pictures,) = (name for name in names if name.endswith(".pictures"))
     (curves,) = (name for name in names if name.endswith(".v2"))
     assert names - set(bundle) == {"checkpoint", "projector_config.pbtxt", "plots", "report.html", pictures, curves}
-    plots = {path.name for path in (trained / "eval" / "plots").iterdir()}
+    plots = {path.name for path in (pictured / "eval" / "plots").iterdir()}
     expected = ("scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval")
     assert plots == {f"{name}.png" for name in expected}
     for name in plots:
-        Image.open(trained / "eval" / "plots" / name).verify()
+        Image.open(pictured / "eval" / "plots" / name).verify()
 
 
-def test_the_checkpoint_holds_the_embeddings(trained, embedded):
-    reader = tf.train.load_checkpoint(str(trained / "eval"))
+def test_the_checkpoint_holds_the_embeddings(pictured, embedded):
+    reader = tf.train.load_checkpoint(str(pictured / "eval"))
     (name,) = (name for name in reader.get_variable_to_shape_map() if name.startswith("test_"))
     np.testing.assert_allclose(reader.get_tensor(name), embedded[0], atol=1e-5)
 
 
-def test_the_metadata_is_what_plain_loops_find(trained, embedded):
+def test_the_metadata_is_what_plain_loops_find(pictured, embedded):
     """Every test image against every training image."""
     data = digits()
     test, gallery = (part.astype(np.float64) for part in embedded)
     lengths = np.sqrt(((test[:, None] - gallery) ** 2).sum(axis=2))
-    seen = rows(trained / "eval")
+    seen = rows(pictured / "eval")
     assert list(seen[0]) == [
         "index", "label", "predicted", "correct", "nearest_same_class", "nearest_other_class", "safety",
         "nearest_wrong_neighbor",
@@ -101,12 +101,12 @@ def test_the_metadata_is_what_plain_loops_find(trained, embedded):
         assert row["nearest_wrong_neighbor"] == str(other.argmin())
     wrong = sum(row["correct"] == "no" for row in seen)
     assert wrong > 0
-    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    scores = json.loads((pictured / "metrics.json").read_text())["metrics"]
     assert scores["knn_accuracy"] == pytest.approx(1 - wrong / 359)
 
 
-def test_the_sprite_shows_the_images(trained):
-    (path,) = (trained / "eval").glob("*-sprite.png")
+def test_the_sprite_shows_the_images(pictured):
+    (path,) = (pictured / "eval").glob("*-sprite.png")
     sprite, images = np.asarray(Image.open(path)), digits().test.images
     assert sprite.shape == (19 * 24, 19 * 24)
     for index in range(359):
@@ -114,12 +114,12 @@ def test_the_sprite_shows_the_images(trained):
         np.testing.assert_array_equal(sprite[row * 24 :, column * 24 :][:24:3, :24:3], images[index, ..., 0])
 
 
-def test_the_report_needs_nothing_else(trained):
-    report = (trained / "eval" / "report.html").read_text()
+def test_the_report_needs_nothing_else(pictured):
+    report = (pictured / "eval" / "report.html").read_text()
     page = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)  # the code of the library
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 6
-    assert "digits, 359 test images, step 68" in report
-    scores = json.loads((trained / "metrics.json").read_text())["metrics"]
+    assert "digits, 359 test images, step 180" in report
+    scores = json.loads((pictured / "metrics.json").read_text())["metrics"]
     for name in HEADLINES:
         assert f'<th>{name}</th><td class="number">{scores[name]:.4f}</td>' in report
     pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', report)
@@ -128,8 +128,8 @@ def test_the_report_needs_nothing_else(trained):
         Image.open(io.BytesIO(base64.b64decode(encoded))).verify()
 
 
-def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
-    visualize("--model_dir", trained, "--split", "train", "--num_images", "100", "--output_dir", tmp_path, "--no_tsne")
+def test_training_images_are_not_their_own_neighbors(pictured, tmp_path):
+    visualize("--model_dir", pictured, "--split", "train", "--num_images", "100", "--output_dir", tmp_path, "--no_tsne")
     seen = rows(tmp_path)
     assert len(seen) == 100 and len({row["index"] for row in seen}) == 100
     assert min(float(row["nearest_same_class"]) for row in seen) > 0
@@ -138,14 +138,14 @@ def test_training_images_are_not_their_own_neighbors(trained, tmp_path):
     assert np.bincount(labels).min() >= 9  # of every class its share
 
 
-def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
-    visualize("--model_dir", trained, "--num_images", "40", "--output_dir", tmp_path, "--animate")
+def test_an_animation_shows_every_checkpoint(pictured, tmp_path, capsys):
+    visualize("--model_dir", pictured, "--num_images", "40", "--output_dir", tmp_path, "--animate")
     path = tmp_path / "plots" / "evolution.gif"
     told = capsys.readouterr().out
     files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events")]
     assert len(files) > 13 and all(f"\n  {path}\n" in told for path in files)
     assert re.search(rf"tensorboard --logdir {tmp_path}$", told, re.MULTILINE)
-    between = 8 * (len(checkpoints.list_checkpoints(trained)) - 1)
+    between = 8 * (len(checkpoints.list_checkpoints(pictured)) - 1)
     assert between >= 16
     with Image.open(path) as gif:
         assert gif.n_frames > between
@@ -153,16 +153,16 @@ def test_an_animation_shows_every_checkpoint(trained, tmp_path, capsys):
     assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
 
 
-def test_a_name_that_tensorboard_cannot_show_is_told(trained, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path / "my run (1)")
+def test_a_name_that_tensorboard_cannot_show_is_told(pictured, tmp_path, capsys):
+    shutil.copytree(pictured, tmp_path / "my run (1)")
     visualize("--model_dir", tmp_path / "my run (1)", "--no_tsne", "--num_images", "2")
     assert "my run (1): TensorBoard's Projector needs a folder name of letters" in capsys.readouterr().err
 
 
-def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "copy")
-    first = checkpoints.list_checkpoints(trained)[0]
-    before = sorted(path.name for path in (trained / "eval").glob("test_359_images*"))
+def test_another_checkpoint_replaces_the_bundle(pictured, tmp_path):
+    shutil.copytree(pictured, tmp_path / "copy")
+    first = checkpoints.list_checkpoints(pictured)[0]
+    before = sorted(path.name for path in (pictured / "eval").glob("test_359_images*"))
     visualize("--model_dir", tmp_path / "copy", "--checkpoint", first, "--no_tsne")
     after = {path.name for path in (tmp_path / "copy" / "eval").iterdir()}
     assert not after & set(before)
@@ -173,8 +173,8 @@ def test_another_checkpoint_replaces_the_bundle(trained, tmp_path):
     assert "<th>loss</th>" not in report  # metrics.json tells of another step
 
 
-def test_evaluating_again_leaves_the_pictures(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "copy")
+def test_evaluating_again_leaves_the_pictures(pictured, tmp_path):
+    shutil.copytree(pictured, tmp_path / "copy")
     pictures = list((tmp_path / "copy" / "eval").glob("*.pictures"))
     event_files.open_writer(tmp_path / "copy" / "eval", range(1, 100)).close()
     assert [path.exists() for path in pictures] == [True]
@@ -199,18 +199,18 @@ def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
         (["--checkpoint", "checkpoints/step-00000999"], "step-00000999"),
     ],
 )
-def test_a_checkpoint_that_is_not_there(trained, tmp_path, capsys, arguments, expected):
+def test_a_checkpoint_that_is_not_there(pictured, tmp_path, capsys, arguments, expected):
     with pytest.raises(SystemExit) as raised:
-        visualize("--model_dir", trained, "--output_dir", tmp_path / "out", *arguments)
+        visualize("--model_dir", pictured, "--output_dir", tmp_path / "out", *arguments)
     assert raised.value.code == 2
     assert expected in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("number", ["0", "100001", "many"])
-def test_a_number_of_images_that_makes_no_sense(trained, capsys, number):
+def test_a_number_of_images_that_makes_no_sense(pictured, capsys, number):
     with pytest.raises(SystemExit) as raised:
-        visualize("--model_dir", trained, "--num_images", number)
+        visualize("--model_dir", pictured, "--num_images", number)
     assert raised.value.code == 2
     assert "--num_images" in capsys.readouterr().err
 
@@ -223,17 +223,17 @@ def test_without_training_first(tmp_path, capsys):
     assert not (tmp_path / "eval").exists()
 
 
-def test_an_animation_without_tsne_is_refused(trained, capsys):
+def test_an_animation_without_tsne_is_refused(pictured, capsys):
     with pytest.raises(SystemExit) as raised:
-        visualize("--model_dir", trained, "--animate", "--no_tsne")
+        visualize("--model_dir", pictured, "--animate", "--no_tsne")
     assert raised.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("leave out --no_tsne")
 
 
-def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_leaves_what_was_there(pictured, tmp_path, capsys, monkeypatch):
     """Whichever file it is that no longer finds room."""
     monkeypatch.setattr("model.pictures.visualize.tsne", lambda embeddings, seed, start=None: embeddings[:, :2])
-    shutil.copytree(trained, tmp_path / "copy")
+    shutil.copytree(pictured, tmp_path / "copy")
     before = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
     flush = files.flush
     for room in range(3):
@@ -262,9 +262,9 @@ def test_a_full_disk_leaves_what_was_there(trained, tmp_path, capsys, monkeypatc
 
 
 @pytest.fixture(scope="module")
-def tensorboard(trained):
+def tensorboard(pictured):
     """The address of a TensorBoard over the experiments."""
-    with servers.tensorboard(trained.parent, "small/eval") as address:
+    with servers.tensorboard(pictured.parent, "small/eval") as address:
         yield address
 
 
@@ -272,7 +272,7 @@ def fetch(address):
     return urllib.request.urlopen(address).read()
 
 
-def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
+def test_tensorboard_serves_the_bundle(tensorboard, pictured, embedded):
     plugin = f"{tensorboard}/data/plugin/projector"
     assert json.loads(fetch(f"{plugin}/runs")) == ["small/eval"]  # and no other folder
     (entry,) = json.loads(fetch(f"{plugin}/info?run=small%2Feval"))["embeddings"]
@@ -280,9 +280,9 @@ def test_tensorboard_serves_the_bundle(tensorboard, trained, embedded):
     query = f"run=small%2Feval&name={entry['tensorName'].replace('/', '%2F')}"
     served = np.frombuffer(fetch(f"{plugin}/tensor?{query}"), np.float32).reshape(359, 8)
     np.testing.assert_allclose(served, embedded[0], atol=1e-5)
-    (metadata,) = (trained / "eval").glob("*-metadata.tsv")
+    (metadata,) = (pictured / "eval").glob("*-metadata.tsv")
     assert fetch(f"{plugin}/metadata?{query}").decode().splitlines() == metadata.read_text().splitlines()
-    (sprite,) = (trained / "eval").glob("*-sprite.png")
+    (sprite,) = (pictured / "eval").glob("*-sprite.png")
     assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
     images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
     assert set(images) == {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
@@ -307,11 +307,11 @@ def test_the_projector_shows_the_points_and_runs_tsne(page, tensorboard, tmp_pat
     assert page.errors == []
 
 
-def test_the_report_answers_to_the_mouse(page, trained, embedded):
+def test_the_report_answers_to_the_mouse(page, pictured, embedded):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.errors.clear()
-    report = (trained / "eval" / "report.html").resolve().as_uri()
+    report = (pictured / "eval" / "report.html").resolve().as_uri()
     page.goto(report)
     page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
     x, y = page.evaluate("""
