@@ -1,5 +1,7 @@
 """Learners for tests: one dense layer, images of 2x3 pixels, so that NumPy can say what they do."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -14,9 +16,9 @@ def images(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
 
 
-def linear_learner(optimizer=None, seed=0, **params):
+def linear_learner(optimizer=None, weights_seed=0, **params):
     """A learner of three dimensions whose embedding of an image is its pixels times a matrix plus a vector."""
-    initializer = keras.initializers.RandomNormal(seed=seed)
+    initializer = keras.initializers.RandomNormal(seed=weights_seed)
     dense = keras.layers.Dense(3, kernel_initializer=initializer, bias_initializer=initializer, name="embedding")
     network = keras.Sequential(
         [keras.Input(SHAPE, name="images"), keras.layers.Flatten(name="flatten"), dense], name="network"
@@ -34,7 +36,7 @@ def weights_of(learner):
 def embed(learner, images):
     """What a linear learner makes of images, in float64."""
     kernel, bias = weights_of(learner)
-    return images.reshape(len(images), -1) / 255 @ kernel + bias
+    return images.reshape(len(images), math.prod(SHAPE)) / 255 @ kernel + bias
 
 
 def bits_of(variables):

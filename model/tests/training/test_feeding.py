@@ -1,0 +1,72 @@
+"""What goes to the devices: every batch at its step, and none that is asked for before its time."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.training.feeding import replicate, upload
+
+ONE_DEVICE = tf.distribute.get_strategy()
+
+
+def batch_of(step):
+    """Four numbers that no other step has."""
+    return np.arange(4, dtype=np.int32) + 4 * step
+
+
+def fed(to_come, steps_per_mining=None, batch_of=batch_of):
+    """Each step, and the batch that a training step takes: the row of the steps made since the upload."""
+    for step, batches, done in upload(ONE_DEVICE, batch_of, to_come, steps_per_mining):
+        assert batches.shape[0] == 64 and done.dtype == tf.int64  # always the same, so that nothing is compiled again
+        yield step, batches[step - 1 - done].numpy()
+
+
+@pytest.mark.parametrize("steps_per_mining", [None, 1, 7, 64, 100])
+@pytest.mark.parametrize("to_come", [range(1, 2), range(1, 65), range(1, 66), range(38, 240), range(2**33, 2**33 + 70)])
+def test_every_step_finds_its_batch(to_come, steps_per_mining):
+    def small(step):
+        return np.full(4, step % 1000, np.int32)
+
+    found = list(fed(to_come, steps_per_mining, small))
+    assert [step for step, _ in found] == list(to_come)
+    for step, batch in found:
+        assert batch.tolist() == small(step - 1).tolist() and batch.dtype == np.int32
+
+
+def test_the_other_rows_hold_the_steps_around_it():
+    (_, batches, done), *_ = upload(ONE_DEVICE, batch_of, range(11, 14), None)
+    assert int(done) == 10
+    np.testing.assert_array_equal(batches, np.concatenate([[batch_of(n) for n in (10, 11, 12)], np.zeros((61, 4))]))
+
+
+@pytest.mark.parametrize("first", [1, 2, 11, 63])
+@pytest.mark.parametrize("steps_per_mining", [1, 10, 64, 100])
+def test_no_round_is_mined_before_the_steps_before_it_are_made(first, steps_per_mining):
+    made, asked = first - 1, []
+
+    def mined(step):
+        assert made >= step // steps_per_mining * steps_per_mining
+        asked.append(step)
+        return batch_of(step)
+
+    for step, _ in fed(range(first, 171), steps_per_mining, mined):
+        assert len(asked) <= step - (first - 1) + 63  # no more than an upload ahead
+        made = step
+    assert asked == list(range(first - 1, 170))  # each once
+
+
+def test_nothing_is_asked_for_where_nothing_is_to_come():
+    assert list(upload(ONE_DEVICE, pytest.fail, range(5, 5), None)) == []
+
+
+def test_two_devices_share_each_batch_and_have_all_images():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for step, batches, done in upload(strategy, batch_of, range(3, 70), 50):
+        first, second = strategy.experimental_local_results(batches)
+        row = step - 1 - int(done)
+        assert [*first[row].numpy(), *second[row].numpy()] == batch_of(step - 1).tolist()
+        assert len(first[row]) == len(second[row]) == 2
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
+    for replica in strategy.experimental_local_results(replicate(strategy, images)):
+        assert replica.dtype == tf.uint8
+        np.testing.assert_array_equal(replica, images)

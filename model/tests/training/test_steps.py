@@ -1,0 +1,172 @@
+"""The compiled steps against float64: the loss of an oracle, its gradient by differences, and gradient descent."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.tests import oracles
+from model.tests.training.learners import SHAPE, bits_of, embed, images, linear_learner, weights_of
+from model.training.model_fn import model_fn
+from model.training.steps import compile_eval_step, compile_predict_step, compile_train_step
+
+ONE_DEVICE = tf.distribute.get_strategy()
+IMAGES = images(20)
+LABELS = np.random.default_rng(1).integers(0, 3, 20).astype(np.int32)
+BATCHES = np.random.default_rng(2).permuted(np.tile(np.arange(20), (4, 1)), axis=1)[:, :8].astype(np.int32)  # (S, B)
+
+
+def sgd_learner(learning_rate=0.5, triplet_strategy="contrastive", **params):
+    optimizer = keras.optimizers.SGD(learning_rate, name="sgd")
+    return linear_learner(optimizer, triplet_strategy=triplet_strategy, **params)
+
+
+def train_step_of(learner, model_fn=model_fn):
+    """A function from the global step before them to the result of the next step, that of one of the batches."""
+    train_step = compile_train_step(model_fn, learner, ONE_DEVICE)
+    return lambda done=0: train_step(*map(tf.constant, (IMAGES, LABELS, BATCHES)), tf.constant(done, tf.int64))
+
+
+def slopes(function, array):
+    """The gradient of a function of an array, by differences in float64."""
+    found = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        moved = np.zeros_like(array)
+        moved[index] = 1e-6
+        found[index] = (function(array + moved) - function(array - moved)) / 2e-6
+    return found
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "batch_all", "batch_hard"])
+def test_three_steps_are_those_of_gradient_descent(loss):
+    """They begin in the middle of a run: the batch is the one of the step, counted from the upload."""
+    learner = sgd_learner(0.5, triplet_strategy=loss, margin=0.3)
+    learner.optimizer.iterations.assign(101)
+    next_step = train_step_of(learner)
+    kernel, bias = weights_of(learner)
+    for batch in BATCHES[1:]:
+        result = next_step(done=100)
+        pixels, labels = IMAGES[batch].reshape(8, -1) / 255, LABELS[batch]
+
+        def value(kernel, bias, pixels=pixels, labels=labels):
+            return getattr(oracles, loss)(labels, pixels @ kernel + bias, 0.3)
+
+        total, count = result.sums["loss"]
+        assert float(total / count) == pytest.approx(value(kernel, bias), rel=1e-4)
+        np.testing.assert_array_equal(result.labels, labels)
+        np.testing.assert_allclose(result.embeddings, pixels @ kernel + bias, rtol=1e-4, atol=1e-5)
+        of_kernel = slopes(lambda moved: value(moved, bias), kernel)  # noqa: B023
+        of_bias = slopes(lambda moved: value(kernel, moved), bias)  # noqa: B023
+        assert float(result.gradient_norm) == pytest.approx(
+            math.sqrt((of_kernel**2).sum() + (of_bias**2).sum()), rel=1e-3
+        )
+        assert float(result.learning_rate) == 0.5
+        assert [int(flag) for flag in result.broken] == [0, 0, 0]
+        kernel, bias = kernel - 0.5 * of_kernel, bias - 0.5 * of_bias
+        for seen, expected in zip(weights_of(learner), (kernel, bias), strict=True):
+            np.testing.assert_allclose(seen, expected, atol=1e-5)
+    assert int(learner.optimizer.iterations) == 104
+
+
+def test_the_learning_rate_that_is_told_is_the_one_that_was_used():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.5, 0.25])  # 0.5 in the first step
+    learner = sgd_learner(schedule)
+    next_step = train_step_of(learner)
+    for expected in (0.5, 0.25):
+        before = weights_of(learner)
+        result = next_step()
+        assert float(result.learning_rate) == expected
+        moved = math.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(weights_of(learner), before, strict=True)))
+        assert moved == pytest.approx(expected * float(result.gradient_norm), rel=1e-3)
+
+
+@tf.custom_gradient
+def with_infinite_gradient(loss):
+    return loss, lambda upstream: upstream * math.inf
+
+
+def spoilt(change):
+    """A `model_fn` with another loss."""
+
+    def spoilt_model_fn(*args):
+        spec = model_fn(*args)
+        return dataclasses.replace(spec, loss=change(spec.loss))
+
+    return spoilt_model_fn
+
+
+SPOILT = {
+    "loss": (lambda loss: loss + tf.stop_gradient(math.nan), 0.5, [1, 0, 0]),
+    "gradient": (with_infinite_gradient, 0.5, [0, 1, 1]),  # which gets into the weights
+    "weights": (lambda loss: loss * 1e3, 3e38, [0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_is_not_a_number_is_told(name):
+    change, learning_rate, expected = SPOILT[name]
+    learner = sgd_learner(learning_rate)
+    assert [int(flag) for flag in train_step_of(learner, spoilt(change))().broken] == expected
+    assert all(np.isfinite(weights).all() for weights in weights_of(learner)) == (not expected[2])
+
+
+@pytest.mark.parametrize(("name", "expected"), [("loss", [1, 0, 0]), ("gradient", [0, 1, 0])])
+def test_a_broken_step_that_is_skipped_moves_no_weight(name, expected):
+    learner = sgd_learner(on_nan="skip")
+    before = bits_of(learner.network.variables)
+    next_step = train_step_of(learner, spoilt(SPOILT[name][0]))
+    assert [int(flag) for flag in next_step().broken] == expected
+    assert bits_of(learner.network.variables) == before
+    assert int(learner.optimizer.iterations) == 1  # it counts
+
+
+def test_skipping_changes_nothing_while_all_is_well():
+    learners = [sgd_learner(on_nan=on_nan) for on_nan in ("stop", "skip")]
+    for learner in learners:
+        next_step = train_step_of(learner)
+        for _ in BATCHES:
+            next_step()
+    assert bits_of(learners[0].network.variables) == bits_of(learners[1].network.variables)
+
+
+def test_without_an_optimizer_nothing_is_learned():
+    with pytest.raises(ValueError, match="Expected a learner with an optimizer"):
+        compile_train_step(model_fn, linear_learner(), ONE_DEVICE)
+
+
+# ------------------------------------------------------------------------------------------- without learning
+
+
+def test_an_evaluation_step_sums_up_a_batch_of_any_size():
+    learner = linear_learner(margin=0.3)
+    before = bits_of(learner.network.variables)
+    eval_step = compile_eval_step(model_fn, learner)
+    for size in (20, 7, 1):
+        predictions, sums = eval_step(IMAGES[:size], LABELS[:size])
+        embeddings = embed(learner, IMAGES[:size])
+        np.testing.assert_allclose(predictions["embeddings"], embeddings, rtol=1e-4, atol=1e-5)
+        expected = {
+            "loss": oracles.batch_all(LABELS[:size], embeddings, 0.3),
+            "embedding_mean_norm": np.sqrt((embeddings**2).sum(axis=1)).mean(),
+            **oracles.statistics(LABELS[:size], embeddings, 0.3),
+        }
+        assert sums.keys() == expected.keys()
+        for name, (total, count) in sums.items():
+            assert total.shape == count.shape == ()
+            assert float(total) / max(float(count), 1) == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+    assert bits_of(learner.network.variables) == before
+
+
+def test_a_prediction_is_made_of_uint8_images_of_the_size_of_the_network():
+    learner = linear_learner()
+    predict_step = compile_predict_step(model_fn, learner)
+    for size in (20, 1, 0):
+        np.testing.assert_allclose(
+            predict_step(IMAGES[:size])["embeddings"], embed(learner, IMAGES[:size]), rtol=1e-4, atol=1e-5
+        )
+    for others in (tf.cast(IMAGES, tf.float32), np.zeros((2, *SHAPE[::-1]), np.uint8)):
+        with pytest.raises((TypeError, ValueError)):
+            predict_step(others)
