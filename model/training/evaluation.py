@@ -184,8 +184,8 @@ def predict(
     Raises:
         UserError: An embedding is not finite.
     """
-    if not len(images):
-        raise ValueError(f"Expected at least one image. Received: shape {images.shape}")
+    if not len(images) or images.dtype != np.uint8:  # TensorFlow would cut off what numbers have behind the point
+        raise ValueError(f"Expected at least one image, of uint8. Received: {images.dtype}, shape {images.shape}")
     size = max(1, min(_MAX_IMAGES, _MAX_PIXELS // (images.shape[1] * images.shape[2])))
     starts = range(0, len(images), size)
     parts = [
