@@ -1,0 +1,85 @@
+"""The model_fn: what a batch is asked for in each mode, and the learning rate of each step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.params import Params
+from model.strategies import STRATEGIES
+from model.tests import oracles
+from model.training.model_fn import ModeKeys, build_optimizer, model_fn
+from model.training.network import build_network
+
+
+def images(*shape):
+    return tf.constant(np.random.default_rng(0).random(shape), tf.float32)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_model_fn(strategy):
+    params = Params(triplet_strategy=strategy, use_batch_norm=True)
+    network = build_network(params, (8, 8, 1))
+    features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
+    names = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
+    assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= names
+
+    train = model_fn(features, labels, ModeKeys.TRAIN, params, network)
+    assert set(train.metrics) == names
+    np.testing.assert_array_equal(train.images["train_image"], features[:1])
+
+    evaluation = model_fn(features, labels, ModeKeys.EVAL, params, network)
+    embeddings = network(features, training=False).numpy()
+    np.testing.assert_allclose(evaluation.predictions["embeddings"], embeddings)
+    total, count = evaluation.metrics["embedding_mean_norm"]
+    assert float(total / count) == pytest.approx(np.linalg.norm(embeddings, axis=1).mean(), rel=1e-5)
+    assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
+
+    counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
+    seed = tf.constant([params.seed, 0], tf.int64)
+    expected = STRATEGIES[counterpart].load()(labels, embeddings, params.margin, "euclidean", seed)["loss"]
+    assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
+
+    predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)
+    np.testing.assert_allclose(predicted.predictions["embeddings"], embeddings)
+    assert predicted.loss is None and not predicted.metrics
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_image_and_its_mirror_image_are_embedded_as_their_mean(normalize):
+    params = Params(test_time_augmentation="mirror", normalize_embeddings=normalize, use_batch_norm=True)
+    network = build_network(params, (8, 6, 3))
+    features, labels = images(6, 8, 6, 3), tf.constant([0, 0, 1, 1, 2, 2])
+    mirrored = np.stack([[row[::-1] for row in image] for image in features.numpy()])
+    expected = (network(features).numpy() + network(mirrored).numpy()) / 2
+    if normalize:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for mode in (ModeKeys.EVAL, ModeKeys.PREDICT):
+        for some in (features, tf.constant(mirrored)):
+            spec = model_fn(some, labels, mode, params, network)
+            np.testing.assert_allclose(spec.predictions["embeddings"], expected, rtol=1e-5, atol=1e-6)
+    plain = Params(normalize_embeddings=normalize, use_batch_norm=True)
+    trained = [model_fn(features, labels, ModeKeys.TRAIN, some, network) for some in (params, plain)]
+    np.testing.assert_array_equal(*[spec.predictions["embeddings"] for spec in trained])
+
+
+def learning_rates(params, steps):
+    """The learning rate of each step, as the optimizer uses it."""
+    optimizer = build_optimizer(params, steps)
+    variable = keras.Variable(0.0)
+    optimizer.build([variable])
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([tf.constant(1.0)])
+    return np.array(rates)
+
+
+def test_learning_rate_schedules():
+    assert learning_rates(Params(learning_rate=0.5), 4).tolist() == [0.5] * 4
+    cosine = Params(learning_rate=0.5, learning_rate_schedule="cosine")
+    expected = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(cosine, 10), expected, rtol=1e-5)
+    warm = Params(learning_rate=0.5, learning_rate_schedule="cosine", warmup_steps=5)
+    after = 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(learning_rates(warm, 15), [*np.arange(5) / 10, *after], rtol=1e-5, atol=1e-7)
