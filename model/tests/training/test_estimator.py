@@ -18,7 +18,7 @@ from model.data.partition import divide
 from model.scoring import protocol
 from model.tests import oracles
 from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
-from model.training import checkpoints, event_files, learner
+from model.training import checkpoints, event_files
 from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
 from model.training.model_fn import build_optimizer, model_fn
 from model.training.run_state import RunState
@@ -105,22 +105,6 @@ def test_offline_mining_learns(tmp_path, strategy):
     assert after_one_step.evaluate(eval_input(after_one_step))["recall_at_1"] < 0.8
     run = train(tmp_path, 60, **changes)
     assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
-
-
-def test_a_strategy_may_change_in_the_middle(tmp_path):
-    """The triplets that were mined under other parameters are dropped."""
-
-    def mined():
-        return checkpoints.load_newest(tmp_path).tensors.get("mined/batches")
-
-    train(tmp_path, 12, triplet_strategy="offline_hard", mining_size=700)
-    first = mined()
-    train(tmp_path, 14, triplet_strategy="offline_hard", mining_size=700)
-    np.testing.assert_array_equal(mined(), first)
-    train(tmp_path, 16, triplet_strategy="offline_semi_hard", mining_size=700)
-    assert (mined() != first).any()
-    train(tmp_path, 25)
-    assert mined() is None
 
 
 def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
@@ -255,20 +239,6 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
         train_and_evaluate(run, TrainSpec(train_input(run), 5), EvalSpec(eval_input(run), 5))
 
 
-def test_early_stopping_by_hand():
-    state, spec = RunState(), EvalSpec(lambda: None, 1, patience=2)
-    for step, (value, best_step, without_best, gives_up) in enumerate(
-        [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 3, 1, False), (math.nan, 3, 2, True)], 1
-    ):
-        state = state.after_step(step).after_evaluation("knn_accuracy", value)
-        assert (state.best_step, state.evaluations_without_best) == (best_step, without_best)
-        assert spec.gives_up(state) == gives_up
-    assert not EvalSpec(lambda: None, 1, patience=None).gives_up(state)
-    assert not EvalSpec(lambda: None, 1, patience=3).gives_up(state)
-    other = state.after_evaluation("recall_at_1", 0.1)  # values of two metrics are not compared
-    assert (other.best_value, other.best_step, other.evaluations_without_best) == (0.1, 5, 0)
-
-
 def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.95])
     monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": next(values)})
@@ -315,14 +285,6 @@ def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkey
     assert run.checkpoint().path.name == "step-00000020"
     train_and_evaluate(run, TrainSpec(train_input(run), 30), EvalSpec(eval_input(run), 10))
     assert run.checkpoint("best").path.name == "step-00000030"
-
-
-def test_a_metric_that_is_not_defined_cannot_choose(tmp_path, monkeypatch):
-    monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": math.nan})
-    run = estimator(tmp_path)
-    with pytest.raises(UserError, match="recall_at_1 is not defined for the images of 'validation'"):
-        spec = EvalSpec(eval_input(run), 10, "recall_at_1", name="validation")
-        train_and_evaluate(run, TrainSpec(train_input(run), 10), spec)
 
 
 def test_a_complete_run_is_left_alone(tmp_path):
@@ -444,16 +406,6 @@ def test_collapse_warns_or_ends_the_run(tmp_path, on_collapse, caplog):
     assert ("doctor/collapse", 15) in texts(tmp_path)
 
 
-def test_weights_that_are_not_numbers_are_not_saved(tmp_path):
-    run = train(tmp_path, 10)
-    loaded = run._learner_to_use((8, 8, 1), None)
-    loaded.network.get_layer("embedding").bias.assign([math.inf] * 8)
-    loaded.state = RunState(global_step=11)
-    with pytest.raises(UserError, match="'network/embedding/bias' holds NaN or infinity at step 11"):
-        loaded.save(tmp_path, keep=5)
-    assert run.checkpoint("newest").path.name == "step-00000010"
-
-
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise tf.errors.ResourceExhaustedError(
@@ -482,29 +434,10 @@ def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
     assert final_tensors(tmp_path) == before
 
 
-def test_images_of_another_size_do_not_fit(tmp_path):
-    run = train(tmp_path, 10)
-    with pytest.raises(UserError, match=r"'network/embedding/kernel' has shape .* needs"):
-        run.predict(lambda: np.zeros((1, 28, 28, 1), np.uint8))
-
-
-def test_other_parameters_may_change_and_the_log_says_so(tmp_path, caplog):
-    train(tmp_path, 10)
-    with caplog.at_level("INFO"):
-        train(tmp_path, 20, margin=0.25)
-    assert "'margin' is 0.25 in params.json and was 0.5 until step 10." in caplog.text
-
-
 def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
     train(tmp_path, 10)
     train(tmp_path, 20, learning_rate=0.125)
     assert scalars(tmp_path)["learning_rate", 15] == [0.125]
-
-
-def test_a_foreign_checkpoint(tmp_path):
-    checkpoints.save(tmp_path, 5, {"x": np.zeros(3)}, keep=5)
-    with pytest.raises(UserError, match="not a checkpoint of this program"):
-        train(tmp_path)
 
 
 def test_no_checkpoint_to_evaluate(tmp_path):
@@ -537,12 +470,6 @@ def test_an_exported_model_serves_the_same_embeddings(tmp_path):
     np.testing.assert_allclose(served, run.predict(lambda: images)["embeddings"], rtol=1e-6)
 
 
-def test_predict_nothing(tmp_path):
-    run = train(tmp_path, 1)
-    with pytest.raises(ValueError, match="Expected at least one image"):
-        run.predict(lambda: np.zeros((0, 8, 8, 1), np.uint8))
-
-
 @pytest.fixture(scope="module")
 def two_devices():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -567,36 +494,3 @@ def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices
     odd = estimator(tmp_path / "odd", config, batch_size=63)
     with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
         odd.train(train_input(odd), 1)
-
-
-def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(tmp_path, two_devices):
-    """Each has half of the batch, and plain gradient descent."""
-    sgd = lambda params, max_steps: keras.optimizers.SGD(0.1, name="sgd")  # noqa: E731
-    config = RunConfig(train_distribute=two_devices)
-    run = estimator(tmp_path / "both", config)
-    run._optimizer_fn = sgd
-    run.train(train_input(run), 1)
-    both = checkpoints.load_newest(tmp_path / "both").tensors
-    batch = train_input(run)().batches(0)
-    halves = []
-    for half in np.split(batch, 2):
-        alone = estimator(tmp_path / str(len(halves)))
-        alone._optimizer_fn = sgd
-        alone.train(
-            lambda half=half: dataclasses.replace(train_input(run)(), batches=lambda _: half, batch_size=len(half)), 1
-        )
-        halves.append(checkpoints.load_newest(alone.model_dir).tensors)
-    for name in (name for name in both if name.startswith("network/")):
-        np.testing.assert_allclose(both[name], (halves[0][name] + halves[1][name]) / 2, atol=1e-6)
-
-
-def test_layers_need_different_names(tmp_path):
-    run = train(tmp_path, 1)
-    first = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
-    second = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="same")], name="same")
-
-    class Both:
-        variables = first.variables + second.variables
-
-    with pytest.raises(ValueError, match="Expected layers with different names"):
-        learner.Learner(run.params, Both()).save(tmp_path, 5)

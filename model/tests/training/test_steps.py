@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from model.tests import oracles
 from model.tests.training.learners import SHAPE, bits_of, embed, images, linear_learner, weights_of
+from model.training.feeding import replicate, upload
 from model.training.model_fn import model_fn
 from model.training.steps import compile_eval_step, compile_predict_step, compile_train_step
 
@@ -135,6 +136,45 @@ def test_skipping_changes_nothing_while_all_is_well():
 def test_without_an_optimizer_nothing_is_learned():
     with pytest.raises(ValueError, match="Expected a learner with an optimizer"):
         compile_train_step(model_fn, linear_learner(), ONE_DEVICE)
+
+
+# ------------------------------------------------------------------------------------------- two devices
+
+
+def made_by_two_devices(model_fn, steps, **params):
+    """A learner, and what its steps on two devices tell, one after the other."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        learner = sgd_learner(**params)
+    train_step = compile_train_step(model_fn, learner, strategy)
+    images, labels = replicate(strategy, IMAGES), replicate(strategy, LABELS)
+    fed = upload(strategy, lambda step: BATCHES[step], range(1, steps + 1), None)
+    return learner, (train_step(images, labels, batches, done) for _, batches, done in fed)
+
+
+def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each():
+    """Each looks for pairs in its own half of the batch."""
+    learner, results = made_by_two_devices(model_fn, 2, margin=0.3)
+    kernel, bias = weights_of(learner)
+    for result, batch in zip(results, BATCHES, strict=False):
+
+        def value(kernel, bias, halves=np.split(batch, 2)):  # noqa: B008
+            rows = [(LABELS[half], IMAGES[half].reshape(4, -1) / 255 @ kernel + bias) for half in halves]
+            return np.mean([oracles.contrastive(labels, row, 0.3) for labels, row in rows])
+
+        total, count = result.sums["loss"]
+        assert (float(count), float(total / count)) == (12, pytest.approx(value(kernel, bias), rel=1e-4))
+        np.testing.assert_array_equal(result.labels, LABELS[batch[:4]])  # the half of the first device
+        of_kernel = slopes(lambda moved: value(moved, bias), kernel)  # noqa: B023
+        of_bias = slopes(lambda moved: value(kernel, moved), bias)  # noqa: B023
+        kernel, bias = kernel - 0.5 * of_kernel, bias - 0.5 * of_bias
+        for seen, expected in zip(weights_of(learner), (kernel, bias), strict=True):
+            np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+def test_devices_that_break_down_are_counted():
+    _, (result,) = made_by_two_devices(spoilt(SPOILT["loss"][0]), 1)
+    assert [int(flag) for flag in result.broken] == [2, 0, 0]
 
 
 # ------------------------------------------------------------------------------------------- without learning
