@@ -36,7 +36,7 @@ def raising(error):
 
 def test_a_command_that_works_gets_its_options(tmp_path, capsys):
     seen = []
-    add_options = lambda parser: parser.add_argument("--times", type=cli.positive_int)  # noqa: E731
+    add_options = lambda parser: parser.add_argument("--times", type=cli.whole_number(1))  # noqa: E731
     arguments = ["--model_dir", str(tmp_path), "--data_dir", "some data", "--times", "3"]
     assert run(seen.append, *arguments, add_options=add_options) == 0
     (options,) = seen
@@ -99,14 +99,14 @@ def test_names_that_a_terminal_cannot_show_are_printed_nevertheless():
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), ("100000", 100_000)])
-def test_a_count(text, number):
-    assert cli.positive_int(text) == number
+def test_a_whole_number(text, number):
+    assert cli.whole_number(1)(text) == cli.whole_number(1, 100_000)(text) == number
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "", "1.5", "many", "1e3", "nan"])
-def test_no_count(text):
-    with pytest.raises((argparse.ArgumentTypeError, ValueError)):
-        cli.positive_int(text)
+@pytest.mark.parametrize("text", ["0", "-1", "", "1.5", "many", "1e3", "nan", "101", "9" * 5000, "\u0663", "1_0", " 1"])
+def test_no_whole_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="^expected a whole number from 1 to 100, received "):
+        cli.whole_number(1, 100)(text)
 
 
 # ------------------------------------------------------------------------------------------- the log
