@@ -105,7 +105,7 @@ def test_a_whole_number(text, number):
 
 @pytest.mark.parametrize("text", ["0", "-1", "", "1.5", "many", "1e3", "nan", "101", "9" * 5000, "\u0663", "1_0", " 1"])
 def test_no_whole_number(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="^expected a whole number from 1 to 100, received "):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"^expected a whole number from 1 to 100, received "):
         cli.whole_number(1, 100)(text)
 
 
