@@ -1,1 +1,1 @@
-"""From embeddings to numbers, and to the file that keeps them: NumPy in, no network."""
+"""Scores of embeddings, computed from NumPy arrays without TensorFlow, and the file that keeps them."""
