@@ -60,10 +60,10 @@ class Runner:
         """Yields lines on what training will meet: batches that cannot teach, memory, time."""
         data, params = self.experiment.train_input, self.experiment.params
         with one_line_errors(self.experiment.model_dir):
-            build = functools.partial(
-                self._estimator.network_fn, params, data.images.shape[1:], self._estimator.config.precision
+            new_learner = functools.partial(
+                self._estimator.new_learner, data.images.shape[1:], self._train_spec.max_steps
             )
-            yield from preflight.check(data, params, build)
+            yield from preflight.check(data, params, new_learner)
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""

@@ -96,7 +96,7 @@ class Estimator:
         self.params = params
         self.config = config or RunConfig()
         self.network_fn = network_fn
-        self._optimizer_fn = optimizer_fn
+        self.optimizer_fn = optimizer_fn
         self._predictors: dict[Shape, tuple[Learner, Callable[..., Mapping[str, tf.Tensor]]]] = {}  # traced once
         self._read: Checkpoint | None = None  # the newest, when it was read last
 
@@ -302,10 +302,7 @@ class Estimator:
         """Returns a new learner, or the one of the newest checkpoint."""
         self._check_devices(data, strategy.num_replicas_in_sync)
         with strategy.scope():
-            network = self.network_fn(self.params, data.images.shape[1:], self.config.precision)
-            optimizer = self._optimizer_fn(self.params, max_steps)
-            optimizer.build(network.trainable_variables)
-        learner = Learner(self.params, network, optimizer)
+            learner = self.new_learner(data.images.shape[1:], max_steps)
         newest = self.newest_checkpoint()
         if newest:
             learner.restore(newest)
@@ -328,6 +325,18 @@ class Estimator:
                 f"{self.model_dir / 'params.json'}: 'num_classes_per_batch' must be a multiple of the {devices} "
                 f"devices and give each at least 2, received {classes}"
             )
+
+    def new_learner(self, image_shape: Shape, max_steps: int) -> Learner:
+        """Returns a learner that has learned nothing yet.
+
+        Args:
+            image_shape: Height, width and channels of the images.
+            max_steps: At which step the learning rate is to have come to its end.
+        """
+        learner = self._build_learner(image_shape)
+        learner.optimizer = self.optimizer_fn(self.params, max_steps)
+        learner.optimizer.build(learner.network.trainable_variables)
+        return learner
 
     def _learner_to_use(self, image_shape: Shape, checkpoint: Checkpoint | None) -> Learner:
         """Returns the learner of a checkpoint, without an optimizer."""

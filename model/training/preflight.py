@@ -13,7 +13,7 @@ from model.data.input_fn import TrainInput
 from model.params import Params
 from model.training.doctor import explain_missing
 from model.training.learner import Learner
-from model.training.model_fn import build_optimizer, model_fn
+from model.training.model_fn import model_fn
 from model.training.steps import compile_train_step
 
 _BATCHES = 200  # to look at
@@ -62,11 +62,9 @@ def compose(data: TrainInput) -> Composition:
     return Composition(*np.mean(rows, axis=0).tolist())
 
 
-def seconds_per_step(data: TrainInput, params: Params, network: keras.Model) -> float:
+def seconds_per_step(data: TrainInput, learner: Learner) -> float:
     """Makes some steps and returns the median of what one takes."""
-    optimizer = build_optimizer(params, data.steps_in(params.num_epochs))
-    optimizer.build(network.trainable_variables)
-    step = compile_train_step(model_fn, Learner(params, network, optimizer), tf.distribute.get_strategy())
+    step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
     images, labels = tf.constant(data.images), tf.constant(data.labels)
     number = _WARM_UP_STEPS + _STEPS
     batches = tf.constant(np.stack([_some_batch(data, step) for step in range(number)]))
@@ -102,15 +100,15 @@ def bytes_of_the_network(network: keras.Model, batch_size: int) -> int:
     return weights + 2 * batch_size * outputs  # the gradient of what a layer puts out is as large
 
 
-def check(data: TrainInput, params: Params, build_network: Callable[[], keras.Model]) -> Iterator[str]:
+def check(data: TrainInput, params: Params, new_learner: Callable[[], Learner]) -> Iterator[str]:
     """Yields what there is to know before a training, line by line.
 
-    No checkpoint and no curve is written. A few steps are made with the network.
+    No checkpoint and no curve is written. A few steps are made with a learner that is thrown away.
 
     Args:
         data: What would be trained on.
         params: The experiment.
-        build_network: Returns the network that would be trained, to be thrown away afterwards.
+        new_learner: Returns what would be trained.
     """
     if data.steps_per_mining is None:
         yield from _about_batches(compose(data), params)
@@ -122,9 +120,10 @@ def check(data: TrainInput, params: Params, build_network: Callable[[], keras.Mo
         f"Memory: the loss takes about {bytes_of_the_loss(params) / 1e6:,.1f} MB, the training images "
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
-    network = build_network()
-    yield f"Memory: the network takes about {bytes_of_the_network(network, data.images_per_step) / 1e6:,.0f} MB."
-    seconds = seconds_per_step(data, params, network)
+    learner = new_learner()
+    megabytes = bytes_of_the_network(learner.network, data.images_per_step) / 1e6
+    yield f"Memory: the network takes about {megabytes:,.0f} MB."
+    seconds = seconds_per_step(data, learner)
     steps = data.steps_in(params.num_epochs)
     yield (
         f"Time: {steps:,} steps of {1000 * seconds:.1f} ms, {data.images_per_step / seconds:,.0f} images/s: about "

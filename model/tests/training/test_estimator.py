@@ -67,7 +67,7 @@ def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):
     train(tmp_path / "whole", **changes)
     for max_steps in (3, 10, 11, STEPS):
         run = estimator(tmp_path / "pieces", **changes)
-        run._optimizer_fn = lambda params, _: build_optimizer(params, STEPS)  # the schedule of the whole run
+        run.optimizer_fn = lambda params, _: build_optimizer(params, STEPS)  # the schedule of the whole run
         run.train(train_input(run), max_steps)
     assert final_tensors(tmp_path / "pieces") == final_tensors(tmp_path / "whole")
 
@@ -372,7 +372,7 @@ def test_steps_that_break_down_are_skipped_if_asked(tmp_path, part, caplog):
 
 def test_weights_that_overflow_end_the_run_even_if_steps_may_be_skipped(tmp_path):
     run = estimator(tmp_path, on_nan="skip")
-    run._optimizer_fn = lambda *_: keras.optimizers.Adam(3e38)
+    run.optimizer_fn = lambda *_: keras.optimizers.Adam(3e38)
     with pytest.raises(UserError, match=r"is NaN or infinite at step \d( and \d of the next \d)?; .*no checkpoint"):
         run.train(train_input(run), STEPS)
     assert run.newest_checkpoint() is None
