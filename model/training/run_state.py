@@ -105,20 +105,14 @@ class RunState:
 
     def under(self, before: Params, now: Params) -> "RunState":
         """Returns the state of a run that goes on from here under other parameters than before."""
-        old, new = (_learned_under(params) for params in (before, now))
-        changed = {key: value for key, value in new.items() if key in old and old[key] != value}
+        changed = {key: pair for key, pair in now.changes_from(before).items() if key not in _WITHOUT_TRACE}
+        if before.learning_rate_schedule == now.learning_rate_schedule == "constant":
+            changed.pop("num_epochs", None)  # a run of 20 epochs that is made longer is a run of 40 epochs
         if not changed:
             return self
         known = {key for entry in self.changes for key in entry["params"]}
-        first = {key: old[key] for key in changed if key not in known}
+        first = {key: old for key, (old, _) in changed.items() if key not in known}
         history = [dict(entry) for entry in self.changes] or [{"from_step": 0, "params": {}}]
         history[0] = {"from_step": 0, "params": {**history[0]["params"], **first}}
-        history.append({"from_step": self.global_step, "params": changed})
+        history.append({"from_step": self.global_step, "params": {key: new for key, (_, new) in changed.items()}})
         return dataclasses.replace(self, params_history=json.dumps(history))
-
-
-def _learned_under(params: Params) -> dict[str, Any]:
-    """Returns the parameters that the weights of a run depend on, whatever its length."""
-    # With a constant learning rate, a run of 20 epochs that is made longer is a run of 40 epochs.
-    left_out = _WITHOUT_TRACE | ({"num_epochs"} if params.learning_rate_schedule == "constant" else set())
-    return {key: value for key, value in params.model_dump(mode="json").items() if key not in left_out}

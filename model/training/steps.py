@@ -71,7 +71,7 @@ def compile_train_step(
             "labels": classes,
             "images": dict(spec.images),
         }
-        return dict(spec.metrics), broken, shown
+        return spec.metrics, broken, shown
 
     @tf.function
     def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
@@ -104,7 +104,7 @@ def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tupl
     @tf.function(input_signature=signature)
     def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
         spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, learner.network)
-        return spec.predictions, dict(spec.metrics)
+        return spec.predictions, spec.metrics
 
     return eval_step
 
