@@ -4,7 +4,8 @@ Labels are of shape (B,), the class of each image, and the output of the model i
 compiled with one of these can be saved and loaded.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -20,23 +21,41 @@ class _MinedLoss(keras.losses.Loss):
     Args:
         margin: How much farther than the positive the negative has to be, in units of the distance.
         distance: "euclidean", "squared_euclidean" or "cosine".
-        **options: `name`, `reduction` and `dtype` of `keras.losses.Loss`; the loss is one number for the batch, so
-            the last two have nothing to do.
+        name: What Keras calls the loss.
+        reduction: As for `keras.losses.Loss`. It has nothing to do: the loss is one number for the batch.
+        dtype: As for `keras.losses.Loss`, without an effect: half precision is computed in float32.
     """
 
-    def __init__(self, margin: float | str = 0.5, distance: str = "euclidean", **options: Any) -> None:
-        super().__init__(**options)
-        self.margin: Any = margin  # only batch hard has a soft one
+    sums: ClassVar[Callable[..., triplet_loss.Sums]]  # the loss, as the sums of `model.triplet_loss`
+
+    def __init__(
+        self,
+        margin: float | str = 0.5,
+        distance: str = "euclidean",
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+        self.margin = margin
         self.distance = distance
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
+    def __call__(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the loss of the batch, a scalar."""
         # The base class would turn the labels into float32, where classes beyond 2^24 become one.
         if sample_weight is not None:
             raise ValueError(f"Expected no sample weights: no term belongs to one image. Received: {sample_weight}")
         return self.call(y_true, y_pred)
 
-    def get_config(self) -> dict[str, Any]:
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of the batch, a scalar."""
+        return triplet_loss.mean(*self.sums(y_true, y_pred, self.margin, self.distance, self._seed())["loss"])
+
+    def _seed(self) -> tf.Tensor | None:
+        """Returns what decides the random draws of this batch, for a loss that draws."""
+        return None
+
+    def get_config(self) -> dict[str, object]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "margin": self.margin, "distance": self.distance}
 
@@ -45,28 +64,21 @@ class _MinedLoss(keras.losses.Loss):
 class BatchAllTripletLoss(_MinedLoss):
     """`triplet_loss.batch_all_triplet_loss`."""
 
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        loss, _ = triplet_loss.batch_all_triplet_loss(y_true, y_pred, self.margin, distance=self.distance)
-        return loss
+    sums = staticmethod(triplet_loss.batch_all_sums)
 
 
 @_register
 class BatchHardTripletLoss(_MinedLoss):
     """`triplet_loss.batch_hard_triplet_loss`; the margin may be "soft"."""
 
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        return triplet_loss.batch_hard_triplet_loss(y_true, y_pred, self.margin, distance=self.distance)
+    sums = staticmethod(triplet_loss.batch_hard_sums)
 
 
 @_register
 class BatchSemiHardTripletLoss(_MinedLoss):
     """`triplet_loss.batch_semi_hard_triplet_loss`."""
 
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        return triplet_loss.batch_semi_hard_triplet_loss(y_true, y_pred, self.margin, distance=self.distance)
+    sums = staticmethod(triplet_loss.batch_semi_hard_sums)
 
 
 @_register
@@ -77,22 +89,30 @@ class BatchRandomSemiHardTripletLoss(_MinedLoss):
         margin: As for the others.
         distance: As for the others.
         seed: Decides, with the number of batches seen so far, which negatives are drawn.
-        **options: As for the others.
+        name: As for the others.
+        reduction: As for the others.
+        dtype: As for the others.
     """
 
-    def __init__(self, margin: float = 0.5, distance: str = "euclidean", seed: int = 230, **options: Any) -> None:
-        super().__init__(margin, distance, **options)
+    sums = staticmethod(triplet_loss.batch_random_semi_hard_sums)
+
+    def __init__(
+        self,
+        margin: float = 0.5,
+        distance: str = "euclidean",
+        seed: int = 230,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__(margin, distance, name, reduction, dtype)
         self.seed = seed
         self._generator = keras.random.SeedGenerator(seed)
 
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        seed = tf.cast(self._generator.next(), tf.int64)
-        return triplet_loss.batch_random_semi_hard_triplet_loss(
-            y_true, y_pred, self.margin, seed, distance=self.distance
-        )
+    def _seed(self) -> tf.Tensor:
+        return tf.cast(self._generator.next(), tf.int64)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "seed": self.seed}
 
@@ -101,6 +121,4 @@ class BatchRandomSemiHardTripletLoss(_MinedLoss):
 class ContrastiveLoss(_MinedLoss):
     """`triplet_loss.contrastive_loss`."""
 
-    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        return triplet_loss.contrastive_loss(y_true, y_pred, self.margin, distance=self.distance)
+    sums = staticmethod(triplet_loss.contrastive_sums)

@@ -18,21 +18,21 @@ anchor's K positives, which a binary search finds. The file explains itself from
 Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
 see of the batch, `batch_all_sums`.
 
-Everything is pure TensorFlow: functions of labels and embeddings, without state and without logging. All of it works
-in functions with `jit_compile=True`; these have to know the shapes before they know the labels, and count with K = B,
-for batches of up to 32,768.
+Everything is pure TensorFlow: functions of labels and embeddings (tensors, arrays or lists), without state and without
+logging. All of it works in graphs of TensorFlow 1 and in functions with `jit_compile=True`; these have to know the
+shapes before they know the labels, and count with K = B, for batches of up to 32,768.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-# What a strategy says of a batch: for each quantity, the sum of its terms and how many terms there are, so that
-# a mean over many batches is a mean over terms and not a mean of means.
-Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
+# What a strategy says of a batch: by the name of each quantity, "loss" first, the sum of its terms and how many terms
+# there are, two scalars. A mean over many batches is then a mean over terms and not a mean of means.
+Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 
 # ------------------------------------------------------------------------------ 1. distances and masks
 
@@ -50,7 +50,7 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
         distance: "euclidean", "squared_euclidean" or "cosine".
 
     Returns:
-        Tensor of shape (B, B), of the dtype of the embeddings (float16 and bfloat16 are computed in float32).
+        Tensor of shape (B, B), of the dtype of the embeddings (all but float64 are computed in float32).
         Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
         of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one, and gradient 0.
         The products round: distances much smaller than the norms of their embeddings lose digits.
@@ -62,7 +62,8 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
     if distance == "cosine":
         embeddings = unit_length(embeddings)
         distances = tf.maximum(1.0 - tf.matmul(embeddings, embeddings, transpose_b=True), 0.0)  # (B, B)
-        return tf.linalg.set_diag(distances, tf.zeros_like(distances[0]))
+        is_self = tf.eye(tf.shape(distances)[0], dtype=tf.bool)  # (B, B)
+        return tf.where(tf.logical_not(is_self), distances, 0.0)
     return _root(_square_distances(embeddings), distance)
 
 
@@ -89,39 +90,22 @@ def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tens
 
 
 def _get_anchor_positive_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the (anchor, positive) pairs.
-
-    Args:
-        labels: Tensor of shape (B,).
-
-    Returns:
-        Boolean tensor of shape (B, B), true at (a, p) exactly if a and p are different images of the same class.
-    """
-    same_class = labels[:, tf.newaxis] == labels[tf.newaxis, :]  # (B, B)
+    """Returns the mask of the pairs: labels (B,) -> (B, B), true at (a, p) if they are two images of one class."""
+    labels = _vector(labels)
+    same_class = tf.equal(labels[:, tf.newaxis], labels[tf.newaxis, :])  # (B, B)
     return tf.linalg.set_diag(same_class, tf.zeros_like(labels, tf.bool))
 
 
 def _get_anchor_negative_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the (anchor, negative) pairs.
-
-    Args:
-        labels: Tensor of shape (B,).
-
-    Returns:
-        Boolean tensor of shape (B, B), true at (a, n) exactly if a and n are of different classes.
-    """
-    return labels[:, tf.newaxis] != labels[tf.newaxis, :]
+    """Returns the mask of the negatives: labels (B,) -> (B, B), true at (a, n) if they are of different classes."""
+    labels = _vector(labels)
+    return tf.not_equal(labels[:, tf.newaxis], labels[tf.newaxis, :])
 
 
 def _get_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the valid triplets, which no loss here needs: it says what they are about.
+    """Returns the mask of the valid triplets (a, p, n), which no loss here needs: labels (B,) -> (B, B, B).
 
-    Args:
-        labels: Tensor of shape (B,).
-
-    Returns:
-        Boolean tensor of shape (B, B, B), true at (a, p, n) exactly if a and p are different images of the same
-        class and n is an image of another class.
+    It is true exactly if a and p are different images of the same class and n is an image of another class.
     """
     positives = _get_anchor_positive_triplet_mask(labels)[:, :, tf.newaxis]  # (B, B, 1)
     negatives = _get_anchor_negative_triplet_mask(labels)[:, tf.newaxis, :]  # (B, 1, B)
@@ -134,6 +118,8 @@ def _get_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
 class _Batch(NamedTuple):
     """The distances of a batch, from each of its images as the anchor."""
 
+    labels: tf.Tensor  # (B,)
+    embeddings: tf.Tensor  # (B, D)
     distances: tf.Tensor  # (B, B)
     positives: tf.Tensor  # (B, K) those to the anchor's positives, ascending, +inf where there are no more
     negatives: tf.Tensor  # (B, B) those to the anchor's negatives, +inf elsewhere
@@ -141,12 +127,18 @@ class _Batch(NamedTuple):
     is_negative: tf.Tensor  # (B, B)
     num_positives: tf.Tensor  # (B, 1)
     num_negatives: tf.Tensor  # (B, 1)
-    is_finite: tf.Tensor  # () whether all embeddings and distances are: no comparison tells of NaN
+    num_images: tf.Tensor  # () how many came: B, or 0 where B is 1 because none came
+    is_finite: tf.Tensor  # () whether all embeddings and distances are, and no label is NaN: no comparison tells of it
 
 
 def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
     """Computes the distances and sorts out each anchor's positives, which are few: K is the largest class."""
-    labels, embeddings = _vector(labels), _matrix(embeddings)
+    labels, embeddings = _inputs(labels, embeddings)
+    num_images = tf.shape(embeddings)[0]
+    if embeddings.shape[:1].num_elements() in (0, None):
+        # An empty batch becomes a single image, which has no loss either: nearest and farthest need one to exist.
+        padding = [[0, tf.maximum(1 - num_images, 0)]]
+        labels, embeddings = tf.pad(labels, padding), tf.pad(embeddings, [*padding, [0, 0]])
     distances = pairwise_distances(embeddings, distance)  # (B, B)
     batch_size = tf.shape(distances)[0]
 
@@ -158,13 +150,19 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch
     # XLA has to know K before it sees a label.
     offset = tf.range(batch_size if _inside_xla() else tf.reduce_max(size))[tf.newaxis, :]  # (1, K)
     column = tf.gather(order, tf.minimum(start + offset, batch_size - 1))  # (B, K)
-    other = tf.logical_and(offset < size, column != tf.range(batch_size)[:, tf.newaxis])  # (B, K) not the anchor
+    is_anchor = tf.equal(column, tf.range(batch_size)[:, tf.newaxis])  # (B, K)
+    other = tf.logical_and(offset < size, tf.logical_not(is_anchor))  # (B, K)
     unsorted = tf.where(other, tf.gather(tf.stop_gradient(distances), column, batch_dims=1), float("inf"))  # (B, K)
     column = tf.gather(column, tf.argsort(unsorted, axis=1), batch_dims=1)  # (B, K)
     is_positive = offset < size - 1  # (B, K)
 
     is_negative = _get_anchor_negative_triplet_mask(labels)  # (B, B)
+    is_finite = tf.reduce_all(tf.math.is_finite(embeddings)) & tf.reduce_all(tf.math.is_finite(distances))
+    if labels.dtype.is_floating:
+        is_finite &= tf.reduce_all(tf.equal(labels, labels))  # NaN is not equal to itself
     return _Batch(
+        labels,
+        embeddings,
         distances,
         positives=tf.where(is_positive, tf.gather(distances, column, batch_dims=1), float("inf")),
         negatives=tf.where(is_negative, distances, float("inf")),
@@ -172,20 +170,16 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch
         is_negative=is_negative,
         num_positives=size - 1,
         num_negatives=batch_size - size,
-        is_finite=tf.reduce_all(tf.math.is_finite(embeddings)) & tf.reduce_all(tf.math.is_finite(distances)),
+        num_images=num_images,
+        is_finite=is_finite,
     )
 
 
 def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     """Finds for each value how many thresholds of its row are smaller: a binary search in K numbers.
 
-    Args:
-        thresholds: Tensor of shape (B, K), ascending.
-        values: Tensor of shape (B, N).
-        side: "left" counts the thresholds < value, "right" those <= value.
-
-    Returns:
-        int32 tensor of shape (B, N), from 0 to K.
+    Thresholds (B, K), ascending, and values (B, N) -> int32 (B, N), from 0 to K. Side "left" counts the thresholds <
+    value, "right" those <= value.
     """
     thresholds, values = tf.stop_gradient(thresholds), tf.stop_gradient(values)
     inside_xla = _inside_xla()
@@ -200,8 +194,9 @@ def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     if inside_xla:
         ranks = _search(thresholds, values, side)
     else:
-        num_rows = max(1, _SEARCHED_AT_ONCE // values.shape[1])
-        blocks = [slice(start, start + num_rows) for start in range(0, values.shape[0], num_rows)]
+        batch_size, num_values = values.shape.as_list()
+        num_rows = max(1, _SEARCHED_AT_ONCE // num_values)
+        blocks = [slice(start, start + num_rows) for start in range(0, batch_size, num_rows)]
         ranks = tf.concat([_compiled_search(thresholds[rows], values[rows], side) for rows in blocks], axis=0)
     return tf.minimum(ranks, num_thresholds)  # what was filled up does not count
 
@@ -210,15 +205,7 @@ def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     """Searches without branches, for XLA: all values take the same steps, each half as long as the one before.
 
     A processor guesses which way a branch goes, and in a binary search it is wrong half of the time: compiled by XLA,
-    this takes a third of the time of `tf.searchsorted`.
-
-    Args:
-        thresholds: Tensor of shape (B, W), ascending, W a power of two; the last is +inf.
-        values: Tensor of shape (B, N).
-        side: As for `_ranks`.
-
-    Returns:
-        int32 tensor of shape (B, N), from 0 to W - 1.
+    this takes a third of the time of `tf.searchsorted`. The W thresholds of a row are a power of two, the last is +inf.
     """
     width = tf.shape(thresholds)[1]
     before = tf.range(tf.shape(values)[0])[:, tf.newaxis] * width - 1  # (B, 1)
@@ -244,7 +231,11 @@ _POWERS_OF_TWO = 2 ** np.arange(31, dtype=np.int32)
 
 
 def _inside_xla() -> bool:
-    """Returns whether this is being traced for a function with `jit_compile=True`."""
+    """Returns whether this is being traced for a function with `jit_compile=True`.
+
+    TensorFlow has no public way to tell. Without it, XLA would take `tf.searchsorted` to compare every threshold with
+    every value, B^3 times, and could not know K.
+    """
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
@@ -284,11 +275,12 @@ def batch_all_triplet_loss(
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss and the fraction of the valid triplets whose loss is positive, in [0, 1]; scalars. Both are 0
-        when the batch holds no valid triplet. NaN or infinite embeddings give a NaN loss.
+        The loss and the fraction of the valid triplets whose loss is positive, in [0, 1]; scalars. Both are 0 when the
+        batch holds no valid triplet, or nothing. NaN or infinite embeddings and NaN labels give a NaN loss.
 
     Raises:
         ValueError: Labels are not of shape (B,), embeddings not of shape (B, D), or there is no such distance.
+        tf.errors.InvalidArgumentError: The same, where a shape is known only when the function runs.
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 6.
@@ -298,12 +290,7 @@ def batch_all_triplet_loss(
 
 
 def batch_hard_triplet_loss(
-    labels: tf.Tensor,
-    embeddings: tf.Tensor,
-    margin: float | str,
-    squared: bool = False,
-    *,
-    distance: str | None = None,
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, squared: bool = False, *, distance: str | None = None
 ) -> tf.Tensor:
     """Computes the mean loss of each anchor's hardest triplet: its farthest positive and its nearest negative.
 
@@ -318,10 +305,10 @@ def batch_hard_triplet_loss(
 
     Returns:
         The loss, a scalar. An anchor without a positive or without a negative has no triplet and does not count;
-        0 when no anchor has one. NaN or infinite embeddings give a NaN loss.
+        0 when no anchor has one. NaN as for `batch_all_triplet_loss`.
 
     Raises:
-        ValueError: As for `batch_all_triplet_loss`.
+        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5 and section 2.
@@ -344,10 +331,10 @@ def batch_semi_hard_triplet_loss(
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss, a scalar; 0 when the batch holds no valid triplet. NaN or infinite embeddings give a NaN loss.
+        The loss, a scalar; 0 when the batch holds no valid triplet. NaN as for `batch_all_triplet_loss`.
 
     Raises:
-        ValueError: As for `batch_all_triplet_loss`.
+        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
 
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2; the rule for a pair without a semi-hard negative is
@@ -379,10 +366,10 @@ def batch_random_semi_hard_triplet_loss(
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN or infinite embeddings give a NaN loss.
+        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN as for `batch_all_triplet_loss`.
 
     Raises:
-        ValueError: As for `batch_all_triplet_loss`.
+        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
 
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2.
@@ -406,10 +393,10 @@ def contrastive_loss(
         distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
 
     Returns:
-        The loss, a scalar; 0 for a batch of one image.
+        The loss, a scalar; 0 for a batch without two images. NaN as for `batch_all_triplet_loss`.
 
     Raises:
-        ValueError: As for `batch_all_triplet_loss`.
+        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
 
     References:
         Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping, 2006, eq. 4.
@@ -445,10 +432,11 @@ def batch_hard_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
     """Returns the sums of `batch_hard_triplet_loss`."""
-    labels, batch = _vector(labels), _sort_out(labels, embeddings, distance)
+    batch = _sort_out(labels, embeddings, distance)
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
     # its gradient does not pass a B x B matrix.
-    positives = tf.where(_get_anchor_positive_triplet_mask(labels), batch.distances, -1.0)  # (B, B)
+    positives = tf.where(_get_anchor_positive_triplet_mask(batch.labels), batch.distances, -1.0)  # (B, B)
+    embeddings = batch.embeddings
     hardest_positive = _distance(embeddings, tf.gather(embeddings, tf.argmax(positives, axis=1)), distance)  # (B,)
     hardest_negative = _distance(embeddings, tf.gather(embeddings, tf.argmin(batch.negatives, axis=1)), distance)
     has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)[:, 0]  # (B,)
@@ -525,7 +513,8 @@ def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) 
 
 def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> Sums:
     """Returns the loss as (total, count), and what a person wants to see of the batch beside it."""
-    one, has_positive, has_negative = tf.constant(1.0, tf.float64), batch.num_positives > 0, batch.num_negatives > 0
+    one, num_images = tf.constant(1.0, tf.float64), tf.cast(batch.num_images, tf.float64)
+    has_positive, has_negative = batch.num_positives > 0, batch.num_negatives > 0  # (B, 1)
     num_valid = _total(batch.num_positives * batch.num_negatives)
     num_active = _total(_num_above(batch, _ranks(batch.positives + margin, batch.negatives, side="right")))
     num_hard = _total(_num_above(batch, _ranks(batch.positives, batch.negatives, side="right")))
@@ -543,8 +532,8 @@ def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> S
         "mean_negative_dist": (tf.reduce_sum(negatives), _count(batch.is_negative)),
         "hardest_positive_dist": (tf.reduce_sum(hardest_positive), _count(has_positive)),
         "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(has_negative)),
-        "anchors_without_positive": (_count(tf.logical_not(has_positive)), one),
-        "anchors_without_negative": (_count(tf.logical_not(has_negative)), one),
+        "anchors_without_positive": (num_images - _count(has_positive), one),
+        "anchors_without_negative": (num_images - _count(has_negative), one),
     }
     dtype = batch.distances.dtype
     return {name: (tf.cast(total, dtype), tf.cast(count, dtype)) for name, (total, count) in sums.items()}
@@ -590,6 +579,7 @@ def triplet_loss(
         Weinberger, Saul: Distance Metric Learning for Large Margin Nearest Neighbor Classification, 2009;
         Schroff, Kalenichenko, Philbin: FaceNet, 2015.
     """
+    anchor, positive, negative = _full_precision(anchor), _full_precision(positive), _full_precision(negative)
     positive_distance = _distance(anchor, positive, distance)  # (B,)
     if negative.shape.rank == 3:
         negatives = _distance(anchor[:, tf.newaxis], negative, distance)  # (B, M)
@@ -607,7 +597,7 @@ def offline_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
     """Returns the sums of `triplet_loss`, of a batch that is triplets, one after the other."""
-    embeddings = _matrix(embeddings)
+    _, embeddings = _inputs(labels, embeddings)
     anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, tf.shape(embeddings)[1]]), axis=1)
     positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
     losses = _hinge(positives - negatives, margin)  # (B / 3,)
@@ -670,15 +660,28 @@ def unit_length(vectors: tf.Tensor) -> tf.Tensor:
     By the largest number first: squares can overflow.
     """
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(vectors), axis=-1, keepdims=True))
-    nonzero = largest != 0.0
+    nonzero = tf.not_equal(largest, 0.0)
     vectors = tf.where(nonzero, vectors / tf.where(nonzero, largest, 1.0), 1.0)
     return tf.where(nonzero, tf.math.l2_normalize(vectors, axis=-1), 0.0)
 
 
 def _full_precision(embeddings: tf.Tensor) -> tf.Tensor:
-    """Returns the embeddings as a tensor; float16 and bfloat16 are computed in float32."""
+    """Returns the embeddings as a tensor; what is neither float32 nor float64 is computed in float32."""
     embeddings = tf.convert_to_tensor(embeddings)
-    return tf.cast(embeddings, tf.float32) if embeddings.dtype in (tf.float16, tf.bfloat16) else embeddings
+    return embeddings if embeddings.dtype in (tf.float32, tf.float64) else tf.cast(embeddings, tf.float32)
+
+
+def _inputs(labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns labels (B,) and embeddings (B, D) as tensors, as many of the one as of the other."""
+    labels, embeddings = _vector(labels), _matrix(embeddings)
+    if not labels.shape.is_compatible_with(embeddings.shape[:1]):
+        raise ValueError(f"Expected a label for each embedding. Received: shapes {labels.shape} and {embeddings.shape}")
+    if labels.shape.is_fully_defined() and embeddings.shape[:1].is_fully_defined():
+        return labels, embeddings
+    size = tf.shape(embeddings)[:1]  # (1,)
+    check = tf.debugging.assert_equal(tf.shape(labels), size, message="Expected a label for each embedding.")
+    with tf.control_dependencies([check]):
+        return tf.reshape(labels, size), embeddings  # XLA leaves the check out, but cannot reshape
 
 
 def _matrix(embeddings: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,9 @@
 """The Keras classes: the same numbers as the functions, in `compile` and after saving."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -56,6 +60,78 @@ def test_a_model_compiled_with_it_learns_and_can_be_saved(loss, tmp_path):
     restored = keras.models.load_model(tmp_path / "model.keras")
     if loss is not losses.BatchRandomSemiHardTripletLoss:  # it draws anew
         assert restored.evaluate(images, labels, batch_size=128, verbose=0) == pytest.approx(after, rel=1e-5)
+
+
+def learn(loss, jit_compile):
+    """Trains on three batches, the last one smaller, and compares what Keras says of them with the functions."""
+    labels = np.arange(136) % 4
+    images = np.random.default_rng(0).normal(size=(136, 6)).astype(np.float32) + np.eye(4, 6, dtype=np.float32)[labels]
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(1))]
+    )
+    model.compile(keras.optimizers.Adam(0.02), loss=loss(margin=1.0), jit_compile=jit_compile)
+    if loss in CLASSES:
+        batches = [slice(start, start + 64) for start in (0, 64, 128)]
+        expected = [float(CLASSES[loss](labels[rows], model(images[rows]), 1.0)) for rows in batches]
+        seen = model.evaluate(images, labels, batch_size=64, verbose=0)
+        assert seen == pytest.approx(np.average(expected, weights=[64, 64, 8]), rel=1e-4)
+    _, before = triplet_loss.batch_all_triplet_loss(labels, model(images), 1.0)
+    model.fit(images, labels, batch_size=64, epochs=4, shuffle=False, verbose=0)
+    _, after = triplet_loss.batch_all_triplet_loss(labels, model(images), 1.0)
+    assert float(after) < float(before)  # fewer triplets break the margin
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("loss", EVERY)
+def test_it_learns_in_half_precision_with_a_last_batch_that_is_smaller(loss):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        learn(loss, jit_compile=False)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def learn_compiled_by_xla():
+    for loss in (losses.BatchAllTripletLoss, losses.BatchRandomSemiHardTripletLoss):
+        learn(loss, jit_compile=True)
+
+
+def test_it_learns_compiled_by_xla_with_a_last_batch_that_is_smaller():
+    """In a process of its own: Keras does not compile where operations have been made deterministic."""
+    code = "from model.tests import test_losses as t; t.learn_compiled_by_xla(); print('learned')"
+    command = [sys.executable, "-W", "error:Model doesn't support:UserWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.stdout == "learned\n", done.stderr
+
+
+# As `keras.losses.serialize` wrote them before the classes had one `call`.
+SAVED = [
+    {
+        "module": "model.losses",
+        "class_name": "BatchHardTripletLoss",
+        "config": {"name": "hard", "reduction": "sum_over_batch_size", "margin": "soft", "distance": "euclidean"},
+        "registered_name": "triplet_loss>BatchHardTripletLoss",
+    },
+    {
+        "module": "model.losses",
+        "class_name": "BatchRandomSemiHardTripletLoss",
+        "config": {
+            "name": "batch_random_semi_hard_triplet_loss",
+            "reduction": "sum_over_batch_size",
+            "margin": 0.3,
+            "distance": "cosine",
+            "seed": 7,
+        },
+        "registered_name": "triplet_loss>BatchRandomSemiHardTripletLoss",
+    },
+]
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_a_loss_that_was_saved_before_loads_and_is_saved_the_same(saved):
+    restored = keras.losses.deserialize(saved)
+    assert restored.get_config() == saved["config"]
+    assert keras.losses.serialize(restored) == saved
 
 
 def test_random_negatives_differ_from_batch_to_batch_and_repeat_with_the_seed():

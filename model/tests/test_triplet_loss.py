@@ -1,5 +1,9 @@
 """The losses against plain loops, by hand-worked cases, invariances and finite differences."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
@@ -341,14 +345,6 @@ def test_a_zero_vector_has_no_direction(strategy):
     assert (gradient[2] == 0).all() and gradient.any()
 
 
-@pytest.mark.parametrize("strategy", ONLINE)
-def test_plain_lists(strategy):
-    assert (
-        values(strategy, [0, 0, 1], [[0.0], [1.0], [3.0]])["loss"]
-        == values(strategy, np.array([0, 0, 1]), np.array([[0.0], [1.0], [3.0]], np.float32))["loss"]
-    )
-
-
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]])
 @pytest.mark.parametrize("strategy", sorted(set(ONLINE) - {"contrastive"}))
 def test_a_batch_without_triplets_has_loss_and_gradient_zero(strategy, labels):
@@ -511,6 +507,177 @@ def test_embeddings_of_another_shape_are_refused():
 def test_an_unknown_word_for_a_margin_is_refused():
     with pytest.raises(ValueError, match=r'Expected margin to be a number or "soft"\. Received: \'hard\''):
         values("batch_hard", tf.constant([0, 0, 1]), tf.zeros((3, 2)), "hard")
+
+
+# ---------------------------------------------------------------------------------------- whatever comes
+
+GIVEN = {"list": lambda array: array.tolist(), "array": lambda array: array, "tensor": tf.constant}
+HOW = {
+    "eager": lambda function, _: function,
+    "tf.function": lambda function, _: tf.function(function),
+    "tf.function, unknown B": lambda function, signature: tf.function(function, input_signature=signature),
+    "XLA": lambda function, _: tf.function(function, jit_compile=True),
+}
+UNKNOWN = [tf.TensorSpec((None,), tf.float32), tf.TensorSpec((None, None), tf.float32)]
+
+
+def seen_and_gradient(strategy, distance, how):
+    """Makes a function of float32 labels and embeddings: everything the strategy says, and the gradient of the loss."""
+
+    def everything(labels, embeddings):
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            seen = values(strategy, labels, embeddings, distance=distance)
+        return seen, tape.gradient(seen["loss"], embeddings)
+
+    return HOW[how](everything, UNKNOWN)
+
+
+@pytest.mark.parametrize("embeddings_given", GIVEN)
+@pytest.mark.parametrize("labels_given", GIVEN)
+def test_tensors_arrays_and_lists_give_the_same(labels_given, embeddings_given):
+    labels, embeddings = BATCHES["random"][0][:18], BATCHES["random"][1][:18].astype(np.float32)
+    given = GIVEN[labels_given](labels)
+    for strategy in STRATEGIES:
+        seen = values(strategy, given, GIVEN[embeddings_given](embeddings))
+        for name, expected in values(strategy, tf.constant(labels), tf.constant(embeddings)).items():
+            assert float(seen[name]) == float(expected)
+    for mask in (_get_anchor_positive_triplet_mask, _get_anchor_negative_triplet_mask, _get_triplet_mask):
+        np.testing.assert_array_equal(mask(given), mask(tf.constant(labels)))
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_functions_without_labels_take_tensors_arrays_and_lists(given):
+    triplets = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
+    several = np.random.default_rng(1).normal(size=(4, 5, 2)).astype(np.float32)
+    for distance in DISTANCES:
+        seen = pairwise_distances(GIVEN[given](triplets[0]), distance)
+        np.testing.assert_array_equal(seen, pairwise_distances(tf.constant(triplets[0]), distance))
+        for parts in (triplets, [*triplets[:2], several]):
+            seen = triplet_loss.triplet_loss(*(GIVEN[given](part) for part in parts), MARGIN, distance)
+            assert float(seen) == float(triplet_loss.triplet_loss(*map(tf.constant, parts), MARGIN, distance))
+
+
+def test_whole_numbers_are_embeddings_too():
+    """By hand: 5 - 10 + 1 < 0 and 5 - 5 + 1 = 1."""
+    assert float(batch_hard_triplet_loss([0, 0, 1], [[0, 0], [3, 4], [6, 8]], 1.0)) == (0 + 1) / 2
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", [*ONLINE, OFFLINE[0]])
+def test_an_empty_batch_has_loss_and_gradient_zero(strategy, distance, how):
+    seen, gradient = seen_and_gradient(strategy, distance, how)(tf.zeros(0), tf.zeros((0, 3)))
+    assert gradient.shape == (0, 3)
+    assert all(float(value) == 0 for value in seen.values()), seen
+
+
+def test_masks_and_distances_of_nothing():
+    assert _get_triplet_mask([]).shape == (0, 0, 0)
+    assert all(pairwise_distances(tf.zeros((0, 3)), distance).shape == (0, 0) for distance in DISTANCES)
+    assert float(triplet_loss.triplet_loss(*[tf.zeros((0, 3))] * 3, MARGIN)) == 0
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (3, 6), (6, 3)])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("strategy", [*ONLINE, OFFLINE[0]])
+def test_another_number_of_labels_is_refused(strategy, how, sizes):
+    error = tf.errors.InvalidArgumentError if "unknown" in how else ValueError
+    with pytest.raises(error, match="Expected a label for each embedding"):
+        seen_and_gradient(strategy, "euclidean", how)(tf.zeros(sizes[0]), tf.ones((sizes[1], 2)))
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (6, 1)])
+def test_xla_refuses_another_number_of_labels_without_knowing_shapes(sizes):
+    """Where the numbers of classes and of images would otherwise be broadcast."""
+    function = tf.function(
+        lambda labels, embeddings: values("batch_all", labels, embeddings)["loss"],
+        input_signature=UNKNOWN,
+        jit_compile=True,
+    )
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=f"{sizes[0]} values, but the requested shape has {sizes[1]}"
+    ):
+        function(tf.zeros(sizes[0]), tf.ones((sizes[1], 2)))
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("strategy", ONLINE)
+def test_a_label_that_is_nan_is_never_a_number(strategy, how):
+    labels, embeddings = (
+        tf.constant([0, 0, 1, 1, np.nan], tf.float32),
+        tf.constant(BATCHES["random"][1][:5], tf.float32),
+    )
+    function = seen_and_gradient(strategy, "euclidean", how)
+    assert np.isnan(function(labels, embeddings)[0]["loss"])
+    assert np.isfinite(function(tf.where(tf.math.is_nan(labels), 2.0, labels), embeddings)[0]["loss"])
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_gradients_of_unknown_shapes_in_xla(distance):
+    labels, embeddings = (tf.constant(part, tf.float32) for part in BATCHES["random"])
+    function = tf.function(seen_and_gradient("batch_all", distance, "eager"), input_signature=UNKNOWN, jit_compile=True)
+    _, expected = seen_and_gradient("batch_all", distance, "eager")(labels, embeddings)
+    np.testing.assert_allclose(function(labels, embeddings)[1], expected, atol=1e-6)
+
+
+def compare_in_graphs_of_tensorflow_1():
+    """Compares everything with the plain loops, in a process where `tf.compat.v1.disable_v2_behavior` was called."""
+    labels, embeddings = BATCHES["random"]
+    embeddings_fed = tf.compat.v1.placeholder(tf.float64, (None, None))
+    labels_fed = tf.compat.v1.placeholder(tf.int64, (None,))
+    feed = {labels_fed: labels, embeddings_fed: embeddings}
+    assert (labels_fed == tf.identity(labels_fed)) is False  # two tensors are equal if they are the same object
+    direction = np.random.default_rng(1).normal(size=embeddings.shape)
+    masks = (_get_anchor_positive_triplet_mask, _get_anchor_negative_triplet_mask, _get_triplet_mask)
+    expected_mask = np.zeros((len(labels),) * 3, bool)
+    for triplet in oracles.triplets(labels):
+        expected_mask[triplet] = True
+    with tf.compat.v1.Session() as session:
+        for given, points in ((labels_fed, embeddings_fed), (labels, tf.constant(embeddings)), (labels, embeddings)):
+            for strategy in ORACLES:
+                for distance in DISTANCES:
+                    loss = values(strategy, given, points, distance=distance)["loss"]
+                    expected = ORACLES[strategy](labels, embeddings, MARGIN, distance)
+                    np.testing.assert_allclose(session.run(loss, feed), expected, rtol=1e-6)
+                    if points is embeddings_fed:
+                        slope = np.sum(session.run(tf.gradients(loss, points)[0], feed) * direction)
+                        ahead, behind = (
+                            ORACLES[strategy](labels, embeddings + step * direction, MARGIN, distance)
+                            for step in (1e-6, -1e-6)
+                        )
+                        np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-5)
+            pairs = oracles.semi_hard_losses(labels, embeddings, MARGIN)
+            drawn = session.run(values("batch_random_semi_hard", given, points)["loss"], feed)
+            assert np.mean([min(losses) for losses in pairs]) <= drawn <= np.mean([max(losses) for losses in pairs])
+            positive, negative, triplet = session.run([mask(given) for mask in masks], feed)
+            np.testing.assert_array_equal(positive, (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool))
+            np.testing.assert_array_equal(negative, labels[:, None] != labels)
+            np.testing.assert_array_equal(triplet, expected_mask)
+        parts = np.random.default_rng(0).normal(size=(3, 9, 4))
+        expected = np.mean(
+            [
+                oracles.hinge(oracles.distance(a, p, "cosine") - oracles.distance(a, n, "cosine"), MARGIN)
+                for a, p, n in zip(*parts, strict=True)
+            ]
+        )
+        fed = [tf.compat.v1.placeholder(tf.float64) for _ in parts]
+        for given in (fed, parts):
+            loss = triplet_loss.triplet_loss(*given, MARGIN, "cosine")
+            np.testing.assert_allclose(session.run(loss, dict(zip(fed, parts, strict=True))), expected, rtol=1e-9)
+        empty = {labels_fed: labels[:0], embeddings_fed: embeddings[:0]}
+        assert session.run(values("batch_hard", labels_fed, embeddings_fed)["loss"], empty) == 0
+
+
+def test_graphs_of_tensorflow_1():
+    code = (
+        "import tensorflow as tf; tf.compat.v1.disable_v2_behavior(); from model.tests import test_triplet_loss as t; "
+        "t.compare_in_graphs_of_tensorflow_1(); print('the same')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.stdout == "the same\n", done.stderr
 
 
 # ---------------------------------------------------------------------------------------- triplets chosen before
