@@ -1,6 +1,5 @@
 """predict.py on drawings that the tests make themselves: what they show, what is near them, what two of them share."""
 
-import dataclasses
 import io
 import json
 import math
@@ -15,11 +14,9 @@ from PIL import Image
 
 import predict
 from model.common import cli
-from model.data.datasets import Split
-from model.new_images import answers, embed
+from model.new_images import answers
 from model.new_images.answers import NewImages
 from model.new_images.convert import Converted
-from model.runner import Trained
 from model.scoring.record import Record
 from model.start import start
 from model.tests.drawings import draw
@@ -229,72 +226,6 @@ def test_the_training_images_are_embedded_once(model_dir, drawings, capsys, embe
     assert embedded == [20, 1438]
     assert ask(capsys, "--model_dir", model_dir, drawings) == first
     assert embedded == [20, 1438, 20]
-
-
-def test_what_is_kept_is_never_of_something_else(model_dir, drawings, capsys, embedded):
-    file = drawings / "white-1.png"
-    ask(capsys, "--model_dir", model_dir, file)
-    embedded.clear()
-
-    newest = max((model_dir / "checkpoints").iterdir())
-    other = min((model_dir / "checkpoints").iterdir())
-    ask(capsys, "--model_dir", model_dir, file, "--checkpoint", other)
-    assert embedded == [1, 1438]
-    shutil.rmtree(newest)
-    shutil.copytree(other, newest)  # other weights, the same step
-    kept = model_dir / "eval" / "gallery.npz"
-    before = kept.read_bytes()
-    embedded.clear()
-    ask(capsys, "--model_dir", model_dir, file)  # the weights of before, under another name
-    assert embedded == [1] and kept.read_bytes() == before
-
-    trained = start(model_dir, None).trained("newest")
-    partition, train = trained.experiment.partition, trained.experiment.data.train
-    turned = dataclasses.replace(partition.data, train=Split(train.images[::-1], train.labels[::-1]))
-    others = dataclasses.replace(trained.experiment, partition=dataclasses.replace(partition, data=turned))
-    kept_before = embed.embed_gallery(trained)
-    embedded.clear()
-    kept_now = embed.embed_gallery(Trained(others, trained.checkpoint))
-    assert embedded == [1438]
-    np.testing.assert_allclose(kept_now, kept_before[::-1], atol=1e-5)
-    cli._end_log()
-
-
-def cut(content):
-    return content[: len(content) // 2]
-
-
-def flip(content):
-    return content[:3000] + bytes([content[3000] ^ 4]) + content[3001:]
-
-
-@pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: b"PK\3\4 no zip file"])
-def test_a_damaged_file_is_made_anew(model_dir, drawings, capsys, damage):
-    file = drawings / "black-0.png"
-    expected = ask(capsys, "--model_dir", model_dir, file)
-    kept = model_dir / "eval" / "gallery.npz"
-    content = kept.read_bytes()
-    kept.write_bytes(damage(content))
-    assert ask(capsys, "--model_dir", model_dir, file) == expected
-    assert kept.read_bytes() == content
-
-
-def test_a_folder_that_cannot_be_written_is_only_slower(model_dir, drawings, capsys):
-    shutil.rmtree(model_dir / "eval")
-    (model_dir / "eval").write_text("in the way")
-    cli.run(predict.main, "", ["--model_dir", str(model_dir), str(drawings / "black-0.png")], predict.add_options)
-    output = capsys.readouterr()
-    assert "black-0.png" in output.out and "gallery.npz: cannot be written" in output.err
-
-
-def test_what_is_kept_is_written_whole(model_dir, drawings, capsys, monkeypatch):
-    def full(path, content):
-        raise OSError(28, "No space left on device", str(path))
-
-    (model_dir / "eval" / "gallery.npz").unlink(missing_ok=True)
-    monkeypatch.setattr(embed, "write_whole", full)
-    assert "black-0.png" in ask(capsys, "--model_dir", model_dir, drawings / "black-0.png")
-    assert not list((model_dir / "eval").glob("*gallery*"))
 
 
 # ------------------------------------------------------------------------------------------- two images
