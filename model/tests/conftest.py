@@ -12,8 +12,8 @@ _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 # Threads of OpenMP (openTSNE, scikit-learn) that wait for others would else keep the cores busy that others need: on a
 # machine with other work, t-SNE of a few points then takes 15 times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-if _PROCESSES > 1:
-    for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS"):
+if _PROCESSES > 1:  # not OMP_THREAD_LIMIT: with fewer threads than it asked for, scikit-learn finds wrong neighbours
+    for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
 
 from model.common import devices  # noqa: E402
