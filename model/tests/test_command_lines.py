@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import evaluate
 import train
 import visualize_embeddings
-from model import experiment
+from model import runner
 from model.common import cli
 from model.common.versions import code_version
 from model.data.partition import divide
@@ -79,7 +79,7 @@ def test_the_scores_say_what_they_come_from(trained, said):
 
 
 def test_who_trained_is_remembered_by_who_evaluates(trained_copy, monkeypatch):
-    monkeypatch.setattr(experiment, "code_version", lambda: "another")
+    monkeypatch.setattr(runner, "code_version", lambda: "another")
     run_here(evaluate, "--model_dir", trained_copy)
     provenance = json.loads((trained_copy / "metrics.json").read_text())["provenance"]
     assert (provenance["trained_by"], provenance["evaluated_by"]) == (code_version(), "another")

@@ -327,7 +327,7 @@ def test_a_mistake_is_told_before_anything_happens(
     for name in ("white-0.png", "white-1.png"):
         shutil.copy(drawings / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "open_experiment", pytest.fail)
+    monkeypatch.setattr(predict, "start", pytest.fail)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert expected in refused(capsys, "--model_dir", model_dir, *arguments)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
