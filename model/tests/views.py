@@ -5,6 +5,29 @@ import numpy as np
 from model.pictures.view import Embedded, View
 from model.scoring.neighbors import class_neighbors
 
+# Arguments of `view` for each kind of view.
+VIEWS = {
+    "ordinary": {},
+    "colour": {"channels": 3},
+    "one class": {"num_classes": 1},
+    "one image": {"num_images": 1, "num_classes": 2},
+    "two images": {"num_images": 2, "num_classes": 2},
+    "many classes": {"num_classes": 300, "num_images": 400},
+    "no mistakes": {"spread": 1e-3},
+    "all mixed up": {"spread": 100.0},
+    "training images": {"in_gallery": True},
+}
+
+# Names of classes that nobody would choose; `printable` makes them what a view holds.
+HOSTILE_NAMES = (
+    "tab\tline\nfeed",
+    "<script>alert(1)</script>",
+    "\u202eright to left\u200f",
+    "x" * 10_000,
+    r"$\frac{",
+    "",
+)
+
 
 def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False):
     """Random images whose embeddings lie around the middles of their classes, with neighbours among 90 others."""
