@@ -53,7 +53,7 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
         Tensor of shape (B, B), of the dtype of the embeddings (all but float64 are computed in float32).
         Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
         of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one, and gradient 0.
-        The products round: distances much smaller than the norms of their embeddings lose digits.
+        The products round: distances much smaller than the spread of the batch lose digits.
 
     Raises:
         ValueError: The embeddings are not a matrix, or there is no such distance.
@@ -70,6 +70,7 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
 @tf.custom_gradient
 def _square_distances(embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Computes ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2 between every two embeddings: (B, D) -> (B, B)."""
+    embeddings = _moved_to_the_origin(embeddings)  # (B, D)
     dot_product = tf.matmul(embeddings, embeddings, transpose_b=True)  # (B, B)
     # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
     square_norm = tf.linalg.diag_part(dot_product)  # (B,)
@@ -82,6 +83,21 @@ def _square_distances(embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Te
 
     # Rounding can leave a small negative number where the distance is 0.
     return tf.maximum(distances, 0.0), gradient
+
+
+def _moved_to_the_origin(embeddings: tf.Tensor) -> tf.Tensor:
+    """Moves all embeddings by one vector, which changes no distance: (B, D) -> (B, D).
+
+    The square of a number far from 0 has no digits left for its difference from that of a neighbour. The vector is the
+    mean, rounded to whole multiples of a power of two near the spread: what lies around 0 stays where it is, and whole
+    numbers stay whole, so that their exact ties stay exact.
+    """
+    mean = tf.reduce_mean(embeddings, axis=0)  # (D,)
+    spread = tf.reduce_max(tf.abs(embeddings - mean))  # ()
+    # The exponent of a float without its digits is the largest power of two that is not above it.
+    integer, exponent = (tf.int32, 0xFF << 23) if spread.dtype == tf.float32 else (tf.int64, 0x7FF << 52)
+    unit = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(spread, integer), exponent), spread.dtype)  # ()
+    return embeddings - tf.round(tf.math.divide_no_nan(mean, unit)) * unit
 
 
 def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:

@@ -747,3 +747,59 @@ def test_triplet_loss_has_the_right_sign():
     assert float(triplet_loss.triplet_loss(zero, zero, far, 0.5)) == 0
     assert float(triplet_loss.triplet_loss(zero, far, zero, 0.5)) == 5.5
     assert float(triplet_loss.triplet_loss(zero, far, zero[:, tf.newaxis], 0.5)) == 5.5
+
+
+# ------------------------------------------------------------------------------------------- far from the origin
+
+
+def around(offset, seed=3):
+    """Labels and embeddings with a spread of 1 around an offset, in numbers that float32 holds even there."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 24)
+    return labels, np.round(rng.normal(size=(24, 6)) * 2**10) / 2**10 + offset
+
+
+@pytest.mark.parametrize("offset", [100, -1_000, 10_000])
+@pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean"])
+@pytest.mark.parametrize("strategy", ONLINE)
+def test_a_common_offset_changes_nothing(strategy, distance, offset):
+    labels, embeddings = around(0)
+    expected, gradient = loss_and_gradient(strategy, labels, embeddings, distance=distance)  # float64
+    if strategy in ORACLES:
+        assert expected == pytest.approx(ORACLES[strategy](labels, embeddings, MARGIN, distance), rel=1e-9)
+    _, far = around(np.array([offset, 0, offset, 1, -offset, 0]))
+    assert np.array_equal(far.astype(np.float32), far)
+    loss, found = loss_and_gradient(strategy, labels, far.astype(np.float32), distance=distance)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert np.linalg.norm(found - gradient) <= 1e-5 * np.linalg.norm(gradient)
+
+
+def test_ties_of_whole_numbers_stay_ties_far_away():
+    """Each distance is an exact tie of another: the oracle's choice, to the last bit."""
+    labels = np.arange(16) % 4
+    embeddings = np.random.default_rng(0).integers(-3, 4, (16, 3)) + np.array([5_000, -70, 0])
+    expected = oracles.pairwise_distances(embeddings, "squared_euclidean")
+    found = triplet_loss.pairwise_distances(embeddings.astype(np.float32), "squared_euclidean")
+    np.testing.assert_array_equal(found, expected)
+    loss = values("batch_hard", labels, embeddings.astype(np.float32), margin=1.0, distance="squared_euclidean")["loss"]
+    assert float(loss) == np.float32(oracles.batch_hard(labels, embeddings, 1.0, "squared_euclidean"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_lies_around_the_origin_is_not_moved(dtype):
+    _, embeddings = around(0)
+    centered = (embeddings - embeddings.mean(axis=0)).astype(dtype)
+    for here in (centered, centered + dtype(0.3), centered * dtype(1e-30), np.zeros((3, 2), dtype)):
+        moved = triplet_loss._moved_to_the_origin(tf.constant(here))
+        np.testing.assert_array_equal(moved, here)
+    far = triplet_loss._moved_to_the_origin(tf.constant(centered + dtype(1000))).numpy()
+    assert np.abs(far).max() < 2 * np.abs(centered).max()
+
+
+@pytest.mark.parametrize("strategy", ONLINE)
+def test_a_batch_that_has_collapsed_far_from_the_origin(strategy):
+    embeddings = np.full((6, 4), 12_345.678, np.float32)
+    loss, gradient = loss_and_gradient(strategy, np.array([0, 0, 1, 1, 2, 2]), embeddings)
+    expected = {"contrastive": MARGIN**2 / 2 * 12 / 15, "batch_random_semi_hard": 0.0}.get(strategy, MARGIN)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert (gradient == 0).all()
