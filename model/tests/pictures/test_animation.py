@@ -27,6 +27,7 @@ def frames(path):
     return np.stack(shown), times
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ffmpeg")
 @pytest.mark.parametrize("size", [2, 3])
 def test_an_animation(tmp_path, size):
@@ -70,6 +71,7 @@ def test_an_animation_of_one_checkpoint(tmp_path):
     assert written[0].name == "evolution.gif" and all(path.stat().st_size for path in written)
 
 
+@pytest.mark.slow
 def test_a_film_can_be_read(tmp_path):
     if not shutil.which("ffmpeg"):
         pytest.skip("needs ffmpeg")

@@ -31,6 +31,7 @@ def test_small_images_are_enlarged_and_large_ones_shrunk():
     assert make_thumbnails(np.full((2, 200, 400, 3), 7, np.uint8)).shape == (2, 48, 96, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "side"), [(85_264, 28), (85_265, 27), (100_000, 25)])
 def test_a_sprite_is_never_larger_than_tensorboard_accepts(count, side):
     images = np.broadcast_to(np.uint8(200), (count, 28, 28, 1))

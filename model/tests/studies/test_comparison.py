@@ -264,6 +264,7 @@ def two(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_line_in_every_format(two, compare):
     options = (two, "--metrics", "knn_accuracy", "eer", "--against", "theirs", "--format")
     results = {form: compare(*options, form) for form in ("terminal", "markdown", "csv", "json")}
@@ -282,6 +283,7 @@ def test_the_command_line_in_every_format(two, compare):
     assert "ours differs from the defaults in margin 1.\n" in text["terminal"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["theirs", "theirs/2"])
 def test_what_others_are_compared_with_may_be_called_by_any_of_its_runs(two, compare, name):
     _, printed, _ = compare(two, "--metrics", "eer", "--against", name, "--format", "json")

@@ -97,6 +97,7 @@ def test_the_table_has_the_best_first(tmp_path, search):
     assert "differs from the defaults" not in printed and "no such rate" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, number):
     """Finished trials are not repeated, those under way end with the search and are begun again, none is lost."""
@@ -123,6 +124,7 @@ def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, number):
     assert "Best: learning_rate=0.1, knn_accuracy 0.9002, 95 % interval 0.8002 to 1.0002." in printed
 
 
+@pytest.mark.slow
 def test_two_searches_do_not_share_a_folder(tmp_path, fake):
     fake(3)
     parent = write(tmp_path / "s", RATES)
@@ -134,6 +136,7 @@ def test_two_searches_do_not_share_a_folder(tmp_path, fake):
     first.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_trials_that_are_drawn(tmp_path, fake):
     vary = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "embedding_size": {"low": 2, "high": 64}}
     parent = write(tmp_path / "s", vary, num_trials=3)
@@ -146,6 +149,7 @@ def test_trials_that_are_drawn(tmp_path, fake):
     assert len({run["learning_rate"] for run in params}) == 5
 
 
+@pytest.mark.slow
 def test_a_drawn_search_that_was_killed(tmp_path, fake):
     fake(1)
     parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, num_trials=6)
@@ -261,6 +265,7 @@ def test_data_that_cannot_be_are_told_once_before_any_trial(tmp_path, search, pa
     assert sorted(path.name for path in parent.iterdir()) == ["params.json", "search.json"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_somebody_stops_has_not_failed(tmp_path, fake):
     fake(60)
     parent = write(tmp_path / "s", {"learning_rate": [0.1]})
@@ -292,6 +297,7 @@ def study_in(parent):
         storage.engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_drawn_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=2)
     fake(0, "raise SystemExit(2)")
@@ -320,6 +326,7 @@ def test_a_drawn_trial_is_worth_the_mean_of_its_seeds(tmp_path, fake):
         assert trial.value == pytest.approx(1 - trial.params["learning_rate"] + 0.100001, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_best_is_one_whose_runs_are_all_finished(tmp_path, search):
     parent = write(tmp_path / "s", {"learning_rate": [0.1, 0.2]})
     Search(parent, 1, None).run(1)
@@ -333,6 +340,7 @@ def test_the_best_is_one_whose_runs_are_all_finished(tmp_path, search):
     assert "1 broke down: learning_rate=0.1.\n" in printed and "stray" not in printed
 
 
+@pytest.mark.slow
 def test_nothing_finished_is_one_line(tmp_path, search):
     parent = write(tmp_path / "s", {"learning_rate": [0.5]})
     for _ in range(2):
@@ -347,6 +355,7 @@ def test_counts_are_at_least_1(tmp_path, search, arguments):
     assert code == 2 and "expected a whole number of at least 1, received" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_ended_early(tmp_path, fake, caplog):
     caplog.set_level("INFO", "model")
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=7)

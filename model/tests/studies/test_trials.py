@@ -88,6 +88,7 @@ def test_the_seed_decides_the_draws(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_the_same_is_not_drawn_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "_MOST_DRAWS", 20)
     vary = {"margin": [0.2, 0.4], "size": {"low": 4, "high": 5}}

@@ -51,6 +51,7 @@ OFFLINE = {"triplet_strategy": "offline_semi_hard", "mining_size": 700, "use_bat
 P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8}
 
 
+@pytest.mark.slow
 def test_training_learns(tmp_path):
     run = train(tmp_path, 150, learning_rate=0.01, num_channels=16)
     scores = run.evaluate(eval_input(run))
@@ -60,6 +61,7 @@ def test_training_learns(tmp_path):
     assert scores["fraction_positive_triplets"] < untrained.evaluate(eval_input(run))["fraction_positive_triplets"] / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, EVERYTHING, P_X_K, OFFLINE], ids=["defaults", "everything", "P x K", "offline"]
 )
@@ -84,6 +86,7 @@ def dropout_network(params, shape, precision):
     )
 
 
+@pytest.mark.slow
 def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     for folder, pieces in [("whole", [20]), ("pieces", [7, 20])]:
         for max_steps in pieces:
@@ -98,6 +101,7 @@ def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     assert run.evaluate(eval_input(run)) == here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
 def test_offline_mining_learns(tmp_path, strategy):
     changes = {"learning_rate": 0.01, "num_channels": 16, "triplet_strategy": strategy, "mining_size": 128}
@@ -107,6 +111,7 @@ def test_offline_mining_learns(tmp_path, strategy):
     assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
 
 
+@pytest.mark.slow
 def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
     """The process dies between two checkpoints, after it has written about steps that it will make again."""
     expected = estimator(tmp_path / "whole")
@@ -186,6 +191,7 @@ def test_evaluation_is_what_the_embeddings_give(tmp_path):
     assert scores["fraction_positive_triplets"] == pytest.approx(len(losses) / valid, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_evaluating_twice_leaves_one_point(tmp_path):
     run = train(tmp_path, 10)
     assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
@@ -196,6 +202,7 @@ def test_evaluating_twice_leaves_one_point(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path, caplog):
     run = train(tmp_path, 10)
     run.evaluate(eval_input(run))
@@ -211,6 +218,7 @@ def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path
     assert "training goes on here; these scores are not added to its curves" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
     run = train(tmp_path, 10)
     run.evaluate(eval_input(run))
@@ -239,6 +247,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
         train_and_evaluate(run, TrainSpec(train_input(run), 5), EvalSpec(eval_input(run), 5))
 
 
+@pytest.mark.slow
 def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.95])
     monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": next(values)})
@@ -262,6 +271,7 @@ def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, c
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
 
 
+@pytest.mark.slow
 def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
     """The old metric's best is no best of the new one's, however good it was."""
     values = iter([(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.2)])
@@ -274,6 +284,7 @@ def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
     assert (run.checkpoint("newest").path.name, run.checkpoint("best").path.name) == ("step-00000040", "step-00000030")
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.6])
     monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
@@ -295,6 +306,7 @@ def test_a_complete_run_is_left_alone(tmp_path):
     assert final_tensors(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, signal_number):
     train(tmp_path / "whole")
@@ -434,6 +446,7 @@ def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
     assert final_tensors(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
     train(tmp_path, 10)
     train(tmp_path, 20, learning_rate=0.125)
@@ -459,6 +472,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     run.train(input_fn, 5)
 
 
+@pytest.mark.slow
 def test_an_exported_model_serves_the_same_embeddings(tmp_path):
     run = train(tmp_path, 10, use_batch_norm=True)
     first = run.export_saved_model(tmp_path / "export", (8, 8, 1))
@@ -475,6 +489,7 @@ def two_devices():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"use_batch_norm": True}, OFFLINE], ids=["online", "offline"])
 def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)

@@ -91,6 +91,7 @@ def test_a_round_is_mined_at_its_first_step_and_kept(monkeypatch):
     np.testing.assert_array_equal(resumed.batch(7), of_steps[7])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
 def test_a_round_has_the_negatives_of_its_strategy_among_its_own_images(strategy, distance):
