@@ -150,8 +150,8 @@ class Params(BaseModel):
     )
     mining_size: PositiveInt | None = Field(
         None,
-        description="Offline triplets are mined for so many anchors at a time, rounded down to whole batches, among "
-        "these and their positives; null, and more than there are, mine for all of them, once an epoch",
+        description="How many anchors one round of offline mining takes, rounded down to whole batches; negatives are "
+        "sought among these and their positives. null, or more than there are: all, once an epoch",
     )
     margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] = Field(
         0.5,

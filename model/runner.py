@@ -44,7 +44,7 @@ class Runner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         params, data = experiment.params, experiment.train_input
-        self._estimator = _estimator(experiment.model_dir, params)
+        self._estimator = _make_estimator(experiment.model_dir, params)
         self._train_spec = TrainSpec(lambda: data, data.steps_in(params.num_epochs))
         self._eval_spec = None
         if params.has_validation:
@@ -123,7 +123,7 @@ class Trained:
         self.checkpoint = checkpoint
         self.params = checkpoint.params
         checkpoint.check_network(experiment.params)
-        self._estimator = _estimator(experiment.model_dir, self.params)
+        self._estimator = _make_estimator(experiment.model_dir, self.params)
         changes = experiment.params.changes_from(self.params).items()
         if changes:
             said = ", ".join(f"{key} {json.dumps(now)} (not {json.dumps(before)})" for key, (before, now) in changes)
@@ -235,7 +235,7 @@ class Trained:
         )
 
 
-def _estimator(model_dir: Path, params: Params) -> Estimator:
+def _make_estimator(model_dir: Path, params: Params) -> Estimator:
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,
         save_checkpoints_steps=params.save_checkpoints_steps,

@@ -1,8 +1,8 @@
 """What `triplet_strategy` can name: which loss each strategy is, and all else that has to be known of it.
 
-A new loss is one function and one entry in `STRATEGIES`. What `params.json` may say, its schema, the batches, the
-doctor and `train.py --check` follow from the entry. Nothing here needs TensorFlow: a loss is fetched when the first
-step is built.
+A new loss is one function and one entry in `STRATEGIES`. What `params.json` may say, the batches, the doctor and
+`train.py --check` follow from the entry, and so does the schema, whose file `make schema` writes. Nothing here needs
+TensorFlow: a loss is fetched when the first step is built.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,10 @@ class Strategy:
         takes_soft_margin: Whether the margin may be "soft".
         mines: For triplets that are mined offline, before the steps that train on them: which negative an anchor and
             its positive get, "semi_hard" or "hard". None where triplets are found inside each batch.
-        scored_as: With `mines`, the strategy that does among the images of a batch what was done among many: it scores
-            batches that are not triplets.
-        parameters: Keys of `params.json` that only strategies which list them read.
+        scored_as: With `mines`, the strategy whose loss is reported for validation and test batches, which are images
+            and not triplets.
+        parameters: Keys of `params.json` that this strategy reads; with strategies that do not list them they are
+            refused.
     """
 
     load: Callable[[], LossSums]

@@ -12,7 +12,7 @@ anchor's K positives, which a binary search finds. The file explains itself from
 
 1. distances between all embeddings, and the masks that define positives and negatives
 2. the ranks, and what can be counted and summed from them without visiting a triplet
-3. the losses: batch all, batch hard, semi-hard, random semi-hard, contrastive
+3. the losses: batch all, batch hard, semi-hard, random semi-hard, contrastive; `..._sums` decide which triplets count
 4. the losses of triplets that were chosen before ("offline")
 
 Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
@@ -143,8 +143,8 @@ class _Batch(NamedTuple):
     is_negative: tf.Tensor  # (B, B)
     num_positives: tf.Tensor  # (B, 1)
     num_negatives: tf.Tensor  # (B, 1)
-    num_images: tf.Tensor  # () how many came: B, or 0 where B is 1 because none came
-    is_finite: tf.Tensor  # () whether all embeddings and distances are, and no label is NaN: no comparison tells of it
+    num_images: tf.Tensor  # () 0 for an empty batch, which is padded to one image
+    is_finite: tf.Tensor  # () false with NaN among the labels, or NaN or infinity elsewhere, which comparisons hide
 
 
 def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
@@ -261,7 +261,7 @@ def _num_above(batch: _Batch, ranks: tf.Tensor) -> tf.Tensor:
 
 
 def _num_below(ranks: tf.Tensor, num_thresholds: tf.Tensor) -> tf.Tensor:
-    """Counts the values below each threshold of a row, those of rank 0, up to 1, up to 2, ...: (B, N) -> (B, K)."""
+    """Counts the values below each threshold of a row; below threshold k are those of rank 0 to k: (B, N) -> (B, K)."""
     bucket, num_buckets = _buckets(ranks, num_thresholds + 1)
     counts = tf.math.unsorted_segment_sum(tf.ones_like(bucket), bucket, num_buckets)
     return tf.cumsum(tf.reshape(counts, [-1, num_thresholds + 1])[:, :-1], axis=1)
@@ -471,7 +471,8 @@ def batch_semi_hard_sums(
     num_ranks = tf.shape(batch.positives)[1] + 1
     ranks = _ranks(batch.positives, batch.negatives, side="left")  # (B, B)
     nearest = _nearest_of_rank(batch.negatives, ranks, num_ranks)  # (B, K + 1)
-    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), nearest.dtype), axis=1)  # (B, K + 1) that have a negative
+    # How many of the ranks up to each hold a negative: where this is one more, the next rank that holds one is found.
+    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), nearest.dtype), axis=1)  # (B, K + 1)
     next_rank = _ranks(ranks_so_far, ranks_so_far[:, :-1] + 1.0, side="left")  # (B, K)
     semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (B, K)
     farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (B, 1)
@@ -697,7 +698,7 @@ def _inputs(labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     size = tf.shape(embeddings)[:1]  # (1,)
     check = tf.debugging.assert_equal(tf.shape(labels), size, message="Expected a label for each embedding.")
     with tf.control_dependencies([check]):
-        return tf.reshape(labels, size), embeddings  # XLA leaves the check out, but cannot reshape
+        return tf.reshape(labels, size), embeddings  # XLA drops the check; there the reshape fails instead
 
 
 def _matrix(embeddings: tf.Tensor) -> tf.Tensor:

@@ -77,7 +77,7 @@ def add_data_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, which `Experiment.checkpoint` understands."""
+    """Adds --checkpoint, which `Runner.trained` understands."""
     parser.add_argument(
         "--checkpoint",
         help="newest, best, or a folder; if not given, the one that the validation images chose, else the newest",

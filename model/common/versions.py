@@ -18,9 +18,9 @@ class Provenance:
         trained_by: `code_version` of the last training step.
         evaluated_by: `code_version` of the evaluation.
         versions: `library_versions` of the evaluation.
-        hardware: What it ran on, as `hardware.describe` says it.
+        hardware: What it ran on, as `devices.describe` says it.
         data_sha256: Of all images and labels, as `Dataset.sha256` gives it.
-        train_seconds: Of the training steps alone, as far as the curves tell; None where they do not.
+        train_seconds: Of the training steps alone, at the pace of those that were timed; None where none was.
         images_per_second: Images that the network saw in one of these seconds.
     """
 

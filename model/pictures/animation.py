@@ -13,12 +13,10 @@ from matplotlib.figure import Figure
 from model.pictures.plots import NAMED_CLASSES, draw_points, name_class
 from model.pictures.view import View
 
-# Pictures of all the way at most, and of the way from one checkpoint to the next; how many a second, and how many the
-# last one stands still.
-_PICTURES = 120
-_PICTURES_BETWEEN = 8
+_PICTURES = 120  # at most, of all the way
+_PICTURES_BETWEEN = 8  # at most, from one checkpoint to the next
 _PICTURES_PER_SECOND = 16
-_PICTURES_AT_THE_END = 24
+_PICTURES_AT_THE_END = 24  # repeats of the last one
 
 
 def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.ndarray], view: View) -> list[Path]:

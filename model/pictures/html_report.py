@@ -1,4 +1,7 @@
-"""One HTML file with everything: it opens from the disk, without a network, and the scatter answers to the mouse."""
+"""One HTML file with everything: it opens from the disk, without a network, and the scatter answers to the mouse.
+
+The page is `templates/report.html`; its chart and its captions are made here.
+"""
 
 import base64
 import math

@@ -38,7 +38,7 @@ def visit_distances(
         dtype: float32 or float64.
 
     Returns:
-        The unit, a power of two: distances are multiples of it, squared ones of its square. No row is farther than
+        The unit that distances are measured in, a power of two; squared ones are in its square. No row is farther than
         one unit from the mean of the gallery, so that nothing overflows, and no two rows are 2 units apart or more.
 
     Raises:

@@ -1,4 +1,7 @@
-"""`metrics.json` and `validation.json`: what was measured of the test or validation images, and of which weights."""
+"""`metrics.json` and `validation.json`: what was measured of the test or validation images, and of which weights.
+
+`Trained.evaluate` in `runner.py` writes the first, `Trained.validate` the second.
+"""
 
 import dataclasses
 import json
@@ -24,7 +27,7 @@ class Record:
     Attributes:
         checkpoint: Name of the folder of the checkpoint that was scored.
         digest: Of the tensors in it, as `Checkpoint.digest` gives it: another network may have come as far.
-        metrics: By name, the scores of the test images; NaN for what they do not define.
+        metrics: By name, the scores of the images; NaN for what they do not define.
         validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
         baselines: By the name of a baseline, its scores.
         params: The parameters that differ from the defaults, and the seed.

@@ -1,8 +1,8 @@
 """Runs the trials of a search, each an experiment of its own, and goes on where it was when it is started again.
 
 A search is a folder with a `params.json` and a `search.json`. What `search.json` may say stands in `search_space.py`.
-Each trial has a folder in it whose name says what it varies, "learning_rate=0.001,margin=soft", by
-`search_space.name_of`; its runs with further seeds lie in `seed=N` below that.
+Each trial has a folder in it whose name says what it varies, "learning_rate=0.001,margin=soft": `search_space.name_of`
+makes it, `trials.folder_of` adds ",trial=N" where it is taken. Its runs with further seeds lie in `seed=N` below that.
 
 What there is to know of a run lies in its folder: what became of it (`states.py`), `output.log` with what it printed,
 `validation/evaluations.json` with how it fares. Where trials are drawn, Optuna keeps what was drawn and what came of it

@@ -28,8 +28,9 @@ from model.triplet_loss import (
 )
 
 LOSSES = {name: strategy.load() for name, strategy in STRATEGIES.items()}
-ONLINE = [name for name, strategy in STRATEGIES.items() if not strategy.mines]
-OFFLINE = [name for name, strategy in STRATEGIES.items() if strategy.mines]
+# The strategies of this file: each says the same of the triplets of a batch, which another one need not.
+ONLINE = ["batch_all", "batch_hard", "batch_semi_hard", "batch_random_semi_hard", "contrastive"]
+OFFLINE = ["offline_semi_hard", "offline_hard"]
 MARGIN = 0.5
 SEED = tf.constant([230, 1], tf.int64)
 

@@ -1,4 +1,4 @@
-"""What is saved, how it is found again, and what happens when it is broken.
+"""How a checkpoint is written, found again, and recognised as broken. `Learner.save` decides what is in one.
 
 A checkpoint is a folder `model_dir/checkpoints/step-00001000` with named tensors in TensorFlow's own format, which
 carries a checksum for each of them (`tf.train.list_variables` shows them). It is written beside, flushed to the disk
@@ -52,7 +52,7 @@ class Damaged(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, as it was read: all that is asked of it is asked of this.
+    """A checkpoint in memory, read once: state, parameters and digest come from here.
 
     Attributes:
         path: Its folder.

@@ -1,4 +1,7 @@
-"""Embeds what is to be scored, and scores it: the metrics of `model_fn` and those of the protocol."""
+"""Embeds what is to be scored, and scores it: the metrics of `model_fn` and those of the protocol.
+
+`Validation` does so while a run trains; `EvalSpec.gives_up` says when it stops early.
+"""
 
 import logging
 import math

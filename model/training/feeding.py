@@ -22,8 +22,8 @@ def upload(
     steps_per_mining: int | None,
 ) -> Iterator[tuple[int, Any, Any]]:
     """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
-    # Between two steps even the smallest transfer takes 0.2 ms: one for many batches. None of them is asked for before
-    # its time: the first batch of a round is mined with the weights that the step before it leaves.
+    # Between two steps even the smallest transfer takes 0.2 ms, so many batches are sent at once. A batch of the next
+    # round of offline mining is not asked for yet: it needs the weights that the last step of this round leaves.
     first = to_come.start
     while first < to_come.stop:
         end = min(first + _STEPS_PER_UPLOAD, to_come.stop)

@@ -1,4 +1,8 @@
-"""Says after a step whether a run may go on: steps that broke down, and what the doctor finds."""
+"""Says after a step whether a run may go on: steps that broke down, and what the doctor finds.
+
+NaN that only shows later is refused where it shows: in weights by `Learner.save`, in embeddings and in the watched
+metric by `evaluation.py`.
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +14,7 @@ _HOPELESS = 50
 
 
 class Broken(NamedTuple):
-    """On how many devices something was not a finite number, integer scalars: what a step says of itself."""
+    """What a step reports: on how many devices the loss, the gradient or a weight was not finite, integer scalars."""
 
     loss: Any
     gradient: Any
@@ -45,8 +49,8 @@ class Guard:
     def breakdowns(self) -> list[Finding]:
         """Looks at the steps noted since the last time; returns what has to be told of them, at most one finding.
 
-        Where such steps are skipped (`on_nan`), the first of them is told. It ends the run all the same when no step
-        to come can mend what is broken: a weight, or one step after the other.
+        Where such steps are skipped (`on_nan`), the first of them is told. Even then the run ends once a weight is
+        broken, or after 50 broken steps in a row.
         """
         noted, self._noted = [(step, Broken(*(int(flag) > 0 for flag in flags))) for step, flags in self._noted], []
         was_told, is_final = self.broken_steps > 0, False

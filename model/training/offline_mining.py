@@ -1,9 +1,9 @@
 """Offline mining: triplets that are chosen among many training images, before the steps that learn from them.
 
-This is what was done before triplets were mined inside each batch. Training goes in rounds of `steps_per_mining`
-steps. Before a round, the network as it is embeds the anchors of the round and a random positive for each of them,
-and each pair receives a negative among all of these images. Then the network trains on these triplets, although it
-soon is another one: that is the price of mining offline.
+This is what was done before triplets were mined inside each batch, as `model/triplet_loss.py` does. Training goes in
+rounds of `steps_per_mining` steps. Before a round, the network as it is embeds the anchors of the round and a random
+positive for each of them, and each pair receives a negative among all of these images. Then the network trains on these
+triplets, although it soon is another one: that is the price of mining offline.
 
 References:
     Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2: "generate triplets offline every n steps, using the

@@ -61,8 +61,8 @@ class RunState:
     def changes(self) -> tuple[Mapping[str, Any], ...]:
         """Which parameters held from which step on, where a run went on under others.
 
-        Each entry has "from_step" and "params": the first, from step 0, those values that were changed later on, each
-        further one what was changed there. Empty for a run whose parameters never changed.
+        Each entry has "from_step" and "params": the first, of step 0, the original values of all keys that changed
+        later, each further one the new values from its step on. Empty for a run whose parameters never changed.
         """
         return tuple(json.loads(self.params_history))
 
