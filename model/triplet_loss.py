@@ -97,7 +97,8 @@ def _moved_to_the_origin(embeddings: tf.Tensor) -> tf.Tensor:
     # The exponent of a float without its digits is the largest power of two that is not above it.
     integer, exponent = (tf.int32, 0xFF << 23) if spread.dtype == tf.float32 else (tf.int64, 0x7FF << 52)
     unit = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(spread, integer), exponent), spread.dtype)  # ()
-    return embeddings - tf.round(tf.math.divide_no_nan(mean, unit)) * unit
+    steps = tf.math.divide_no_nan(mean, unit)  # (D,) more than a float can hold where the batch has all but collapsed
+    return embeddings - tf.where(tf.math.is_finite(steps), tf.round(steps) * unit, mean)
 
 
 def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:

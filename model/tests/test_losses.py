@@ -75,10 +75,11 @@ def learn(loss, jit_compile):
         expected = [float(CLASSES[loss](labels[rows], model(images[rows]), 1.0)) for rows in batches]
         seen = model.evaluate(images, labels, batch_size=64, verbose=0)
         assert seen == pytest.approx(np.average(expected, weights=[64, 64, 8]), rel=1e-4)
-    _, before = triplet_loss.batch_all_triplet_loss(labels, model(images), 1.0)
+    # Of a loss that draws anew each time, what it lowers: how many triplets break the margin.
+    measure = CLASSES.get(loss, lambda *arguments: triplet_loss.batch_all_triplet_loss(*arguments)[1])
+    before = float(measure(labels, model(images), 1.0))
     model.fit(images, labels, batch_size=64, epochs=4, shuffle=False, verbose=0)
-    _, after = triplet_loss.batch_all_triplet_loss(labels, model(images), 1.0)
-    assert float(after) < float(before)  # fewer triplets break the margin
+    assert float(measure(labels, model(images), 1.0)) < before
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")

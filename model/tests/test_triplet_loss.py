@@ -798,8 +798,10 @@ def test_what_lies_around_the_origin_is_not_moved(dtype):
 
 
 @pytest.mark.parametrize("strategy", ONLINE)
-def test_a_batch_that_has_collapsed_far_from_the_origin(strategy):
-    embeddings = np.full((6, 4), 12_345.678, np.float32)
+@pytest.mark.parametrize(("offset", "spread"), [(12_345.678, 0.0), (12_345.0, 1e-36)])
+def test_a_batch_that_has_collapsed_far_from_the_origin(strategy, offset, spread):
+    embeddings = np.full((6, 4), offset, np.float32)
+    embeddings[:, 0] = spread * np.arange(6)  # beside 0, so little is not rounded away
     loss, gradient = loss_and_gradient(strategy, np.array([0, 0, 1, 1, 2, 2]), embeddings)
     expected = {"contrastive": MARGIN**2 / 2 * 12 / 15, "batch_random_semi_hard": 0.0}.get(strategy, MARGIN)
     assert loss == pytest.approx(expected, rel=1e-6)
