@@ -323,7 +323,9 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"'squared' must be a valid boolean, received {json.dumps(squared)}")
     if squared and new.get("distance") == "cosine":
         raise ValueError("'squared' needs a euclidean distance, received \"cosine\"")
-    return new | {"distance": "squared_euclidean"} if squared else new
+    if squared and new.get("distance", "euclidean") == "euclidean":
+        new["distance"] = "squared_euclidean"
+    return new
 
 
 def json_schema() -> str:

@@ -14,7 +14,7 @@ from model.common import devices
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, one_line_errors
 from model.common.versions import Provenance, code_version, library_versions
-from model.data.input_fn import EvalInput, eval_input_fn, train_input_fn, validation_input_fn
+from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
 from model.experiment import Experiment
 from model.params import Params
 from model.scoring.record import Record
@@ -79,11 +79,7 @@ class Runner:
 
     def _is_complete(self) -> bool:
         """Returns whether there is nothing left to train."""
-        newest = self._estimator.newest_checkpoint()
-        if newest is None:
-            return False
-        stopped_early = self._eval_spec is not None and self._eval_spec.gives_up(newest.state)
-        return newest.state.global_step >= self._train_spec.max_steps or stopped_early
+        return self._estimator.is_complete(self._train_spec.max_steps, self._eval_spec)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -115,7 +111,8 @@ class Trained:
         checkpoint: What was trained.
 
     Raises:
-        UserError: `params.json` describes another network, or other data.
+        UserError: `params.json` describes another network, or other data; training images that have changed since are
+            only told.
     """
 
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint) -> None:
@@ -223,7 +220,10 @@ class Trained:
     def _provenance(self) -> Provenance:
         """Returns what the scores come from."""
         state, data = self.checkpoint.state, self.experiment.data
-        seconds, trained_on = state.train_seconds, train_input_fn(self.experiment.partition, self.params)
+        seconds, images_per_step = (
+            state.train_seconds,
+            self.params.batch_size * (3 if self.params.strategy.mines else 1),
+        )
         return Provenance(
             trained_by=state.code_version,
             evaluated_by=code_version(),
@@ -231,7 +231,7 @@ class Trained:
             hardware=devices.describe(),
             data_sha256=data.sha256,
             train_seconds=round(seconds, 1) if seconds else None,
-            images_per_second=round(state.global_step * trained_on.images_per_step / seconds, 1) if seconds else None,
+            images_per_second=round(state.global_step * images_per_step / seconds, 1) if seconds else None,
         )
 
 

@@ -46,6 +46,10 @@ class Strategy:
     scored_as: str | None = None
     parameters: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        if (self.mines is None) != (self.scored_as is None):
+            raise ValueError(f"Expected both of mines and scored_as, or neither. Received: {self}")
+
 
 def _triplet_loss() -> Any:
     from model import triplet_loss

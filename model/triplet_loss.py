@@ -53,7 +53,8 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
         Tensor of shape (B, B), of the dtype of the embeddings (all but float64 are computed in float32).
         Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
         of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one, and gradient 0.
-        The products round: distances much smaller than the spread of the batch lose digits.
+        The products round: distances much smaller than the spread of the batch lose digits. NaN or infinity among the
+        embeddings makes all distances NaN.
 
     Raises:
         ValueError: The embeddings are not a matrix, or there is no such distance.
@@ -89,16 +90,16 @@ def _moved_to_the_origin(embeddings: tf.Tensor) -> tf.Tensor:
     """Moves all embeddings by one vector, which changes no distance: (B, D) -> (B, D).
 
     The square of a number far from 0 has no digits left for its difference from that of a neighbour. The vector is the
-    mean, rounded to whole multiples of a power of two near the spread: what lies around 0 stays where it is, and whole
-    numbers stay whole, so that their exact ties stay exact.
+    mean, rounded to multiples of a power of two, two to four times the spread: a batch that lies no farther from 0 than
+    it is wide stays where it is, and whole numbers stay whole, so that their exact ties stay exact.
     """
     mean = tf.reduce_mean(embeddings, axis=0)  # (D,)
     spread = tf.reduce_max(tf.abs(embeddings - mean))  # ()
     # The exponent of a float without its digits is the largest power of two that is not above it.
     integer, exponent = (tf.int32, 0xFF << 23) if spread.dtype == tf.float32 else (tf.int64, 0x7FF << 52)
     unit = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(spread, integer), exponent), spread.dtype)  # ()
-    steps = tf.math.divide_no_nan(mean, unit)  # (D,) more than a float can hold where the batch has all but collapsed
-    return embeddings - tf.where(tf.math.is_finite(steps), tf.round(steps) * unit, mean)
+    steps = tf.math.divide_no_nan(mean, 4.0 * unit)  # (D,) too large for a float where the batch has all but collapsed
+    return embeddings - tf.where(tf.math.is_finite(steps), tf.round(steps) * (4.0 * unit), mean)
 
 
 def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:

@@ -20,7 +20,8 @@ class Provenance:
         versions: `library_versions` of the evaluation.
         hardware: What it ran on, as `devices.describe` says it.
         data_sha256: Of all images and labels, as `Dataset.sha256` gives it.
-        train_seconds: Of the training steps alone, at the pace of those that were timed; None where none was.
+        train_seconds: Of the training steps and of mining for them, at the pace of those that were timed; None where
+            none was.
         images_per_second: Images that the network saw in one of these seconds.
     """
 

@@ -15,6 +15,7 @@ Hidden files never count. EMNIST, which is stored transposed, comes upright from
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,8 @@ def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]
 
 
 def _load_tfds(name: str, folder: Path, image_size: int | None) -> Dataset:
-    devices.start_tensorflow()  # as the commands need it, before TFDS imports it
+    if "tensorflow" not in sys.modules:
+        devices.start_tensorflow()  # as the commands need it, before TFDS imports it
     from model.data import tfds_sets
 
     images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, image_size)

@@ -46,7 +46,6 @@ def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np
 
     Raises:
         UserError: no such set, not one of labelled images, no network, or a damaged preparation.
-        ImportError: TFDS is not installed.
     """
     builder = _builder(name, store)
     image_key, label_key = _feature_keys(name, builder, image_size)
@@ -84,7 +83,7 @@ def _builder(name: str, store: Path) -> DatasetBuilder:
     except Exception as error:  # TFDS promises no type, and wraps what a data set's own code raises
         if name in known:
             raise UserError(
-                f"data set {name!r}: TFDS cannot open it ({one_line(error)}); delete {store} "
+                f"data set {name!r}: TFDS cannot open it ({_of_which_kind(error)}); delete {store} "
                 f"to begin anew, or take another set"
             ) from error
         close = difflib.get_close_matches(name, [*known, "digits"], cutoff=0.75)
@@ -138,7 +137,7 @@ def _prepare(name: str, store: Path, builder: DatasetBuilder) -> None:
     try:
         builder.download_and_prepare(download_dir=store / "downloads")
     except Exception as error:  # TFDS promises no type: network, disk, checksums, packages of the data set
-        raise UserError(f"data set {name!r}: TFDS could not prepare it ({one_line(error)}); {by_hand}") from error
+        raise UserError(f"data set {name!r}: TFDS could not prepare it ({_of_which_kind(error)}); {by_hand}") from error
 
 
 def _any_answers(urls: Iterable[str]) -> bool:
@@ -177,7 +176,12 @@ def _examples(
             for images, labels in pairs.batch(batch_size).prefetch(1).as_numpy_iterator():
                 yield from zip(images, labels, strict=True)
         except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-            raise _damaged(builder, one_line(error)) from error
+            raise _damaged(builder, _of_which_kind(error)) from error
+
+
+def _of_which_kind(error: Exception) -> str:
+    """Returns an error's type and what it says, which may be nothing."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _damaged(builder: DatasetBuilder, why: str) -> UserError:

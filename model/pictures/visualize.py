@@ -138,6 +138,9 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
     points = None
     for path in checkpoints.list_checkpoints(trained.experiment.model_dir):
         checkpoint = checkpoints.load(path)
+        if checkpoint.params.has_unit_length != trained.params.has_unit_length:
+            _log.warning("%s: trained with another kind of distance; left out of the animation.", path)
+            continue
         points, _ = _place(trained.embed(view.shown.images[chosen], checkpoint), seed, True, points)
         frames[checkpoint.step] = points
     return view.shown.labels[chosen], frames

@@ -140,8 +140,8 @@ def pool_runs(runs: Sequence[Run], folder: Path) -> list[Pool]:
 
 def _with_each_seed_once(runs: Sequence[Run]) -> list[list[Run]]:
     """Divides runs, without copies, into lists in which no two have the same seeds."""
-    no_copies = {(run.seeds, run.record.digest): run for run in reversed(runs)}
-    different = [run for run in runs if run is no_copies[run.seeds, run.record.digest]]
+    no_copies = {(run.seeds, run.record.digest, run.code): run for run in reversed(runs)}
+    different = [run for run in runs if run is no_copies[run.seeds, run.record.digest, run.code]]
     if len({run.seeds for run in different}) == len(different):
         return [different]
     parts: dict[tuple[str, int], list[Run]] = {}

@@ -89,6 +89,8 @@ class SearchSpace(BaseModel):
                     )
                 if name in WITHOUT_EFFECT:
                     raise ValueError(f"'{name}' cannot vary: it has no effect")
+                if name == "squared":
+                    raise ValueError("'squared' cannot vary: it is the old name of a distance; vary 'distance' instead")
                 if name == "seed":
                     raise ValueError("'seed' cannot vary: --seeds runs every trial with several of them")
                 if owner.setdefault(name, key) != key:

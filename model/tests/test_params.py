@@ -86,6 +86,8 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"margin": "hard"}', r"'margin' must be a valid number or be 'soft', received \"hard\""),
         ('{"margin": "soft"}', r"'margin' \"soft\" needs triplet_strategy \"batch_hard\", received \"batch_all\""),
         ('{"squared": true, "distance": "cosine"}', r"'squared' needs a euclidean distance"),
+        ('{"squared": true, "distance": "bogus"}', r"'distance' must be 'euclidean', .*, received \"bogus\""),
+        ('{"squared": true, "distance": 42}', r"'distance' must be 'euclidean', .*, received 42"),
         ('{"precision": "float16"}', r"'precision' must be 'float32', 'mixed_bfloat16' or 'auto'"),
         ('{"dataset": "../secrets"}', r"'dataset' must match pattern"),
         ('{"num_classes_per_batch": 8}', r"'num_classes_per_batch' is set without 'num_images_per_class'"),

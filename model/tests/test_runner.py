@@ -184,3 +184,39 @@ def test_images_are_embedded_by_the_parameters_of_the_checkpoint(finished):
     again = Trained(trained.experiment, checkpoints.load(trained.checkpoint.path))
     np.testing.assert_array_equal(trained.embed(images), again.embed(images))
     assert trained.embed(images).shape == (5, SMALL["embedding_size"])
+
+
+def test_a_checkpoint_from_elsewhere_is_read_though_all_here_are_damaged(finished, once, loads):
+    (finished / "checkpoints" / "step-00000023" / "tensors.index").write_bytes(b"")
+    elsewhere = once / "checkpoints" / "step-00000023"
+    assert start(finished).trained(str(elsewhere)).checkpoint.path == elsewhere
+    assert loads == ["step-00000023"]
+    with pytest.raises(UserError, match="none of its 1 checkpoints can be read"):
+        start(finished).trained()
+
+
+def test_a_checkpoint_that_was_made_anew_is_read_anew(finished, once, tmp_path):
+    runner = start(finished)
+    before = runner.trained().checkpoint.digest
+    other = write_params(tmp_path / "other", **TRAINED_WITH, seed=1)
+    run(other)
+    shutil.rmtree(finished / "checkpoints")
+    shutil.copytree(other / "checkpoints", finished / "checkpoints")
+    assert runner.trained().checkpoint.digest != before
+
+
+def test_scores_are_kept_though_images_have_become_too_few_for_a_batch(finished, monkeypatch):
+    """What was trained with batches of 64 is scored among 40 images, and the speed told is that of then."""
+    from model.data import datasets
+
+    load = datasets.load
+
+    def with_few_images(*args):
+        data = load(*args)
+        few = datasets.Split(data.train.images[:40], data.train.labels[:40])
+        return datasets.Dataset(data.name, few, data.test, data.class_names)
+
+    monkeypatch.setattr(datasets, "load", with_few_images)
+    write_params(finished, **TRAINED_WITH, batch_size=32)
+    record = start(finished).trained().evaluate()
+    assert record.provenance.images_per_second > 0 and (finished / "metrics.json").exists()

@@ -65,3 +65,8 @@ def test_every_entry_is_whole():
         assert strategy.parameters <= set(Params.model_fields), name
     assert strategies_with("mining_size") == ["offline_semi_hard", "offline_hard"]
     assert strategies_with("margin") == []
+
+
+def test_triplets_that_are_mined_need_a_strategy_that_scores():
+    with pytest.raises(ValueError, match="both of mines and scored_as"):
+        Strategy(lambda: magnet_sums, bytes_per_pair=0, mines="hard")

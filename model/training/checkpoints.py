@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -284,21 +284,32 @@ def load_newest(model_dir: str | os.PathLike[str]) -> Checkpoint | None:
     return None
 
 
-def choose(model_dir: Path, choice: str | None = None, newest: Checkpoint | None = None) -> Checkpoint:
+def stamps(model_dir: str | os.PathLike[str]) -> list[tuple[Path, int]]:
+    """Returns the checkpoints of an experiment with the time of each, which are others once anything has changed."""
+    found = []
+    for path in list_checkpoints(model_dir):
+        with contextlib.suppress(FileNotFoundError):  # deleted in this moment, by a training that goes on
+            found.append((path, path.stat().st_mtime_ns))
+    return found
+
+
+def choose(
+    model_dir: Path, choice: str | None = None, read_newest: Callable[[], Checkpoint | None] | None = None
+) -> Checkpoint:
     """Reads the checkpoint that a person or a command asks for.
 
     Args:
         model_dir: Folder of the experiment.
         choice: "newest", "best" (the one that the validation images chose) or the folder of one; None takes the best
             where images chose one, else the newest.
-        newest: The newest, where it has been read.
+        read_newest: Returns the newest, for somebody who has read it; `load_newest` otherwise.
 
     Raises:
         UserError: It is not there, or cannot be read.
     """
     if choice not in (None, "newest", "best"):
         return load(Path(choice))
-    newest = newest or load_newest(model_dir)
+    newest = read_newest() if read_newest else load_newest(model_dir)
     if newest is None:
         raise UserError(f"{folder(model_dir)}: no checkpoint; train first: {command('train.py', model_dir)}")
     if choice == "newest":

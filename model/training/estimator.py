@@ -36,6 +36,7 @@ from model.training.model_fn import build_optimizer
 from model.training.network import build_network
 from model.training.offline_mining import Miner
 from model.training.progress import TrainingProgress
+from model.training.run_state import RunState
 
 _log = logging.getLogger(__name__)
 
@@ -98,22 +99,31 @@ class Estimator:
         self.network_fn = network_fn
         self.optimizer_fn = optimizer_fn
         self._predictors: dict[Shape, tuple[Learner, Callable[..., Mapping[str, tf.Tensor]]]] = {}  # traced once
-        self._read: Checkpoint | None = None  # the newest, when it was read last
+        self._seen: object = None  # the checkpoints that there were when the newest was read
+        self._newest: Checkpoint | None = None
 
     def newest_checkpoint(self) -> Checkpoint | None:
-        """Returns the newest checkpoint that is whole, None where there is none; it is read once.
+        """Returns the newest checkpoint that is whole, None where there is none; read again only if any has changed.
 
         Raises:
             UserError: There are checkpoints and all of them are damaged.
         """
-        paths = checkpoints.list_checkpoints(self.model_dir)
-        if self._read is None or not paths or paths[-1] != self._read.path:
-            self._read = checkpoints.load_newest(self.model_dir)
-        return self._read
+        seen = checkpoints.stamps(self.model_dir)
+        if seen != self._seen:
+            self._newest, self._seen = checkpoints.load_newest(self.model_dir), seen
+        return self._newest
 
     def checkpoint(self, choice: str | None = None) -> Checkpoint:
         """Returns a checkpoint, as `checkpoints.choose` does."""
-        return checkpoints.choose(self.model_dir, choice, self.newest_checkpoint())
+        return checkpoints.choose(self.model_dir, choice, self.newest_checkpoint)
+
+    def is_complete(self, max_steps: int, eval_spec: EvalSpec | None = None) -> bool:
+        """Returns whether the run in the folder has come to this step, or has stopped early."""
+        newest = self.newest_checkpoint()
+        if newest is None:
+            return False
+        state = self._state_to_go_on_from(newest)
+        return state.global_step >= max_steps or (eval_spec is not None and eval_spec.gives_up(state))
 
     def train(self, input_fn: Callable[[], TrainInput], max_steps: int) -> "Estimator":
         """Trains until the global step is `max_steps`, going on from the newest checkpoint if there is one.
@@ -307,10 +317,15 @@ class Estimator:
         if newest:
             learner.restore(newest)
             newest.check_data(data.train_sha256)
-            if not (checkpoints.folder(self.model_dir) / checkpoints.name_of(learner.state.best_step)).is_dir():
-                learner.state = learner.state.without_best()  # somebody deleted it
-        learner.state = dataclasses.replace(learner.state, train_sha256=data.train_sha256, code_version=code_version())
+            learner.state = self._state_to_go_on_from(newest).under(newest.params, self.params)
+        known = data.train_sha256 or learner.state.train_sha256
+        learner.state = dataclasses.replace(learner.state, train_sha256=known, code_version=code_version())
         return learner
+
+    def _state_to_go_on_from(self, newest: Checkpoint) -> RunState:
+        """Returns the state of a run by its newest checkpoint; a best checkpoint that was deleted does not count."""
+        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(newest.state.best_step)
+        return newest.state if best.is_dir() else newest.state.without_best()
 
     def _check_devices(self, data: TrainInput, devices: int) -> None:
         """Finds that each device gets its part of a batch."""

@@ -102,6 +102,7 @@ def test_a_draw_asks_for_what_the_file_says(tmp_path):
         ({"vary": {"seed": [1, 2]}}, r"search.json: 'seed' cannot vary: --seeds runs"),
         ({"vary": {"P": [{"split_seed": 2}]}}, r"search.json: 'split_seed' cannot vary: .* cannot be compared"),
         ({"vary": {"num_labels": [2, 3]}}, r"search.json: 'num_labels' cannot vary: it has no effect"),
+        ({"vary": {"squared": [True, False]}}, r"search.json: 'squared' cannot vary: .* vary 'distance' instead"),
         ({"vary": {"P": [{"margin": 2}], "margin": [1]}}, r"'margin' is varied by both 'P' and 'margin'; keep one"),
         ({"vary": {"distance": ["a\ud800"]}, "num_trials": 2}, r"search.json: half of a character, '.ud800'"),
     ],
