@@ -5,6 +5,7 @@ one experiment. A seed that was run twice makes two experiments of them. Where a
 trained, its values over time, "0.5 until step 500, then 0.2", are its value: no run with a single one has the same.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -111,10 +112,9 @@ def read_run(path: Path) -> Run:
     if not record.params:  # by an older version
         params = Params.from_json(path.with_name("params.json")).differences()
         record = dataclasses.replace(record, params=params)
-    try:
-        return Run(path.parent, dataclasses.replace(record, params=translate(record.params)))
-    except ValueError as error:
-        raise UserError(f"{path}: not the parameters of an experiment: {error}; evaluate again") from None
+    with contextlib.suppress(ValueError):  # edited parameters make an experiment of their own
+        record = dataclasses.replace(record, params=translate(record.params))
+    return Run(path.parent, record)
 
 
 def pool_runs(runs: Sequence[Run], folder: Path) -> list[Pool]:

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from model.common.errors import UserError
-from model.studies import trials
+from model.studies import drawn_trials
 from model.studies.drawn_trials import Drawn
 from model.studies.search_space import SearchSpace
 from model.studies.trials import Grid
@@ -90,7 +90,7 @@ def test_the_seed_decides_the_draws(tmp_path):
 
 @pytest.mark.slow
 def test_the_same_is_not_drawn_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "_MOST_DRAWS", 20)
+    monkeypatch.setattr(drawn_trials, "_MOST_DRAWS", 20)
     vary = {"margin": [0.2, 0.4], "size": {"low": 4, "high": 5}}
     with drawn(tmp_path, vary, 50) as source:
         settings = [tuple(trial.settings.values()) for trial in ask_all(source)]
@@ -110,7 +110,7 @@ def test_what_cannot_be_is_drawn_anew(tmp_path):
 
 
 def test_what_can_never_be_is_told_and_can_be_mended(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "_MOST_DRAWS", 3)
+    monkeypatch.setattr(drawn_trials, "_MOST_DRAWS", 3)
     for _ in range(2):
         with drawn(tmp_path, {"margin": [0.1, 0.2]}, 2, check=refuse_small) as source:
             with pytest.raises(UserError, match="too small"):

@@ -86,7 +86,7 @@ def test_two_changes_by_hand():
     first, second = Params(), Params(learning_rate=0.5)
     third = Params(learning_rate=0.5, triplet_strategy="batch_hard", margin="soft")
     state = after(10).under(first, second).after_step(25).under(second, third).after_step(30)
-    assert state.changes == [
+    assert list(state.changes) == [
         {"from_step": 0, "params": {"learning_rate": 0.001, "triplet_strategy": "batch_all", "margin": 0.5}},
         {"from_step": 10, "params": {"learning_rate": 0.5}},
         {"from_step": 25, "params": {"triplet_strategy": "batch_hard", "margin": "soft"}},
@@ -113,7 +113,7 @@ def test_a_longer_run_is_another_one_only_if_the_learning_rate_depends_on_its_en
     assert after(10).under(Params(num_epochs=20), Params(num_epochs=40)) == after(10)
     cosine = {"learning_rate_schedule": "cosine"}
     state = after(10).under(Params(num_epochs=20, **cosine), Params(num_epochs=40, **cosine))
-    assert state.changes == [
+    assert list(state.changes) == [
         {"from_step": 0, "params": {"num_epochs": 20}},
         {"from_step": 10, "params": {"num_epochs": 40}},
     ]
