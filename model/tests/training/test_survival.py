@@ -88,7 +88,7 @@ def check(tmp_path, kills, longest_life, num_epochs):
     assert without_time(killed / "metrics.json") == without_time(whole / "metrics.json")
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_kills_leave_no_trace(tmp_path):
     check(tmp_path, kills=3, longest_life=0.5, num_epochs=40)
 
