@@ -1,5 +1,6 @@
 """The losses against plain loops, by hand-worked cases, invariances and finite differences."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -635,19 +636,22 @@ def compare_in_graphs_of_tensorflow_1():
     for triplet in oracles.triplets(labels):
         expected_mask[triplet] = True
     with tf.compat.v1.Session() as session:
+        losses, slopes = {}, {}
+        for strategy, distance in itertools.product(ORACLES, DISTANCES):
+            losses[strategy, distance] = values(strategy, labels_fed, embeddings_fed, distance=distance)["loss"]
+            gradient = tf.gradients(losses[strategy, distance], embeddings_fed)[0]
+            slopes[strategy, distance] = tf.reduce_sum(gradient * direction)
+        seen, slopes = session.run((losses, slopes), feed)
+        for (strategy, distance), loss in seen.items():
+            at, ahead, behind = (
+                ORACLES[strategy](labels, embeddings + step * direction, MARGIN, distance) for step in (0, 1e-6, -1e-6)
+            )
+            np.testing.assert_allclose(loss, at, rtol=1e-6)
+            np.testing.assert_allclose(slopes[strategy, distance], (ahead - behind) / 2e-6, rtol=1e-5)
         for given, points in ((labels_fed, embeddings_fed), (labels, tf.constant(embeddings)), (labels, embeddings)):
-            for strategy in ORACLES:
-                for distance in DISTANCES:
-                    loss = values(strategy, given, points, distance=distance)["loss"]
-                    expected = ORACLES[strategy](labels, embeddings, MARGIN, distance)
-                    np.testing.assert_allclose(session.run(loss, feed), expected, rtol=1e-6)
-                    if points is embeddings_fed:
-                        slope = np.sum(session.run(tf.gradients(loss, points)[0], feed) * direction)
-                        ahead, behind = (
-                            ORACLES[strategy](labels, embeddings + step * direction, MARGIN, distance)
-                            for step in (1e-6, -1e-6)
-                        )
-                        np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-5)
+            as_given = session.run([values(strategy, given, points)["loss"] for strategy in ORACLES], feed)
+            expected = [oracle(labels, embeddings, MARGIN) for oracle in ORACLES.values()]
+            np.testing.assert_allclose(as_given, expected, rtol=1e-6)
             pairs = oracles.semi_hard_losses(labels, embeddings, MARGIN)
             drawn = session.run(values("batch_random_semi_hard", given, points)["loss"], feed)
             assert np.mean([min(losses) for losses in pairs]) <= drawn <= np.mean([max(losses) for losses in pairs])
