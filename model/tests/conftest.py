@@ -93,6 +93,12 @@ def trained_copy(trained, tmp_path) -> Path:
     return shutil.copytree(trained, tmp_path / "small")
 
 
+@pytest.fixture(scope="session")
+def two_devices() -> tf.distribute.Strategy:
+    """Two devices in one process. One strategy for all tests: TensorFlow mixes up the reductions of two on the same."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture(scope="module")
 def page():
     """A page of a real browser; what goes wrong in it is collected in `page.errors`."""

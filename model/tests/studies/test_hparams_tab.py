@@ -41,9 +41,11 @@ def test_a_parameter_has_one_type_in_all_experiments(values):
 def served(tmp_path_factory):
     """Four experiments: two of equal parameters, one that breaks down and one that is killed."""
     folder = tmp_path_factory.mktemp("experiments")
-    for name, changes in [("first", {}), ("second", {}), ("broken", {"learning_rate": 1e3, "on_collapse": "stop"})]:
+    for name in ("first", "second", "broken"):
+        changes = {"learning_rate": 1000.0} if name == "broken" else {}
         model_dir = write_params(folder / name, validation_size=0.2, evaluate_every_epochs=1, **changes)
         if name == "broken":
+            (model_dir / "checkpoints").write_text("a file, where a folder has to be")
             with pytest.raises(SystemExit):
                 cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
         else:

@@ -484,11 +484,6 @@ def test_an_exported_model_serves_the_same_embeddings(tmp_path):
     np.testing.assert_allclose(served, run.predict(lambda: images)["embeddings"], rtol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def two_devices():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"use_batch_norm": True}, OFFLINE], ids=["online", "offline"])
 def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):

@@ -59,8 +59,8 @@ def test_nothing_is_asked_for_where_nothing_is_to_come():
     assert list(upload(ONE_DEVICE, pytest.fail, range(5, 5), None)) == []
 
 
-def test_two_devices_share_each_batch_and_have_all_images():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_two_devices_share_each_batch_and_have_all_images(two_devices):
+    strategy = two_devices
     for step, batches, done in upload(strategy, batch_of, range(3, 70), 50):
         first, second = strategy.experimental_local_results(batches)
         row = step - 1 - int(done)

@@ -141,9 +141,8 @@ def test_without_an_optimizer_nothing_is_learned():
 # ------------------------------------------------------------------------------------------- two devices
 
 
-def made_by_two_devices(model_fn, steps, **params):
+def made_by_two_devices(strategy, model_fn, steps, **params):
     """A learner, and what its steps on two devices tell, one after the other."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         learner = sgd_learner(**params)
     train_step = compile_train_step(model_fn, learner, strategy)
@@ -152,9 +151,9 @@ def made_by_two_devices(model_fn, steps, **params):
     return learner, (train_step(images, labels, batches, done) for _, batches, done in fed)
 
 
-def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each():
+def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(two_devices):
     """Each looks for pairs in its own half of the batch."""
-    learner, results = made_by_two_devices(model_fn, 2, margin=0.3)
+    learner, results = made_by_two_devices(two_devices, model_fn, 2, margin=0.3)
     kernel, bias = weights_of(learner)
     for result, batch in zip(results, BATCHES, strict=False):
 
@@ -172,8 +171,8 @@ def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each():
             np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
-def test_devices_that_break_down_are_counted():
-    _, (result,) = made_by_two_devices(spoilt(SPOILT["loss"][0]), 1)
+def test_devices_that_break_down_are_counted(two_devices):
+    _, (result,) = made_by_two_devices(two_devices, spoilt(SPOILT["loss"][0]), 1)
     assert [int(flag) for flag in result.broken] == [2, 0, 0]
 
 
