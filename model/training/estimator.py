@@ -122,7 +122,7 @@ class Estimator:
         newest = self.newest_checkpoint()
         if newest is None:
             return False
-        state = self._state_to_go_on_from(newest)
+        state = self._without_lost_best(newest.state)
         return state.global_step >= max_steps or (eval_spec is not None and eval_spec.gives_up(state))
 
     def train(self, input_fn: Callable[[], TrainInput], max_steps: int) -> "Estimator":
@@ -317,15 +317,15 @@ class Estimator:
         if newest:
             learner.restore(newest)
             newest.check_data(data.train_sha256)
-            learner.state = self._state_to_go_on_from(newest).under(newest.params, self.params)
+            learner.state = self._without_lost_best(learner.state)
         known = data.train_sha256 or learner.state.train_sha256
         learner.state = dataclasses.replace(learner.state, train_sha256=known, code_version=code_version())
         return learner
 
-    def _state_to_go_on_from(self, newest: Checkpoint) -> RunState:
-        """Returns the state of a run by its newest checkpoint; a best checkpoint that was deleted does not count."""
-        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(newest.state.best_step)
-        return newest.state if best.is_dir() else newest.state.without_best()
+    def _without_lost_best(self, state: RunState) -> RunState:
+        """Returns the state of a run for which a best checkpoint that was deleted does not count."""
+        best = checkpoints.folder(self.model_dir) / checkpoints.name_of(state.best_step)
+        return state if best.is_dir() else state.without_best()
 
     def _check_devices(self, data: TrainInput, devices: int) -> None:
         """Finds that each device gets its part of a batch."""
