@@ -39,6 +39,30 @@ def train(model_dir, max_steps=STEPS, **changes):
     return run.train(train_input(run), max_steps)
 
 
+@pytest.fixture(scope="module")
+def whole_run(made_once):
+    """The small experiment after all its steps, trained in one piece; to be read only."""
+    return made_once("estimator_whole", train)
+
+
+@pytest.fixture(scope="module")
+def evaluated_run(made_once):
+    """The same with an evaluation every 7 steps; to be read only."""
+
+    def train_it(folder):
+        run = estimator(folder)
+        train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+
+    return made_once("estimator_evaluated", train_it)
+
+
+@pytest.fixture
+def begun(made_once, tmp_path):
+    """The small experiment after 10 steps, in `tmp_path`."""
+    shutil.copytree(made_once("estimator_begun", lambda folder: train(folder, 10)), tmp_path, dirs_exist_ok=True)
+    return estimator(tmp_path)
+
+
 EVERYTHING = {
     "use_batch_norm": True,
     "augmentation": "affine",
@@ -53,21 +77,33 @@ P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8
 
 @pytest.mark.slow
 def test_training_learns(tmp_path):
-    run = train(tmp_path, 150, learning_rate=0.01, num_channels=16)
-    scores = run.evaluate(eval_input(run))
-    untrained = estimator(tmp_path / "untrained", num_channels=16)
-    untrained.train(train_input(untrained), 1)
-    assert scores["recall_at_1"] > 0.96
-    assert scores["fraction_positive_triplets"] < untrained.evaluate(eval_input(run))["fraction_positive_triplets"] / 4
+    changes = {"learning_rate": 0.01, "num_channels": 16}
+    run = train(tmp_path, 1, **changes)
+    untrained = run.evaluate(eval_input(run))
+    scores = train(tmp_path, 100, **changes).evaluate(eval_input(run))
+    assert untrained["recall_at_1"] < 0.8
+    assert scores["recall_at_1"] > 0.95
+    assert scores["fraction_positive_triplets"] < untrained["fraction_positive_triplets"] / 4
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
+def test_offline_mining_learns(tmp_path, strategy):
+    """From less than 0.8 after one step, as with all triplets of a batch."""
+    run = train(tmp_path, 60, learning_rate=0.01, num_channels=16, triplet_strategy=strategy, mining_size=128)
+    assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
+
+
+# A run of the defaults is interrupted by signals below.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{}, EVERYTHING, P_X_K, OFFLINE], ids=["defaults", "everything", "P x K", "offline"]
+    ("changes", "pieces"),
+    [(EVERYTHING, (3, 10, 11, STEPS)), (P_X_K, (11, STEPS)), (OFFLINE, (3, 11, STEPS))],
+    ids=["everything", "P x K", "offline"],
 )
-def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):
+def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes, pieces):
     train(tmp_path / "whole", **changes)
-    for max_steps in (3, 10, 11, STEPS):
+    for max_steps in pieces:
         run = estimator(tmp_path / "pieces", **changes)
         run.optimizer_fn = lambda params, _: build_optimizer(params, STEPS)  # the schedule of the whole run
         run.train(train_input(run), max_steps)
@@ -102,20 +138,8 @@ def test_the_state_of_a_random_layer_is_resumed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
-def test_offline_mining_learns(tmp_path, strategy):
-    changes = {"learning_rate": 0.01, "num_channels": 16, "triplet_strategy": strategy, "mining_size": 128}
-    after_one_step = train(tmp_path, 1, **changes)
-    assert after_one_step.evaluate(eval_input(after_one_step))["recall_at_1"] < 0.8
-    run = train(tmp_path, 60, **changes)
-    assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
-
-
-@pytest.mark.slow
-def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
+def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch, evaluated_run):
     """The process dies between two checkpoints, after it has written about steps that it will make again."""
-    expected = estimator(tmp_path / "whole")
-    train_and_evaluate(expected, TrainSpec(train_input(expected), STEPS), EvalSpec(eval_input(expected), 7))
 
     class Died(BaseException):
         pass
@@ -137,28 +161,27 @@ def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
     train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
 
     assert saved == [14, 30]
-    assert final_tensors(tmp_path / "crashed") == final_tensors(tmp_path / "whole")
+    assert final_tensors(tmp_path / "crashed") == final_tensors(evaluated_run)
     for folder in (".", "eval"):
-        whole, crashed = scalars(tmp_path / "whole" / folder), scalars(tmp_path / "crashed" / folder)
+        whole, crashed = scalars(evaluated_run / folder), scalars(tmp_path / "crashed" / folder)
         assert set(crashed) == set(whole)
         for (tag, step), values in crashed.items():
             assert len(values) == 1, (tag, step)
             assert tag == "global_step/sec" or values == whole[tag, step]
 
 
-def test_curves_have_the_names_that_people_know(tmp_path):
-    run = estimator(tmp_path)
-    train_and_evaluate(run, TrainSpec(train_input(run), 20), EvalSpec(eval_input(run), 10))
+@pytest.mark.slow
+def test_curves_have_the_names_that_people_know(evaluated_run):
     of_the_loss = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
     assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= of_the_loss
-    trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
+    trained, evaluated = scalars(evaluated_run), scalars(evaluated_run / "eval")
     assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "gradient_norm", "global_step/sec"}
-    assert {step for _, step in trained} == {5, 10, 15, 20}
+    assert {step for _, step in trained} == {*range(5, STEPS, 5), STEPS}
     assert {tag for tag, _ in evaluated} >= of_the_loss | {"knn_accuracy", "recall_at_1", "map_at_r"}
-    assert {step for _, step in evaluated} == {10, 20}
+    assert {step for _, step in evaluated} == {*range(7, STEPS, 7), STEPS}
     tags = {
         value.tag
-        for path in tmp_path.glob("events*")
+        for path in evaluated_run.glob("events*")
         for event in event_files._readable_events(path)
         for value in event.summary.value
     }
@@ -192,8 +215,8 @@ def test_evaluation_is_what_the_embeddings_give(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluating_twice_leaves_one_point(tmp_path):
-    run = train(tmp_path, 10)
+def test_evaluating_twice_leaves_one_point(begun, tmp_path):
+    run = begun
     assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
     run.train(train_input(run), 20).evaluate(eval_input(run))
     run.evaluate(eval_input(run), run.checkpoint(str(tmp_path / "checkpoints" / "step-00000010")))
@@ -203,8 +226,8 @@ def test_evaluating_twice_leaves_one_point(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path, caplog):
-    run = train(tmp_path, 10)
+def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(begun, tmp_path, caplog):
+    run = begun
     run.evaluate(eval_input(run))
     before = {path: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
 
@@ -219,8 +242,8 @@ def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(tmp_path
 
 
 @pytest.mark.slow
-def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
-    run = train(tmp_path, 10)
+def test_an_interrupted_evaluation_loses_no_point(begun, tmp_path, monkeypatch):
+    run = begun
     run.evaluate(eval_input(run))
     monkeypatch.setattr(protocol, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -228,8 +251,8 @@ def test_an_interrupted_evaluation_loses_no_point(tmp_path, monkeypatch):
     assert len(scalars(tmp_path / "eval")["recall_at_1", 10]) == 1
 
 
-def test_other_training_images_are_not_taken_for_the_same(tmp_path):
-    run = train(tmp_path, 10)
+def test_other_training_images_are_not_taken_for_the_same(begun):
+    run = begun
     data = train_input(run)()
     loaded = digits()
     images = loaded.train.images.copy()
@@ -298,8 +321,8 @@ def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkey
     assert run.checkpoint("best").path.name == "step-00000030"
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_complete_run_is_left_alone(tmp_path):
-    train(tmp_path, 10)
     before = final_tensors(tmp_path)
     train(tmp_path, 10)
     train(tmp_path, 5)
@@ -307,27 +330,26 @@ def test_a_complete_run_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, signal_number):
-    train(tmp_path / "whole")
-    run = estimator(tmp_path / "stopped")
+def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, whole_run):
     after_step = RunState.after_step
+    for number, step in [(signal.SIGINT, 8), (signal.SIGTERM, 20)]:
 
-    def after_step_with_a_signal(state, global_step):
-        if global_step == 8:
-            os.kill(os.getpid(), signal_number)
-        return after_step(state, global_step)
+        def after_step_with_a_signal(state, global_step, number=number, step=step):
+            if global_step == step:
+                os.kill(os.getpid(), number)
+            return after_step(state, global_step)
 
-    handler = signal.getsignal(signal_number)
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as raised:
-        patch.setattr(RunState, "after_step", after_step_with_a_signal)
-        run.train(train_input(run), STEPS)
-    assert raised.value.exit_code == 128 + signal_number
-    assert signal.getsignal(signal_number) == handler
-    assert run.checkpoint("newest").path.name == "step-00000008"  # the step was finished
-    train(tmp_path / "stopped")
-    assert final_tensors(tmp_path / "stopped") == final_tensors(tmp_path / "whole")
-    assert {step for _, step in scalars(tmp_path / "stopped")} == {step for _, step in scalars(tmp_path / "whole")}
+        run = estimator(tmp_path)
+        handler = signal.getsignal(number)
+        with monkeypatch.context() as patch, pytest.raises(Interrupted) as raised:
+            patch.setattr(RunState, "after_step", after_step_with_a_signal)
+            run.train(train_input(run), STEPS)
+        assert raised.value.exit_code == 128 + number
+        assert signal.getsignal(number) == handler
+        assert run.checkpoint("newest").path.name == f"step-{step:08}"  # the step was finished
+    train(tmp_path)
+    assert final_tensors(tmp_path) == final_tensors(whole_run)
+    assert {step for _, step in scalars(tmp_path)} == {step for _, step in scalars(whole_run)}
 
 
 @tf.custom_gradient
@@ -356,9 +378,8 @@ def test_a_step_that_breaks_down_between_two_reports_is_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize(("part", "broken"), [("loss", 1), ("gradient", 3)])  # a gradient gets into the weights
-def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(tmp_path, part, broken):
-    train(tmp_path, 10)
-    run = estimator(tmp_path)
+def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(begun, tmp_path, part, broken):
+    run = begun
     run.model_fn = breaking(part, 12, 14)
     with pytest.raises(UserError) as raised:
         run.train(train_input(run), STEPS)
@@ -431,6 +452,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("begun")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -439,16 +461,14 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     ],
 )
 def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
-    train(tmp_path, 10)
     before = final_tensors(tmp_path)
     with pytest.raises(UserError, match=message):
         train(tmp_path, 20, **changes)
     assert final_tensors(tmp_path) == before
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("begun")
 def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
-    train(tmp_path, 10)
     train(tmp_path, 20, learning_rate=0.125)
     assert scalars(tmp_path)["learning_rate", 15] == [0.125]
 
@@ -462,14 +482,14 @@ def test_no_checkpoint_to_evaluate(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    run = estimator(tmp_path)
+    first = estimator(tmp_path)
 
     def input_fn():
-        with pytest.raises(UserError, match="another process is training here"):
-            estimator(tmp_path).train(train_input(run), 5)
-        return train_input(run)()
+        estimator(tmp_path).train(train_input(first), 5)
 
-    run.train(input_fn, 5)
+    with pytest.raises(UserError, match="another process is training here"):
+        first.train(input_fn, 5)
+    assert first.newest_checkpoint() is None
 
 
 @pytest.mark.slow
