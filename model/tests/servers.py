@@ -1,36 +1,37 @@
-"""TensorBoard as a user starts it, and what a page of it comes to show, for tests."""
+"""TensorBoard over a folder, and what a page of it comes to show, for tests."""
 
 import contextlib
 import json
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from tensorboard import program
+
 
 @contextlib.contextmanager
-def tensorboard(logdir: Path, run: str) -> Iterator[str]:
-    """Serves a folder and gives the address once TensorBoard has found a run in it."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", logdir, "--port", str(port)]
-    process = subprocess.Popen([*command, "--load_fast", "false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://localhost:{port}"
-    deadline = time.monotonic() + 120
+def tensorboard(logdir: Path) -> Iterator[str]:
+    """Serves what a folder holds now, and gives the address.
+
+    It is the server that the command `tensorboard` starts, in a thread of this process, which has TensorFlow already.
+    """
+    started = []
+
+    def server_class(app, flags):
+        started.append(program.WerkzeugServer(app, flags))
+        return started[-1]
+
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of what TensorBoard imports
+        board = program.TensorBoard(server_class=server_class)
+        board.configure(logdir=str(logdir), port=0, load_fast="false", reload_interval=0, reload_task="blocking")
+        address = board.launch().rstrip("/")
     try:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                if run in fetch(f"{address}/data/runs"):
-                    break
-            time.sleep(0.3)
         yield address
     finally:
-        process.terminate()
-        process.wait()
+        for server in started:
+            server.shutdown()
+            server.server_close()
 
 
 def fetch(address: str, question: object = None):

@@ -12,13 +12,14 @@ import urllib.request
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.figure import Figure
 from PIL import Image
 
-import train
 import visualize_embeddings
 from model.common import cli, files
-from model.pictures import projector
+from model.pictures import plots, projector
 from model.pictures.html_report import make_report
+from model.runner import Trained
 from model.scoring.protocol import HEADLINES
 from model.tests import servers
 from model.tests.experiments import digits, estimator, write_params
@@ -33,12 +34,29 @@ def visualize(*arguments):
 
 @pytest.fixture(scope="module")
 def pictured(trained, made_once):
-    """The trained experiment with its pictures, to be read only: some of its test images are answered wrongly."""
+    """The trained experiment with its pictures, to be read only: some of its test images are answered wrongly.
+
+    Beside it is `earlier`, a copy whose pictures were then made anew: of an earlier checkpoint, of fewer images, and as
+    if the embeddings were shorter. TensorBoard's own t-SNE takes 1 - x·y for a distance and drops what is below 0; with
+    embeddings as long as these it stops with an error.
+    """
 
     def visualize_it(folder):
         visualize("--model_dir", shutil.copytree(trained, folder / "small"))
+        earlier = shutil.copytree(folder / "small", folder / "earlier")
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            draw_nothing(monkeypatch)
+            embed = Trained.embed
+            monkeypatch.setattr(Trained, "embed", lambda self, images: embed(self, images) / 10)
+            first = checkpoints.list_checkpoints(earlier)[0]
+            visualize("--model_dir", earlier, "--checkpoint", first, "--num_images", "100", "--no_tsne")
 
     return made_once("pictured", visualize_it) / "small"
+
+
+def draw_nothing(monkeypatch):
+    """Empty pictures, for tests of what is done with them."""
+    monkeypatch.setattr(plots, "PICTURES", {name: lambda view: Figure((1, 1)) for name in plots.PICTURES})
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +147,8 @@ def test_the_report_needs_nothing_else(pictured):
         Image.open(io.BytesIO(base64.b64decode(encoded))).verify()
 
 
-def test_training_images_are_not_their_own_neighbors(pictured, tmp_path):
+def test_training_images_are_not_their_own_neighbors(pictured, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "PICTURES", {"retrieval": plots.retrieval})  # which leaves the image itself out, too
     visualize("--model_dir", pictured, "--split", "train", "--num_images", "100", "--output_dir", tmp_path, "--no_tsne")
     seen = rows(tmp_path)
     assert len(seen) == 100 and len({row["index"] for row in seen}) == 100
@@ -139,38 +158,40 @@ def test_training_images_are_not_their_own_neighbors(pictured, tmp_path):
     assert np.bincount(labels).min() >= 9  # of every class its share
 
 
-def test_an_animation_shows_every_checkpoint(pictured, tmp_path, capsys):
+def test_an_animation_shows_every_checkpoint(pictured, tmp_path, capsys, monkeypatch):
+    draw_nothing(monkeypatch)
+    monkeypatch.setattr("model.pictures.animation._PICTURES_BETWEEN", 3)
+    monkeypatch.setattr("model.pictures.animation._PICTURES_AT_THE_END", 1)
     visualize("--model_dir", pictured, "--num_images", "40", "--output_dir", tmp_path, "--animate")
     path = tmp_path / "plots" / "evolution.gif"
     told = capsys.readouterr().out
     files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("events")]
     assert len(files) > 13 and all(f"\n  {path}\n" in told for path in files)
     assert re.search(rf"tensorboard --logdir {tmp_path}$", told, re.MULTILINE)
-    between = 8 * (len(checkpoints.list_checkpoints(pictured)) - 1)
-    assert between >= 16
+    count = len(checkpoints.list_checkpoints(pictured))
+    assert count >= 3
     with Image.open(path) as gif:
-        assert gif.n_frames > between
+        assert gif.n_frames > 3 * (count - 1)
     videos = [path.name for path in (tmp_path / "plots").glob("*.mp4")]
     assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
 
 
-def test_a_name_that_tensorboard_cannot_show_is_told(pictured, tmp_path, capsys):
+def test_a_name_that_tensorboard_cannot_show_is_told(pictured, tmp_path, capsys, monkeypatch):
+    draw_nothing(monkeypatch)
     shutil.copytree(pictured, tmp_path / "my run (1)")
     visualize("--model_dir", tmp_path / "my run (1)", "--no_tsne", "--num_images", "2")
     assert "my run (1): TensorBoard's Projector needs a folder name of letters" in capsys.readouterr().err
 
 
-def test_another_checkpoint_replaces_the_bundle(pictured, tmp_path):
-    shutil.copytree(pictured, tmp_path / "copy")
-    first = checkpoints.list_checkpoints(pictured)[0]
+def test_another_checkpoint_replaces_the_bundle(pictured):
     before = sorted(path.name for path in (pictured / "eval").glob("test_359_images*"))
-    visualize("--model_dir", tmp_path / "copy", "--checkpoint", first, "--no_tsne")
-    after = {path.name for path in (tmp_path / "copy" / "eval").iterdir()}
-    assert not after & set(before)
-    step = checkpoints.step_of(first)
-    assert f"test_359_images_step_{step}.index" in after
+    earlier = pictured.with_name("earlier")
+    after = {path.name for path in (earlier / "eval").iterdir()}
+    assert before and not after & set(before)
+    step = checkpoints.step_of(checkpoints.list_checkpoints(pictured)[0])
+    assert f"test_100_images_step_{step}.index" in after
     assert len([name for name in after if name.endswith(".pictures")]) == 1
-    report = (tmp_path / "copy" / "eval" / "report.html").read_text()
+    report = (earlier / "eval" / "report.html").read_text()
     assert "<th>loss</th>" not in report  # metrics.json tells of another step
 
 
@@ -234,6 +255,7 @@ def test_an_animation_without_tsne_is_refused(pictured, capsys):
 def test_a_full_disk_leaves_what_was_there(pictured, tmp_path, capsys, monkeypatch):
     """Whichever file it is that no longer finds room."""
     monkeypatch.setattr("model.pictures.visualize.tsne", lambda embeddings, seed, start=None: embeddings[:, :2])
+    draw_nothing(monkeypatch)
     shutil.copytree(pictured, tmp_path / "copy")
     before = {path: path.read_bytes() for path in (tmp_path / "copy" / "eval").rglob("*") if path.is_file()}
     flush = files.flush
@@ -265,7 +287,7 @@ def test_a_full_disk_leaves_what_was_there(pictured, tmp_path, capsys, monkeypat
 @pytest.fixture(scope="module")
 def tensorboard(pictured):
     """The address of a TensorBoard over the experiments."""
-    with servers.tensorboard(pictured.parent, "small/eval") as address:
+    with servers.tensorboard(pictured.parent) as address:
         yield address
 
 
@@ -275,7 +297,7 @@ def fetch(address):
 
 def test_tensorboard_serves_the_bundle(tensorboard, pictured, embedded):
     plugin = f"{tensorboard}/data/plugin/projector"
-    assert json.loads(fetch(f"{plugin}/runs")) == ["small/eval"]  # and no other folder
+    assert sorted(json.loads(fetch(f"{plugin}/runs"))) == ["earlier/eval", "small/eval"]  # and no other folder
     (entry,) = json.loads(fetch(f"{plugin}/info?run=small%2Feval"))["embeddings"]
     assert entry["tensorShape"] == [359, 8]
     query = f"run=small%2Feval&name={entry['tensorName'].replace('/', '%2F')}"
@@ -290,19 +312,16 @@ def test_tensorboard_serves_the_bundle(tensorboard, pictured, embedded):
 
 
 @pytest.fixture
-def in_the_projector(tmp_path):
-    """A network after 3 epochs: of the one after 8, the t-SNE of TensorBoard 2.21 stops with an error of its own."""
-    model_dir = write_params(tmp_path / "small", num_epochs=3)
-    cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
-    visualize("--model_dir", model_dir, "--no_tsne")
-    with servers.tensorboard(tmp_path, "small/eval") as address:
+def in_the_projector(pictured):
+    """The address of a TensorBoard with nothing but `earlier`."""
+    with servers.tensorboard(pictured.with_name("earlier")) as address:
         yield address
 
 
 def test_the_projector_shows_the_points_and_runs_tsne(page, in_the_projector, tmp_path):
     page.goto(f"{in_the_projector}/#projector")
     frame = wait_for(page, lambda: next((frame for frame in page.frames if "projector_binary" in frame.url), None))
-    frame.get_by_text("Points: 359").wait_for()
+    frame.get_by_text("Points: 100").wait_for()
     frame.get_by_text("Dimension: 8").wait_for()
     chosen = frame.locator("vz-projector-data-panel").get_by_text("label", exact=True)
     wait_for(page, chosen.count)

@@ -1,9 +1,7 @@
 """What TensorBoard's HParams, Text, Histograms and Scalars tell of experiments, by its own HTTP endpoints."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 
@@ -12,11 +10,11 @@ from model.common import cli
 from model.common.errors import Interrupted, UserError
 from model.common.files import lock_experiment
 from model.params import Params
+from model.start import start
 from model.studies import hparams_tab
 from model.tests.experiments import write_params
 from model.tests.servers import fetch, tensorboard, wait_for
 
-ROOT = Path(__file__).parents[3]
 EVERY_STATUS = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"]
 
 
@@ -41,23 +39,24 @@ def test_a_parameter_has_one_type_in_all_experiments(values):
 def served(tmp_path_factory):
     """Four experiments: two of equal parameters, one that breaks down and one that is killed."""
     folder = tmp_path_factory.mktemp("experiments")
-    for name in ("first", "second", "broken"):
-        changes = {"learning_rate": 1000.0} if name == "broken" else {}
-        model_dir = write_params(folder / name, validation_size=0.2, evaluate_every_epochs=1, **changes)
-        if name == "broken":
-            (model_dir / "checkpoints").write_text("a file, where a folder has to be")
-            with pytest.raises(SystemExit):
-                cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
-        else:
-            cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
-    write_params(folder / "killed")
-    code = (
-        f"import os; from pathlib import Path; from model.start import start\n"
-        f"with start(Path({str(folder / 'killed')!r}), None).session(): os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == -9
-    with tensorboard(folder, "second/eval") as address:
+    changes = {"validation_size": 0.2, "evaluate_every_epochs": 1}
+    train_here(write_params(folder / "first", **changes))
+    train_here(shutil.copytree(folder / "first", folder / "second"))  # which is complete: only its session is new
+    broken = write_params(folder / "broken", learning_rate=1000.0, **changes)
+    (broken / "checkpoints").write_text("a file, where a folder has to be")
+    with pytest.raises(SystemExit):
+        train_here(broken)
+    killed = write_params(folder / "killed")
+    with start(killed).session():  # a process that is killed leaves what there is now
+        left = shutil.copytree(killed, folder / "left")
+    shutil.rmtree(killed)
+    left.rename(killed)
+    with tensorboard(folder) as address:
         yield address
+
+
+def train_here(model_dir):
+    cli.run(train.main, "", ["--model_dir", str(model_dir)], train.add_options)
 
 
 def test_a_second_process_leaves_the_session_of_the_first_alone(tmp_path):
@@ -136,18 +135,13 @@ def test_distances_and_norms_are_histograms(served):
         assert step == 5 and total == 64 if tag == "embedding_norm" else 0 < total < 64 * 63 / 2
 
 
-def test_the_browser_shows_a_row_for_each_experiment(page, served):
-    page.goto(f"{served}/#hparams")
+def test_the_browser_shows_charts_and_a_row_for_each_experiment(page, served):
+    page.goto(f"{served}/?tagFilter=%5Eloss%24#timeseries")
+    card = page.locator("card-view").first
+    shown = wait_for(page, lambda: card.inner_text() if "second/validation" in card.inner_text() else "").split()
+    assert {"first", "first/validation", "first/eval", "second", "second/validation"} <= set(shown)  # in one chart
+    page.evaluate("location.hash = 'hparams'")
     cells = page.locator("vaadin-grid-cell-content")
     shown = wait_for(page, lambda: " ".join(cells.all_inner_texts()) if cells.count() > 30 else "").split()
     assert {"first", "second", "broken", "killed", "eval.knn_accuracy", "triplet_strategy"} <= set(shown)
-    assert page.errors == []
-
-
-def test_the_browser_draws_training_and_validation_in_one_chart(page, served):
-    page.goto(f"{served}/?tagFilter=%5Eloss%24#timeseries")
-    page.reload()
-    card = page.locator("card-view").first
-    shown = wait_for(page, lambda: card.inner_text() if "second/validation" in card.inner_text() else "").split()
-    assert {"first", "first/validation", "first/eval", "second", "second/validation"} <= set(shown)
     assert page.errors == []
