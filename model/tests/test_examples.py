@@ -12,6 +12,7 @@ from model.tests import oracles
 MARGIN = 1.0
 
 
+@pytest.mark.slow
 def test_contrastive_loss_makes_points_of_classes_and_triplet_loss_stops_at_the_margin():
     labels, start = random_points(3, 10, seed=0)
     pulled = descend(contrastive, labels, start, MARGIN, 240)
@@ -43,7 +44,9 @@ def test_losses_and_distances_shown_are_those_of_the_oracles():
         assert pulled.losses[step] == pytest.approx(oracles.contrastive(labels, pulled.points[step], MARGIN), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_files_are_there_and_can_be_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(contrastive_vs_triplet, "_FRAMES", 4)
     monkeypatch.setattr(contrastive_vs_triplet, "_FRAMES_AT_START", 1)
     monkeypatch.setattr(contrastive_vs_triplet, "_FRAMES_AT_END", 1)
     folder = tmp_path / "new" / "folder"
@@ -53,7 +56,7 @@ def test_the_files_are_there_and_can_be_read(tmp_path, capsys, monkeypatch):
     assert sorted(printed) == sorted(f"Wrote {path}" for path in written.values())
     assert written.keys() == ({".gif", ".mp4", ".png"} if shutil.which("ffmpeg") else {".gif", ".png"})
     with PIL.Image.open(written[".gif"]) as picture:
-        assert picture.format == "GIF" and picture.n_frames == 11
+        assert picture.format == "GIF" and picture.n_frames == 4
     with PIL.Image.open(written[".png"]) as picture:
         picture.load()
         assert picture.format == "PNG" and picture.width > picture.height

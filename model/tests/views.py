@@ -8,14 +8,13 @@ from model.scoring.neighbors import class_neighbors
 # Arguments of `view` for each kind of view.
 VIEWS = {
     "ordinary": {},
-    "colour": {"channels": 3},
+    "training images in colour": {"channels": 3, "in_gallery": True},
     "one class": {"num_classes": 1},
     "one image": {"num_images": 1, "num_classes": 2},
     "two images": {"num_images": 2, "num_classes": 2},
-    "many classes": {"num_classes": 300, "num_images": 400},
+    "many classes": {"num_classes": 100, "num_images": 110},  # more than colours with marks, and than gallery images
     "no mistakes": {"spread": 1e-3},
     "all mixed up": {"spread": 100.0},
-    "training images": {"in_gallery": True},
 }
 
 # Names of classes that nobody would choose; `printable` makes them what a view holds.

@@ -25,7 +25,13 @@ def png(color):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["one image", "two images", "many classes", "one class", "colour"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one image", "two images", "one class", "training images in colour",
+        pytest.param("many classes", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_reports(kind):
     some = view(**VIEWS[kind])
     page = make_report(some, {}, {"loss": 0.5}, {})
@@ -40,7 +46,7 @@ def test_it_needs_nothing_else():
     assert addresses == [("data:", "")]
 
 
-@pytest.mark.parametrize("kind", ["ordinary", "colour", "one image"])
+@pytest.mark.parametrize("kind", ["ordinary", "training images in colour", "one image"])
 def test_the_images_are_in_the_page(kind):
     some = view(**VIEWS[kind])
     page = make_report(some, {}, {}, {})

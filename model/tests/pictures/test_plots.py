@@ -9,6 +9,7 @@ from PIL import Image
 
 from model.pictures import plots
 from model.pictures.view import Embedded, printable
+from model.scoring.neighbors import class_neighbors
 from model.tests.views import HOSTILE_NAMES, VIEWS, view
 
 
@@ -27,13 +28,17 @@ def test_pictures(picture, kind):
     assert pixels.min() < 128 < pixels.max()  # something is drawn on white
 
 
-def test_names_that_nobody_would_choose():
+@pytest.mark.slow
+def test_names_that_nobody_would_choose_of_classes_without_training_images():
     some = view(num_classes=6, spread=3.0)
     names = tuple(printable(name) for name in HOSTILE_NAMES)
     assert names[0] == "tab line feed" and names[2] == "right to left" and len(names[3]) == 60
-    hostile = dataclasses.replace(some, class_names=names)
+    gallery = Embedded(some.gallery.images, np.zeros(90, np.int32), some.gallery.embeddings)
+    neighbors = class_neighbors(some.shown.embeddings, some.shown.labels, gallery.embeddings, gallery.labels)
+    assert (neighbors.same[some.shown.labels > 0] == -1).all()
+    hostile = dataclasses.replace(some, class_names=names, gallery=gallery, neighbors=neighbors)
     for picture in plots.PICTURES.values():
-        picture(hostile).savefig(io.BytesIO(), format="png")
+        picture(hostile).savefig(io.BytesIO(), format="png", dpi=40)
 
 
 def test_the_scatter_names_the_classes_and_counts_the_wrong_ones():
@@ -57,17 +62,6 @@ def test_mistakes_come_in_the_order_of_their_certainty():
     gaps = np.subtract(right, wrong)
     assert (gaps >= -0.011).all()
     assert (np.diff(gaps) <= 0.021).all()  # two decimals are written of each distance
-
-
-def test_a_mistake_without_another_image_of_its_class():
-    alone = view(num_classes=2)
-    gallery = Embedded(alone.gallery.images, np.zeros(90, np.int32), alone.gallery.embeddings)
-    from model.scoring.neighbors import class_neighbors
-
-    neighbors = class_neighbors(alone.shown.embeddings, alone.shown.labels, gallery.embeddings, gallery.labels)
-    assert (neighbors.same[alone.shown.labels == 1] == -1).all()
-    for picture in plots.PICTURES.values():
-        picture(dataclasses.replace(alone, gallery=gallery, neighbors=neighbors)).savefig(io.BytesIO(), format="png")
 
 
 def test_retrieval_lists_the_nearest_in_order():

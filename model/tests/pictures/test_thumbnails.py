@@ -31,10 +31,15 @@ def test_small_images_are_enlarged_and_large_ones_shrunk():
     assert make_thumbnails(np.full((2, 200, 400, 3), 7, np.uint8)).shape == (2, 48, 96, 3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "side"), [(85_264, 28), (85_265, 27), (100_000, 25)])
-def test_a_sprite_is_never_larger_than_tensorboard_accepts(count, side):
-    images = np.broadcast_to(np.uint8(200), (count, 28, 28, 1))
+@pytest.mark.parametrize(
+    ("count", "image_side", "side"),
+    [
+        (85_264, 28, 28), (8_281, 90, 90), (8_282, 90, 89),  # 292 x 292 and 91 x 91, and one more
+        (100_000, 25, 25), (100_000, 13, 13), (85_264, 13, 26),  # enlarged only where there is room
+    ],
+)  # fmt: skip
+def test_a_sprite_is_never_larger_than_tensorboard_accepts(count, image_side, side):
+    images = np.broadcast_to(np.uint8(200), (count, image_side, image_side, 1))
     thumbnails = make_thumbnails(images)
     assert thumbnails.shape == (count, side, side, 1)
     assert math.ceil(math.sqrt(count)) * side <= MAX_SIDE
