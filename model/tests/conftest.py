@@ -31,6 +31,7 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from model.common.commands import ROOT  # noqa: E402
+from model.scoring import intervals  # noqa: E402
 from model.tests.experiments import write_params  # noqa: E402
 
 _CPU = tf.config.list_physical_devices("CPU")[0]
@@ -79,7 +80,9 @@ def trained(made_once) -> Path:
     def train(folder: Path) -> None:
         model_dir = write_params(folder / "experiments" / "small", num_epochs=8, num_labels=10)
         command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        # It has to keep TensorFlow quiet by itself, as where nobody has set this.
+        environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+        result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
         (folder / "stdout").write_text(result.stdout)
         (folder / "stderr").write_text(result.stderr)
         assert result.returncode == 0, result.stderr
@@ -91,6 +94,12 @@ def trained(made_once) -> Path:
 def trained_copy(trained, tmp_path) -> Path:
     """A copy of the trained experiment, to be changed."""
     return shutil.copytree(trained, tmp_path / "small")
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Bootstrap intervals of few samples, which take half of an evaluation, where they are not what is tested."""
+    monkeypatch.setattr(intervals, "REPLICATES", 20)
 
 
 @pytest.fixture(scope="session")

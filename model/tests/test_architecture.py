@@ -133,7 +133,7 @@ def test_no_tensorflow_where_none_is_needed():
 def test_the_project_imports_heavy_packages_only_where_they_are_used():
     """--help and a bad params.json answer before TensorFlow is there."""
     code = (
-        "import sys, train, evaluate, search_hyperparams, compare_experiments; "
+        "import sys, train, evaluate, predict, search_hyperparams, compare_experiments; "
         "print({'tensorflow', 'keras', 'sklearn', 'PIL', 'optuna', 'rich', 'scipy'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

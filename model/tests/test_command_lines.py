@@ -1,14 +1,15 @@
 """train.py and evaluate.py as a user runs them, on real digits; and one clear line for every mistake."""
 
+import contextlib
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import visualize_embeddings
 from model import runner
 from model.common import cli
 from model.common.versions import code_version
+from model.data import datasets
 from model.data.partition import divide
 from model.params import Params
 from model.scoring import protocol
@@ -30,6 +32,7 @@ from model.scoring.protocol import HEADLINES
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 from model.training import checkpoints
 from model.training.network import build_network
+from model.training.run_state import RunState
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,13 +81,6 @@ def test_the_scores_say_what_they_come_from(trained, said):
     assert provenance["train_seconds"] < 120
 
 
-def test_who_trained_is_remembered_by_who_evaluates(trained_copy, monkeypatch):
-    monkeypatch.setattr(runner, "code_version", lambda: "another")
-    run_here(evaluate, "--model_dir", trained_copy)
-    provenance = json.loads((trained_copy / "metrics.json").read_text())["provenance"]
-    assert (provenance["trained_by"], provenance["evaluated_by"]) == (code_version(), "another")
-
-
 def test_train_says_what_it_runs_on_without_noise(said):
     """Every line on stderr is ours: TensorFlow's greetings are not there."""
     lines = said[1].splitlines()
@@ -118,35 +114,76 @@ def validated(validated_once, tmp_path):
 
 
 def train_with_validation(folder):
+    """Trains without the test images; what is printed is beside it, in `stdout`."""
     model_dir = write_params(
         folder,
-        num_epochs=8, validation_size=0.2, holdout_classes=[8, 9], keep_checkpoint_max=1, early_stopping_patience=5,
+        num_epochs=8, validation_size=0.2, holdout_classes=[8, 9], keep_checkpoint_max=1, early_stopping_patience=2,
         evaluate_every_epochs=1,
     )  # fmt: skip
-    values = itertools.chain([0.1, 0.9], itertools.repeat(0.5))
-    with pytest.MonkeyPatch.context() as patch:
+    values = itertools.chain([0.1, 0.2, 0.3, 0.4, 0.9], itertools.repeat(0.5))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (folder / "stdout").open("w") as printed,
+        contextlib.redirect_stdout(printed),
+    ):
         patch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
-        run_here(train, "--model_dir", model_dir)
+        patch.setattr(runner, "eval_input_fn", None)
+        run_here(train, "--model_dir", model_dir, "--validate")
 
 
-def test_the_best_checkpoint_is_kept_beside_the_newest_and_scored(validated, capsys):
-    # 1,155 training images are not 8 or 9, a fifth of them is for validation: 924 / 64 = 14.4 steps an epoch
-    steps = {"best": 29, "newest": 102}
+# 1,155 training images are not 8 or 9, a fifth of them is for validation: 924 / 64 = 14.4 steps an epoch
+BEST, NEWEST = 73, 102
+
+
+def test_validate_leaves_the_test_images_alone(validated):
+    record = json.loads((validated / "validation.json").read_text())
+    assert not (validated / "metrics.json").exists()
+    written = record["metrics"]
+    assert written["num_images"] == divide(digits(), Params.from_json(validated / "params.json")).validation.labels.size
+    assert 0.8 < written["knn_accuracy"] <= 1 and written["knn_accuracy_low95"] < written["knn_accuracy"]
+    printed = (validated / "stdout").read_text()
+    assert f"validation images, step {BEST}, the best by knn_accuracy" in printed and "validation.json" in printed
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest_and_scored(validated):
     kept = [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(validated)]
-    assert kept == sorted(steps.values())
-    assert sorted({step for _, step in scalars(validated / "validation")}) == [15, 29, 44, 58, 73, 87, 102]
-    written = json.loads((validated / "metrics.json").read_text())
-    assert written["validation"] == {"metric": "knn_accuracy", "best_value": 0.9, "best_step": steps["best"]}
-    assert written["checkpoint"]["name"] == checkpoints.name_of(steps["best"])
-    assert written["metrics"]["global_step"] == steps["best"]
-    for choice in ("newest", "best", checkpoints.list_checkpoints(validated)[0]):
+    assert kept == [BEST, NEWEST]
+    watched = {15: 0.1, 29: 0.2, 44: 0.3, 58: 0.4, BEST: 0.9, 87: 0.5, NEWEST: 0.5}
+    evaluations = json.loads((validated / "validation" / "evaluations.json").read_text())
+    assert {entry["global_step"]: entry["knn_accuracy"] for entry in evaluations} == watched
+    assert sorted({step for _, step in scalars(validated / "validation")}) == list(watched)
+    written = json.loads((validated / "validation.json").read_text())
+    assert written["validation"] == {"metric": "knn_accuracy", "best_value": 0.9, "best_step": BEST}
+    assert written["checkpoint"]["name"] == checkpoints.name_of(BEST)
+    assert written["metrics"]["global_step"] == BEST
+
+
+@pytest.fixture
+def instant_scores(monkeypatch):
+    """Scores that take no time, where the question is of what they are."""
+    monkeypatch.setattr(protocol, "score", lambda *_: dict.fromkeys(HEADLINES, 0.5))
+
+
+@pytest.mark.usefixtures("instant_scores")
+def test_the_checkpoint_that_is_asked_for_is_scored(validated, capsys):
+    for choice, step in (("newest", NEWEST), ("best", BEST), (checkpoints.list_checkpoints(validated)[0], BEST)):
         run_here(evaluate, "--model_dir", validated, "--checkpoint", choice)
-        is_best = steps.get(choice, steps["best"]) == steps["best"]
-        assert ("the best by knn_accuracy of the validation images" in capsys.readouterr().out) == is_best
+        said_to_be_best = "the best by knn_accuracy of the validation images" in capsys.readouterr().out
+        assert said_to_be_best == (step == BEST)
         written = json.loads((validated / "metrics.json").read_text())
-        assert written["metrics"]["global_step"] == steps.get(choice, steps["best"])
+        assert written["metrics"]["global_step"] == step
 
 
+@pytest.mark.usefixtures("instant_scores")
+def test_a_complete_run_reads_the_best_checkpoint_beside_the_newest_and_each_once(validated, monkeypatch):
+    load, read = checkpoints.load, []
+    monkeypatch.setattr(checkpoints, "load", lambda path: read.append(path.name) or load(path))
+    run_here(train, "--model_dir", validated, "--validate")
+    assert read == [checkpoints.name_of(step) for step in (NEWEST, BEST)]
+    assert json.loads((validated / "validation.json").read_text())["metrics"]["global_step"] == BEST
+
+
+@pytest.mark.usefixtures("few_resamples")
 def test_unseen_classes_are_scored_apart_beside_the_baselines(validated, capsys):
     run_here(evaluate, "--model_dir", validated, "--baselines")
     written = json.loads((validated / "metrics.json").read_text())
@@ -193,19 +230,6 @@ def check_baselines(validated):
     assert scores["untrained"]["knn_accuracy"] == pytest.approx(expected, abs=1.5 / 359)
 
 
-@pytest.mark.slow
-def test_validate_leaves_the_test_images_alone(tmp_path, capsys, monkeypatch):
-    model_dir = write_params(tmp_path, validation_size=0.2, num_channels=8, num_epochs=8)
-    monkeypatch.setattr("model.runner.eval_input_fn", None)
-    run_here(train, "--model_dir", model_dir, "--validate")
-    written = json.loads((model_dir / "validation.json").read_text())["metrics"]
-    assert not (model_dir / "metrics.json").exists()
-    assert written["num_images"] == divide(digits(), Params.from_json(model_dir / "params.json")).validation.labels.size
-    assert 0.8 < written["knn_accuracy"] <= 1 and written["knn_accuracy_low95"] < written["knn_accuracy"]
-    printed = capsys.readouterr().out
-    assert f"validation images, step {written['global_step']:.0f}" in printed and "validation.json" in printed
-
-
 def test_validate_needs_validation_images_before_it_trains(tmp_path, capsys):
     with pytest.raises(SystemExit) as raised:
         run_here(train, "--model_dir", write_params(tmp_path), "--validate")
@@ -230,12 +254,13 @@ def test_a_folder_that_is_no_checkpoint_is_not_called_damaged(trained_copy, caps
         assert "expected the folder of a checkpoint, such as checkpoints/step-00001000" in line and "delete" not in line
 
 
+@pytest.mark.usefixtures("instant_scores")
 def test_a_best_checkpoint_that_is_gone_is_said(validated, capsys):
     shutil.rmtree(checkpoints.list_checkpoints(validated)[0])
     run_here(evaluate, "--model_dir", validated)
     output = capsys.readouterr()
-    assert "The best checkpoint, of step 29, is not there any more; taking the newest." in output.err
-    assert "step 102\n" in output.out
+    assert f"The best checkpoint, of step {BEST}, is not there any more; taking the newest." in output.err
+    assert f"step {NEWEST}\n" in output.out
 
 
 def test_train_again_says_that_training_is_complete(trained, trained_copy, said, capsys, caplog):
@@ -246,26 +271,38 @@ def test_train_again_says_that_training_is_complete(trained, trained_copy, said,
     assert final_tensors(trained_copy) == final_tensors(trained)
 
 
-def test_evaluate_gives_the_same_scores(trained, trained_copy, said, capsys):
+def test_evaluate_gives_the_same_scores_and_remembers_who_trained(trained, trained_copy, said, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "code_version", lambda: "another")
     run_here(evaluate, "--model_dir", trained_copy)
     assert capsys.readouterr().out == said[0].replace(str(trained.parent), str(trained_copy.parent))
-    assert (trained_copy / "metrics.json").read_text() == (trained / "metrics.json").read_text()
+    before, version = (trained / "metrics.json").read_text(), json.dumps(code_version())
+    assert f'"trained_by": {version}' in before
+    expected = before.replace(f'"evaluated_by": {version}', '"evaluated_by": "another"')
+    assert (trained_copy / "metrics.json").read_text() == expected != before
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
-    model_dir = write_params(tmp_path, num_epochs=2000)
-    command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not checkpoints.list_checkpoints(model_dir):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    stopped = int(re.search(r"Stopped at step (\d+), which is saved; the same command goes on\.$", stderr)[1])
-    assert checkpoints.step_of(checkpoints.list_checkpoints(model_dir)[-1]) == stopped
-    assert "Traceback" not in stderr
+@pytest.mark.usefixtures("instant_scores")
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capfd):
+    model_dir = write_params(tmp_path, num_epochs=1, save_checkpoints_steps=1000)
+    after_step = RunState.after_step
+
+    def after_step_with_a_signal(state, global_step):
+        if global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return after_step(state, global_step)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as raised:
+        patch.setattr(RunState, "after_step", after_step_with_a_signal)
+        run_here(train, "--model_dir", model_dir)
+    assert raised.value.code == 128 + signal.SIGTERM
+    output = capfd.readouterr()
+    assert output.err.splitlines()[-1] == "Stopped at step 7, which is saved; the same command goes on."
+    assert "Traceback" not in output.err and output.out == ""
+    assert [checkpoints.step_of(path) for path in checkpoints.list_checkpoints(model_dir)] == [7]
+    run_here(train, "--model_dir", model_dir)
+    assert "Going on from step 7.\n" in capfd.readouterr().err
+    assert json.loads((model_dir / "metrics.json").read_text())["metrics"]["global_step"] == 23
 
 
 # ------------------------------------------------------------------------------------------- mistakes
@@ -332,16 +369,21 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert "train.log: Is a directory" in refused(capsys, train.main, "--model_dir", model_dir)
 
 
-def test_a_metric_that_there_is_not_is_null(tmp_path):
-    """Three classes of five images leave one test image of each class: nobody has another one to find."""
-    images = np.random.default_rng(0).integers(0, 256, (15, 4, 4), np.uint8)
-    for index, image in enumerate(images):
-        path = tmp_path / "data" / f"class {index % 3}" / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(image).save(path)
-    model_dir = write_params(tmp_path / "mine", dataset="three_classes", batch_size=6)
-    run_here(train, "--model_dir", model_dir, "--data_dir", tmp_path / "data")
-    written = json.loads((model_dir / "metrics.json").read_text(), parse_constant=pytest.fail)["metrics"]
+@pytest.mark.usefixtures("few_resamples")
+def test_a_metric_that_there_is_not_is_null(trained_copy, monkeypatch):
+    """Of one test image of each class nobody has another one to find."""
+    load = datasets.load
+
+    def with_one_test_image_of_each_class(*args):
+        data = load(*args)
+        _, firsts = np.unique(data.test.labels, return_index=True)
+        test = datasets.Split(data.test.images[firsts], data.test.labels[firsts])
+        return datasets.Dataset(data.name, data.train, test, data.class_names)
+
+    monkeypatch.setattr(datasets, "load", with_one_test_image_of_each_class)
+    run_here(evaluate, "--model_dir", trained_copy)
+    written = json.loads((trained_copy / "metrics.json").read_text(), parse_constant=pytest.fail)["metrics"]
+    assert written["num_images"] == 10
     assert written["recall_at_1"] is None and 0 <= written["knn_accuracy"] <= 1
 
 
@@ -355,12 +397,12 @@ def test_help_names_the_options():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["batch_all", "batch_hard"])
-def test_a_file_of_the_ancestor_trains_unchanged(tmp_path, strategy):
+@pytest.mark.usefixtures("few_resamples")
+def test_a_file_of_the_ancestor_trains_unchanged(tmp_path):
     """Its keys and nothing else; the digits take the place of MNIST, which may not be there, through --data_dir."""
     keys = {
         "learning_rate": 1e-3, "batch_size": 64, "num_epochs": 1, "num_channels": 32, "use_batch_norm": False,
-        "bn_momentum": 0.9, "margin": 0.5, "embedding_size": 64, "triplet_strategy": strategy, "squared": False,
+        "bn_momentum": 0.9, "margin": 0.5, "embedding_size": 64, "triplet_strategy": "batch_hard", "squared": False,
         "image_size": 28, "num_labels": 10, "train_size": 50000, "eval_size": 10000, "num_parallel_calls": 4,
         "save_summary_steps": 50,
     }  # fmt: skip
@@ -382,6 +424,7 @@ def write_class_folders(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_resamples")
 def test_reduced_precision_learns_the_digits(tmp_path):
     model_dir = write_params(tmp_path, precision="mixed_bfloat16", num_epochs=8)
     run_here(train, "--model_dir", model_dir)

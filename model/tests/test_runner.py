@@ -17,8 +17,8 @@ from model.studies.runs import pool_runs, read_run
 from model.tests.experiments import SMALL, write_params
 from model.training import checkpoints
 
-TRAINED_WITH = {"margin": 0.5, "triplet_strategy": "batch_all", "num_epochs": 1}
-SAID_LATER = {"margin": 0.25, "triplet_strategy": "batch_hard", "num_epochs": 1}
+NUM_STEPS = 180  # that the shared experiment was trained for, in 8 epochs
+SAID_LATER = {"margin": 0.25, "triplet_strategy": "batch_hard", "num_epochs": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +27,9 @@ def log():
     cli._end_log()
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    """A finished run of 23 steps."""
-    model_dir = write_params(tmp_path_factory.mktemp("once") / "run", **TRAINED_WITH)
-    run(model_dir)
-    return model_dir
-
-
 @pytest.fixture
-def finished(once, tmp_path):
-    return shutil.copytree(once, tmp_path / "run")
+def finished(trained_copy):
+    return trained_copy
 
 
 @pytest.fixture
@@ -73,69 +65,48 @@ def hparams_of(model_dir):
     return {"margin": float(shown["margin"].string_value), "triplet_strategy": shown["triplet_strategy"].string_value}
 
 
-def test_scores_of_a_finished_run_keep_its_parameters(finished, caplog):
+def test_scores_of_a_finished_run_keep_its_parameters(finished, loads, caplog):
     before = json.loads((finished / "metrics.json").read_text())
     write_params(finished, **SAID_LATER)
     with caplog.at_level("INFO"):
         run(finished)
+    assert loads == ["step-00000180"]  # read once
     after = json.loads((finished / "metrics.json").read_text())
     assert after["metrics"] == before["metrics"]  # the loss too, which margin and strategy define
     assert after["params"] == before["params"] and "margin" not in after["params"]
     assert hparams_of(finished) == {"margin": 0.5, "triplet_strategy": "batch_all"}
     (line,) = [record.getMessage() for record in caplog.records if "has changed since" in record.getMessage()]
-    assert line.startswith(f"{finished}/params.json has changed since step-00000023 was trained: ")
+    assert line.startswith(f"{finished}/params.json has changed since step-00000180 was trained: ")
     assert 'triplet_strategy "batch_hard" (not "batch_all")' in line and "margin 0.25 (not 0.5)" in line
-
-
-def test_the_comparison_shows_what_was_trained(finished):
-    write_params(finished, **SAID_LATER)
-    start(finished).trained().evaluate()
     (pool,) = pool_runs([read_run(finished / "metrics.json")], finished.parent)
     (row,) = comparison.tabulate([pool], ["knn_accuracy"])
     assert "margin" not in row["differs"] and "batch_hard" not in row["differs"]
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_a_run_under_two_margins_says_from_which_step_on_each_held(finished, caplog):
-    write_params(finished, **{**TRAINED_WITH, "margin": 0.25, "num_epochs": 2})
+    write_params(finished, margin=0.25, num_epochs=9)
     with caplog.at_level("INFO"):
         record = run(finished)
-    assert "'margin' is 0.25 in params.json and was 0.5 until step 23." in caplog.text
+    assert "'margin' is 0.25 in params.json and was 0.5 until step 180." in caplog.text
     assert "has changed since" not in caplog.text  # what was trained last is what the file says
     assert record.params["margin"] == 0.25
     assert list(record.params_history) == [
         {"from_step": 0, "params": {"margin": 0.5}},
-        {"from_step": 23, "params": {"margin": 0.25}},  # a longer run is no change
+        {"from_step": NUM_STEPS, "params": {"margin": 0.25}},  # a longer run is no change
     ]
     mixed = read_run(finished / "metrics.json")
     assert mixed.record == record
-    assert mixed.differences["margin"] == "0.5 until step 23, then 0.25"
+    assert mixed.differences["margin"] == "0.5 until step 180, then 0.25"
 
 
 def test_another_network_is_refused_and_nothing_is_scored(finished):
     before = (finished / "metrics.json").read_bytes()
-    write_params(finished, **{**TRAINED_WITH, "embedding_size": 9})
+    write_params(finished, num_epochs=8, embedding_size=9)
     for ask in (lambda: start(finished).trained(), lambda: start(finished).train()):
-        with pytest.raises(UserError, match=r"step-00000023: 'embedding_size' is 9 in params.json and was 8 when"):
+        with pytest.raises(UserError, match=r"step-00000180: 'embedding_size' is 9 in params.json and was 8 when"):
             ask()
     assert (finished / "metrics.json").read_bytes() == before
-
-
-def test_a_finished_run_reads_each_checkpoint_once(finished, loads):
-    run(finished)
-    assert loads == ["step-00000023"]
-
-
-def test_the_best_checkpoint_is_read_beside_the_newest(tmp_path, loads):
-    model_dir = write_params(tmp_path, validation_size=0.2, evaluate_every_epochs=1, num_epochs=3)
-    run(model_dir)
-    best = json.loads((model_dir / "validation" / "evaluations.json").read_text())
-    values = {entry["global_step"]: entry["knn_accuracy"] for entry in best}
-    chosen = max(values, key=lambda step: (values[step], -step))
-    loads.clear()
-    record = run(model_dir)
-    assert record.metrics["global_step"] == chosen
-    newest = f"step-{max(values):08}"
-    assert loads == ([newest] if chosen == max(values) else [newest, f"step-{chosen:08}"])
 
 
 def test_other_training_images_are_said_or_refused(finished, monkeypatch, caplog):
@@ -156,28 +127,34 @@ def test_other_training_images_are_said_or_refused(finished, monkeypatch, caplog
     assert "the training images are not those that this was trained on" in caplog.text
 
 
-def test_a_network_of_ones_own_is_checked_and_compared(finished):
+@pytest.mark.usefixtures("few_resamples")
+def test_a_network_of_ones_own_is_checked_and_compared(finished, monkeypatch):
     """`network_fn` is what --check times, and whose untrained weights are a baseline."""
     runner = start(finished)
     built = []
 
     def network_fn(params, shape, precision):
-        built.append((shape, precision))
-        return own(params, shape, precision)
+        built.append((own(params, shape, precision), shape, precision))
+        return built[-1][0]
 
     own = runner._estimator.network_fn
     runner._estimator.network_fn = network_fn
     *_, last = runner.check()
     assert last.startswith("Time: ")
-    assert built == [((8, 8, 1), "float32")]
+    assert [args for _, *args in built] == [[(8, 8, 1), "float32"]]
     trained = runner.trained()
     trained._estimator.network_fn = network_fn
+    compared = []
+    monkeypatch.setattr(
+        "model.runner.score_baselines", lambda *args: compared.append(args[-1]) or {"untrained": {"loss": 1.0}}
+    )
     record = trained.evaluate(baselines=True)
-    assert set(record.baselines) == {"raw_pixels", "pca", "untrained"} and len(built) == 3
+    assert record.baselines == {"untrained": {"loss": 1.0}}
+    assert len(built) == 3 and compared == [built[-1][0]]
 
 
 def test_images_are_embedded_by_the_parameters_of_the_checkpoint(finished):
-    write_params(finished, **{**TRAINED_WITH, "batch_size": 32})
+    write_params(finished, num_epochs=8, batch_size=32)
     trained = start(finished).trained("newest")
     images = trained.experiment.data.test.images[:5]
     assert trained.params.batch_size == 64 and trained.checkpoint.params == trained.params
@@ -186,26 +163,28 @@ def test_images_are_embedded_by_the_parameters_of_the_checkpoint(finished):
     assert trained.embed(images).shape == (5, SMALL["embedding_size"])
 
 
-def test_a_checkpoint_from_elsewhere_is_read_though_all_here_are_damaged(finished, once, loads):
+def test_a_checkpoint_from_elsewhere_is_read_though_all_here_are_damaged(finished, trained, loads):
     for index in finished.glob("checkpoints/*/tensors.index"):
         index.write_bytes(b"")
-    elsewhere = once / "checkpoints" / "step-00000023"
+    elsewhere = trained / "checkpoints" / "step-00000180"
     assert start(finished).trained(str(elsewhere)).checkpoint.path == elsewhere
-    assert loads == ["step-00000023"]
-    with pytest.raises(UserError, match="none of its 3 checkpoints can be read"):
+    assert loads == ["step-00000180"]
+    with pytest.raises(UserError, match="none of its 5 checkpoints can be read"):
         start(finished).trained()
 
 
-def test_a_checkpoint_that_was_made_anew_is_read_anew(finished, once, tmp_path):
+def test_a_checkpoint_that_was_made_anew_is_read_anew(finished, tmp_path):
     runner = start(finished)
-    before = runner.trained().checkpoint.digest
-    other = write_params(tmp_path / "other", **TRAINED_WITH, seed=1)
-    run(other)
+    before = runner.trained().checkpoint
+    other = tmp_path / "other"
+    tensors = {name: -tensor if tensor.dtype == np.float32 else tensor for name, tensor in before.tensors.items()}
+    checkpoints.save(other, NUM_STEPS, tensors, 1)
     shutil.rmtree(finished / "checkpoints")
     shutil.copytree(other / "checkpoints", finished / "checkpoints")
-    assert runner.trained().checkpoint.digest != before
+    assert runner.trained().checkpoint.digest != before.digest
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_scores_are_kept_though_images_have_become_too_few_for_a_batch(finished, monkeypatch):
     """What was trained with batches of 64 is scored among 40 images, and the speed told is that of then."""
     from model.data import datasets
@@ -218,6 +197,6 @@ def test_scores_are_kept_though_images_have_become_too_few_for_a_batch(finished,
         return datasets.Dataset(data.name, few, data.test, data.class_names)
 
     monkeypatch.setattr(datasets, "load", with_few_images)
-    write_params(finished, **TRAINED_WITH, batch_size=32)
+    write_params(finished, num_epochs=8, batch_size=32)
     record = start(finished).trained().evaluate()
     assert record.provenance.images_per_second > 0 and (finished / "metrics.json").exists()

@@ -2,15 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 from model.common import devices
-from model.common.commands import ROOT
 
 GPU = "the first GPU"
 
@@ -107,26 +105,13 @@ def test_others_see_no_gpu_in_the_block_and_all_of_them_after_it(monkeypatch, be
     assert dict(os.environ) == environment
 
 
-@pytest.mark.slow
-def test_tensorflow_starts_once_quietly_and_deterministic():
-    """In a process of its own: nothing may import TensorFlow before it is set up."""
-    code = (
-        "import os, sys\n"
-        "from model.common import devices\n"
-        "assert 'tensorflow' not in sys.modules\n"
-        "print(devices.start_tensorflow())\n"
-        "import tensorflow as tf\n"
-        "from tensorflow.python.framework import config\n"
-        "print(config.is_op_determinism_enabled(), tf.config.experimental.tensor_float_32_execution_enabled())\n"
-        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])\n"
-        "os.write(2, b'stderr is there again')\n"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
-    said, *settings = result.stdout.splitlines()
-    assert re.fullmatch(r"(No GPU found: r|R)unning on \S.*\.", said)
-    assert settings == ["True False", "2"] and result.stderr == "stderr is there again"
+def test_tensorflow_is_started_once_and_deterministic():
+    """As the tests themselves start it. That a new process does so without noise is seen in those of the commands."""
+    assert re.fullmatch(r"(No GPU found: r|R)unning on \S.*\.", devices.start_tensorflow())
+    assert devices.start_tensorflow.cache_info().misses == 1
+    assert config.is_op_determinism_enabled()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert "TF_CPP_MIN_LOG_LEVEL" in os.environ
 
 
 def test_a_start_that_fails_shows_what_was_kept_back(capfd):

@@ -8,13 +8,13 @@ from model.tests.studies.searches import FAKE
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Puts the fake in the place of train.py; the seconds that it takes can be set."""
+    """Puts the fake in the place of train.py; it can be another, and how many trials come to their end."""
     path = tmp_path / "fake_train.py"
 
-    def takes(seconds, script=FAKE):
-        path.write_text(script.replace("SECONDS", str(seconds)))
+    def put(script=FAKE, most=1_000):
+        path.write_text(script.replace("MOST", str(most)))
 
-    takes(0)
+    put()
     monkeypatch.setattr(search, "_TRAIN", path)
     monkeypatch.setattr(search, "_SECONDS_BETWEEN_LOOKS", 0.02)
-    return takes
+    return put

@@ -99,9 +99,9 @@ def test_the_table_has_the_best_first(tmp_path, search):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, number):
+def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, search, number):
     """Finished trials are not repeated, those under way end with the search and are begun again, none is lost."""
-    fake(1)
+    fake(most=2)
     parent = write(tmp_path / "s", {"learning_rate": [0.1, 0.2, 0.3, 0.4, 0.6, 0.7]})
     process = run_search(parent, "--jobs", "2")
     wait_for(lambda: len(list(parent.rglob("validation.json"))) >= 2 and len(starts(parent)) >= 4)
@@ -115,10 +115,9 @@ def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, number):
     finished = {path.parent for path in parent.rglob("validation.json")}
     assert 2 <= len(finished) < 6
     before = starts(parent)
-    fake(0)
-    again = run_search(parent, "--jobs", "2")
-    printed, _ = again.communicate(timeout=60)
-    assert again.returncode == 0 and len(list(parent.rglob("validation.json"))) == 6
+    fake()
+    code, printed, _ = search(parent, "--jobs", "2")
+    assert code == 0 and len(list(parent.rglob("validation.json"))) == 6
     for folder, times in starts(parent).items():
         assert times == before.get(folder, 0) + (parent / folder not in finished)
     assert "Best: learning_rate=0.1, knn_accuracy 0.9002, 95 % interval 0.8002 to 1.0002." in printed
@@ -126,7 +125,7 @@ def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, number):
 
 @pytest.mark.slow
 def test_two_searches_do_not_share_a_folder(tmp_path, fake):
-    fake(3)
+    fake(most=0)
     parent = write(tmp_path / "s", RATES)
     first = run_search(parent)
     wait_for(lambda: starts(parent))
@@ -150,18 +149,17 @@ def test_trials_that_are_drawn(tmp_path, fake):
 
 
 @pytest.mark.slow
-def test_a_drawn_search_that_was_killed(tmp_path, fake):
-    fake(1)
+def test_a_drawn_search_that_was_killed(tmp_path, fake, search):
+    fake(most=2)
     parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, num_trials=6)
     process = run_search(parent, "--jobs", "2")
     wait_for(lambda: len(list(parent.rglob("validation.json"))) >= 2 and len(starts(parent)) >= 3)
     process.kill()
     process.communicate(timeout=30)
     begun = set(starts(parent))
-    fake(0)
-    again = run_search(parent, "--jobs", "2")
-    _, said = again.communicate(timeout=60)
-    assert again.returncode == 0 and "Warning" not in said
+    fake()
+    code, _, said = search(parent, "--jobs", "2")
+    assert code == 0 and "Warning" not in said
     rates = [json.loads(path.read_text())["learning_rate"] for path in parent.glob("*/params.json")]
     assert len(set(rates)) == 6  # the draws did not begin anew
     assert begun < set(starts(parent)) and len(starts(parent)) == len(list(parent.rglob("validation.json"))) == 6
@@ -267,14 +265,14 @@ def test_data_that_cannot_be_are_told_once_before_any_trial(tmp_path, search, pa
 
 @pytest.mark.slow
 def test_a_trial_that_somebody_stops_has_not_failed(tmp_path, fake):
-    fake(60)
+    fake(most=0)
     parent = write(tmp_path / "s", {"learning_rate": [0.1]})
     process = run_search(parent)
     wait_for(lambda: starts(parent))
     os.kill(int((parent / "learning_rate=0.1" / "starts").read_text()), signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert "learning_rate=0.1: was asked to stop; the next search goes on with it." in said and process.returncode == 2
-    fake(0)
+    fake()
     Search(parent, 1, None).run(1)
     assert Search(parent, 1, None).describe() == "learning_rate=0.1: finished"
 
@@ -300,11 +298,11 @@ def study_in(parent):
 @pytest.mark.slow
 def test_a_drawn_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=2)
-    fake(0, "raise SystemExit(2)")
+    fake("raise SystemExit(2)")
     Search(parent, 1, None).run(1)
     for path in parent.glob("*/failed"):
         path.unlink()
-    fake(0, FAKE_THAT_IS_EVALUATED)
+    fake(FAKE_THAT_IS_EVALUATED)
     for _ in range(2):
         Search(parent, 1, None).run(1)
     assert len(list(parent.glob("*/validation.json"))) == 2 and not list(parent.glob("*/failed"))
@@ -359,7 +357,7 @@ def test_counts_are_at_least_1(tmp_path, search, arguments):
 def test_hopeless_trials_are_ended_early(tmp_path, fake, caplog):
     caplog.set_level("INFO", "model")
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=7)
-    fake(0, FAKE_THAT_IS_EVALUATED)
+    fake(FAKE_THAT_IS_EVALUATED)
     Search(parent, 1, None).run(1)
     assert len(list(parent.glob("*/validation.json"))) == 5
     assert len(list(parent.glob("*/pruned"))) == 2 and not list(parent.glob("*/failed"))
