@@ -83,7 +83,7 @@ def test_scores_of_a_finished_run_keep_its_parameters(finished, loads, caplog):
     assert "margin" not in row["differs"] and "batch_hard" not in row["differs"]
 
 
-@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.usefixtures("instant_scores")
 def test_a_run_under_two_margins_says_from_which_step_on_each_held(finished, caplog):
     write_params(finished, margin=0.25, num_epochs=9)
     with caplog.at_level("INFO"):
@@ -127,7 +127,7 @@ def test_other_training_images_are_said_or_refused(finished, monkeypatch, caplog
     assert "the training images are not those that this was trained on" in caplog.text
 
 
-@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.usefixtures("instant_scores")
 def test_a_network_of_ones_own_is_checked_and_compared(finished, monkeypatch):
     """`network_fn` is what --check times, and whose untrained weights are a baseline."""
     runner = start(finished)

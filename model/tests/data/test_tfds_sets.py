@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -205,6 +206,14 @@ def empty(folder: Path) -> None:
         file.unlink()
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder of data in which small_set has been prepared; to be copied."""
+    folder = tmp_path_factory.mktemp("prepared")
+    load("small_set", folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -220,8 +229,8 @@ def empty(folder: Path) -> None:
     ],
     ids=["no records", "truncated", "emptied", "no metadata", "broken metadata", "empty folder"],
 )
-def test_damaged_preparation_is_no_data(tmp_path, damage, expected):
-    load("small_set", tmp_path)
+def test_damaged_preparation_is_no_data(prepared, tmp_path, damage, expected):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "tfds/small_set/1.0.0")
     message = error_of("small_set", tmp_path)
     assert expected in message and f"{tmp_path}/tfds" in message and "delete" in message
@@ -265,7 +274,7 @@ class Proxy(BaseHTTPRequestHandler):
 def proxy(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         monkeypatch.setattr(Proxy, "asked", [])
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         use_proxy(monkeypatch, server.server_port)
         yield Proxy
         server.shutdown()
@@ -301,7 +310,7 @@ def test_without_network_it_says_which_files_to_put_where(tmp_path, monkeypatch)
 
 
 def test_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_sets, "NETWORK_SECONDS", 1.0)
+    monkeypatch.setattr(tfds_sets, "NETWORK_SECONDS", 0.3)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         use_proxy(monkeypatch, silent.getsockname()[1])
         offline_error(tmp_path)

@@ -144,10 +144,11 @@ def flip(content):
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: b"PK\3\4 no zip file"])
 def test_a_damaged_file_is_made_anew(model_dir, embedded, damage):
-    expected = embed_gallery(trained(model_dir))
+    one = trained(model_dir)
+    expected = embed_gallery(one)
     content = kept_in(model_dir).read_bytes()
     kept_in(model_dir).write_bytes(damage(content))
-    np.testing.assert_array_equal(embed_gallery(trained(model_dir)), expected)
+    np.testing.assert_array_equal(embed_gallery(one), expected)
     assert embedded == [1438, 1438] and kept_in(model_dir).read_bytes() == content
 
 

@@ -21,7 +21,7 @@ def rates(lengths, is_same, threshold):
 
 @pytest.mark.parametrize(
     ("kind", "num_images", "pairs_at_a_time"),
-    [("whole", 55, 1), ("real", 160, 10_000), ("whole", 160, 10_000), ("whole", 160, 10**7)],  # one image at a time; all
+    [("whole", 55, 1), ("real", 160, 10_000), ("whole", 160, 10**7)],  # one image at a time, some, all
 )
 def test_verification_is_that_of_scikit_learn(monkeypatch, kind, num_images, pairs_at_a_time):
     monkeypatch.setattr(neighbors, "_PAIRS_AT_A_TIME", pairs_at_a_time)
@@ -228,7 +228,7 @@ def test_intervals_are_those_of_the_whole_bootstrap(spread):
 @pytest.mark.slow
 def test_intervals_cover_the_truth(monkeypatch):
     monkeypatch.setattr(intervals, "REPLICATES", 200)
-    truth = verification.measure(clusters(2000, 1.0, seed=1000), 0).scores()
+    truth = verification.measure(clusters(1000, 1.0, seed=1000), 0).scores()
     covered = {"roc_auc": 0, "eer": 0}
     for seed in range(30):
         scores = verification.measure(clusters(100, 1.0, seed=seed), 0).scores()

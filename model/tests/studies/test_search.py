@@ -138,20 +138,20 @@ def test_two_searches_do_not_share_a_folder(tmp_path, fake):
 @pytest.mark.slow
 def test_trials_that_are_drawn(tmp_path, fake):
     vary = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "embedding_size": {"low": 2, "high": 64}}
-    parent = write(tmp_path / "s", vary, num_trials=3)
-    for num_trials in (3, 3, 5):
+    parent = write(tmp_path / "s", vary, num_trials=2)
+    for num_trials in (2, 2, 4):
         write(parent, vary, num_trials=num_trials)
         Search(parent, 1, None).run(2)
         assert len(starts(parent)) == num_trials and set(starts(parent).values()) == {1}
     params = [json.loads(path.read_text()) for path in sorted(parent.glob("*/params.json"))]
     assert all(1e-5 <= run["learning_rate"] <= 1e-1 and 2 <= run.get("embedding_size", 64) <= 64 for run in params)
-    assert len({run["learning_rate"] for run in params}) == 5
+    assert len({run["learning_rate"] for run in params}) == 4
 
 
 @pytest.mark.slow
 def test_a_drawn_search_that_was_killed(tmp_path, fake, search):
     fake(most=2)
-    parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, num_trials=6)
+    parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, num_trials=5)
     process = run_search(parent, "--jobs", "2")
     wait_for(lambda: len(list(parent.rglob("validation.json"))) >= 2 and len(starts(parent)) >= 3)
     process.kill()
@@ -161,8 +161,8 @@ def test_a_drawn_search_that_was_killed(tmp_path, fake, search):
     code, _, said = search(parent, "--jobs", "2")
     assert code == 0 and "Warning" not in said
     rates = [json.loads(path.read_text())["learning_rate"] for path in parent.glob("*/params.json")]
-    assert len(set(rates)) == 6  # the draws did not begin anew
-    assert begun < set(starts(parent)) and len(starts(parent)) == len(list(parent.rglob("validation.json"))) == 6
+    assert len(set(rates)) == 5  # the draws did not begin anew
+    assert begun < set(starts(parent)) and len(starts(parent)) == len(list(parent.rglob("validation.json"))) == 5
 
 
 def test_settings_that_params_refuses_are_drawn_anew(tmp_path, fake):
@@ -317,6 +317,7 @@ def test_numbers_that_look_alike_have_folders_of_their_own(tmp_path, fake):
     assert starts(parent) == {"learning_rate=0.1235": 1, "learning_rate=0.1235,trial=1": 1}
 
 
+@pytest.mark.slow
 def test_a_drawn_trial_is_worth_the_mean_of_its_seeds(tmp_path, fake):
     parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, {"seed": 100_000}, num_trials=2)
     Search(parent, 3, None).run(2)
@@ -356,13 +357,13 @@ def test_counts_are_at_least_1(tmp_path, search, arguments):
 @pytest.mark.slow
 def test_hopeless_trials_are_ended_early(tmp_path, fake, caplog):
     caplog.set_level("INFO", "model")
-    parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=7)
+    parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=6)
     fake(FAKE_THAT_IS_EVALUATED)
     Search(parent, 1, None).run(1)
     assert len(list(parent.glob("*/validation.json"))) == 5
-    assert len(list(parent.glob("*/pruned"))) == 2 and not list(parent.glob("*/failed"))
-    assert caplog.text.count("ended early, as others were better by then") == 2
+    assert len(list(parent.glob("*/pruned"))) == 1 and not list(parent.glob("*/failed"))
+    assert caplog.text.count("ended early, as others were better by then") == 1
     Search(parent, 1, None).run(1)  # and are not tried again
     assert sorted(line.split(": ")[1] for line in Search(parent, 1, None).describe().splitlines()) == (
-        ["finished"] * 5 + ["pruned"] * 2
+        ["finished"] * 5 + ["pruned"]
     )
