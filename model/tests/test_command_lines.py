@@ -186,6 +186,8 @@ def test_unseen_classes_are_scored_apart_beside_the_baselines(validated, capsys,
     )  # fmt: skip
     run_here(evaluate, "--model_dir", validated, "--baselines")
     written = json.loads((validated / "metrics.json").read_text())
+    assert written["checkpoint"]["name"] == checkpoints.name_of(BEST)
+    assert written["validation"] == {"metric": "knn_accuracy", "best_value": 0.9, "best_step": BEST}
     contenders = {"network": written["metrics"], **written["baselines"]}
     assert list(contenders) == ["network", "raw_pixels", "pca", "untrained"]
     sizes = [written["metrics"][f"{group}num_images"] for group in ("", "seen/", "unseen/")]

@@ -345,6 +345,7 @@ def test_a_name_look_up_that_hangs_is_given_up_and_keeps_no_process_alive(tmp_pa
 
     for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(variable)
+    assert tfds_sets.NETWORK_SECONDS < 8
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     monkeypatch.setattr(tfds_sets, "NETWORK_SECONDS", 0.5)
     before = set(threading.enumerate())
@@ -354,7 +355,3 @@ def test_a_name_look_up_that_hangs_is_given_up_and_keeps_no_process_alive(tmp_pa
         assert has_hung.is_set() and left and all(thread.daemon for thread in left)
     finally:
         hangs.set()
-
-
-def test_the_time_a_network_has_is_short():
-    assert 1 < tfds_sets.NETWORK_SECONDS < 10

@@ -75,14 +75,14 @@ def test_three_steps_are_those_of_gradient_descent(loss):
 
 # ------------------------------------------------------------------------------------------- what breaks down
 
-# The first four steps are well. After as many as are said here, one comes in which something is not a number, and after
-# it the weights are not either but where that is the loss alone: (loss, gradient, weights).
+# What goes wrong in a step depends on how many steps were made before it: nothing in the first four, then the loss, the
+# gradient (which gets into the weights), the weights. What is told of each: loss, gradient, weights.
 LOSS, GRADIENT, WEIGHTS = 4, 5, 6
 TOLD = {LOSS: [1, 0, 0], GRADIENT: [0, 1, 1], WEIGHTS: [0, 0, 1]}
 
 
 def spoilt_model_fn(features, labels, mode, params, network, step):
-    """`model_fn` with another loss in those steps."""
+    """`model_fn`, whose loss or its gradient is spoilt in those steps."""
 
     @tf.custom_gradient
     def change(loss):
@@ -102,7 +102,7 @@ def learner_that_breaks_down(on_nan):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """By `on_nan`, learners that break down; tracing them takes most of the time."""
+    """By `on_nan`, learners that break down. Compiling a step takes longer than all that is tested with it."""
     return {on_nan: learner_that_breaks_down(on_nan) for on_nan in ("stop", "skip")}
 
 
