@@ -16,26 +16,32 @@ if _PROCESSES > 1:  # not OMP_THREAD_LIMIT: with fewer threads than it asked for
     for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
 
-from model.common import devices  # noqa: E402
-
-devices.start_tensorflow()
-
 import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import filelock  # noqa: E402
 import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
+from model.common import devices  # noqa: E402
 from model.common.commands import ROOT  # noqa: E402
-from model.scoring import intervals, protocol  # noqa: E402
-from model.tests.experiments import write_params  # noqa: E402
 
-_CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts TensorFlow, but not in the process that only hands the tests to others."""
+    if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
+        return
+    devices.start_tensorflow()
+    import tensorflow as tf
+
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
 # What takes seconds to set up, so that a test which needs it is slow.
@@ -76,6 +82,7 @@ def trained(made_once) -> Path:
 
     What the process said is beside it, in `stdout` and `stderr`.
     """
+    from model.tests.experiments import write_params
 
     def train(folder: Path) -> None:
         model_dir = write_params(folder / "experiments" / "small", num_epochs=8, num_labels=10)
@@ -99,18 +106,24 @@ def trained_copy(trained, tmp_path) -> Path:
 @pytest.fixture
 def few_resamples(monkeypatch):
     """Bootstrap intervals of few samples, where they are not what is tested: they take a third of an evaluation."""
+    from model.scoring import intervals
+
     monkeypatch.setattr(intervals, "REPLICATES", 20)
 
 
 @pytest.fixture
 def instant_scores(monkeypatch):
     """Scores that are made up, where anything but their values is tested."""
+    from model.scoring import protocol
+
     monkeypatch.setattr(protocol, "score", lambda *_: dict.fromkeys(protocol.HEADLINES, 0.5))
 
 
 @pytest.fixture(scope="session")
-def two_devices() -> tf.distribute.Strategy:
+def two_devices() -> "tf.distribute.Strategy":
     """Two devices in one process. One strategy for all tests: TensorFlow mixes up the reductions of two on the same."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 

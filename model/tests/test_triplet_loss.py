@@ -89,6 +89,10 @@ def loss_and_gradient(strategy, labels, embeddings, **options):
     return float(loss), tf.convert_to_tensor(tape.gradient(loss, variable)).numpy()
 
 
+# Each strategy with one distance, and each distance with one strategy.
+EITHER = [*((strategy, "euclidean") for strategy in ONLINE), *(("contrastive", name) for name in DISTANCES[1:])]
+
+
 @functools.cache
 def everything(strategy, distance, how):
     """A function of labels and embeddings: all that the strategy says of them, and the gradient of the loss."""
@@ -97,6 +101,8 @@ def everything(strategy, distance, how):
         with tf.GradientTape() as tape:
             tape.watch(embeddings)
             seen = values(strategy, labels, embeddings, distance=distance)
+        if "XLA" in how and strategy != "batch_all":  # statistics are the same for all, and take as long to compile
+            seen = {"loss": seen["loss"]}
         return seen, tape.gradient(seen["loss"], embeddings)
 
     return HOW[how](everything_of)
@@ -201,10 +207,9 @@ def test_triplet_mask(batch):
 @pytest.mark.parametrize(
     ("how", "num_thresholds", "side"),
     [
-        *itertools.product(["small", "inside XLA"], [1, 7, 8], ["left", "right"]),
-        ("large", 1, "left"),
-        ("large", 7, "right"),
-        ("large", 8, "left"),
+        *itertools.product(["small"], [1, 7, 8], ["left", "right"]),
+        *itertools.product(["large", "inside XLA"], [1, 8], ["left"]),
+        *itertools.product(["large", "inside XLA"], [7], ["right"]),
     ],
 )
 def test_ranks(how, num_thresholds, side, monkeypatch):
@@ -276,9 +281,13 @@ def check_statistics(seen, expected, dtype):
         assert seen[name].dtype == dtype
 
 
-@pytest.mark.parametrize("how", ["eager", "tf.function, unknown B"])
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("strategy", ONLINE)
+@pytest.mark.parametrize(
+    ("strategy", "distance", "how"),
+    [
+        *((*each, "eager") for each in itertools.product(ONLINE, DISTANCES)),
+        *((*each, "tf.function, unknown B") for each in EITHER),
+    ],
+)
 def test_losses_and_statistics(strategy, distance, how):
     for name, (labels, embeddings) in BATCHES.items():
         if how == "eager":
@@ -291,10 +300,7 @@ def test_losses_and_statistics(strategy, distance, how):
             np.testing.assert_allclose(seen["loss"], expected, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "distance"),
-    [*((strategy, "euclidean") for strategy in ONLINE), *(("batch_all", distance) for distance in DISTANCES[1:])],
-)
+@pytest.mark.parametrize(("strategy", "distance"), EITHER)
 def test_losses_and_statistics_in_float32_and_of_a_known_size(strategy, distance):
     labels, embeddings = BATCHES["random"]
     seen = tf.function(values)(strategy, labels, tf.constant(embeddings, tf.float32), distance=distance)
@@ -434,7 +440,7 @@ def test_invariances(strategy, distance):
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("strategy", ONLINE)
 def test_nan_in_nan_out(strategy, distance):
-    for image in range(6):
+    for image in (0, 3, 5):
         embeddings = np.random.default_rng(0).normal(size=(6, 3))
         embeddings[image, 1] = np.nan
         assert np.isnan(loss_and_gradient(strategy, [0, 0, 0, 1, 1, 1], embeddings, distance=distance)[0])
@@ -484,13 +490,7 @@ def test_a_large_batch_is_exact():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("strategy", "distance"),
-    [
-        *((strategy, "euclidean") for strategy in [*ONLINE, OFFLINE[0]]),
-        *(("contrastive", distance) for distance in DISTANCES[1:]),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "distance"), [*EITHER, (OFFLINE[0], "euclidean")])
 def test_a_function_compiled_by_xla_gives_the_same(strategy, distance):
     compiled = everything(strategy, distance, "XLA, unknown B")
     labels, embeddings = (tf.constant(part[:18], tf.float64) for part in BATCHES["random"])
@@ -602,9 +602,13 @@ def test_whole_numbers_are_embeddings_too():
     assert float(batch_hard_triplet_loss([0, 0, 1], [[0, 0], [3, 4], [6, 8]], 1.0)) == (0 + 1) / 2
 
 
-@pytest.mark.parametrize("how", ["eager", "tf.function, unknown B"])
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("strategy", [*ONLINE, OFFLINE[0]])
+@pytest.mark.parametrize(
+    ("strategy", "distance", "how"),
+    [
+        *((*each, "eager") for each in itertools.product([*ONLINE, OFFLINE[0]], DISTANCES)),
+        *((*each, "tf.function, unknown B") for each in EITHER),
+    ],
+)
 def test_an_empty_batch_has_loss_and_gradient_zero(strategy, distance, how):
     check_nothing(*everything(strategy, distance, how)(tf.zeros(0, tf.float64), tf.zeros((0, 3), tf.float64)))
 
