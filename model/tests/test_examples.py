@@ -9,10 +9,11 @@ from examples import contrastive_vs_triplet
 from examples.contrastive_vs_triplet import contrastive, descend, main, random_points, triplet
 from model.tests import oracles
 
+pytestmark = pytest.mark.slow
+
 MARGIN = 1.0
 
 
-@pytest.mark.slow
 def test_contrastive_loss_makes_points_of_classes_and_triplet_loss_stops_at_the_margin():
     labels, start = random_points(3, 10, seed=0)
     pulled = descend(contrastive, labels, start, MARGIN, 240)
@@ -44,7 +45,6 @@ def test_losses_and_distances_shown_are_those_of_the_oracles():
         assert pulled.losses[step] == pytest.approx(oracles.contrastive(labels, pulled.points[step], MARGIN), rel=1e-4)
 
 
-@pytest.mark.slow
 def test_the_files_are_there_and_can_be_read(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(contrastive_vs_triplet, "_FRAMES", 4)
     monkeypatch.setattr(contrastive_vs_triplet, "_FRAMES_AT_START", 1)

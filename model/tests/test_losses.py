@@ -98,6 +98,7 @@ def test_a_model_compiled_with_it_learns_and_can_be_saved(loss, precision, tmp_p
     np.testing.assert_array_equal(restored(images), model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 @pytest.mark.parametrize("loss", sorted(set(CLASSES) - {losses.BatchAllTripletLoss}, key=str))
 def test_a_model_compiled_with_any_of_them_learns(loss):

@@ -69,6 +69,7 @@ HOW = {
     "XLA": functools.partial(tf.function, jit_compile=True),
     "XLA, unknown B": functools.partial(tf.function, input_signature=UNKNOWN, jit_compile=True),
 }
+GRAPHS = [pytest.param(how, marks=SLOW) for how in ("tf.function", "tf.function, unknown B")]
 
 
 @pytest.fixture(params=BATCHES)
@@ -208,8 +209,11 @@ def test_triplet_mask(batch):
     ("how", "num_thresholds", "side"),
     [
         *itertools.product(["small"], [1, 7, 8], ["left", "right"]),
-        *itertools.product(["large", "inside XLA"], [1, 8], ["left"]),
-        *itertools.product(["large", "inside XLA"], [7], ["right"]),
+        *(
+            pytest.param(how, *each, marks=SLOW)
+            for how in ("large", "inside XLA")
+            for each in [(1, "left"), (7, "right"), (8, "left")]
+        ),
     ],
 )
 def test_ranks(how, num_thresholds, side, monkeypatch):
@@ -285,7 +289,7 @@ def check_statistics(seen, expected, dtype):
     ("strategy", "distance", "how"),
     [
         *((*each, "eager") for each in itertools.product(ONLINE, DISTANCES)),
-        *((*each, "tf.function, unknown B") for each in EITHER),
+        *(pytest.param(*each, "tf.function, unknown B", marks=SLOW) for each in EITHER),
     ],
 )
 def test_losses_and_statistics(strategy, distance, how):
@@ -300,6 +304,7 @@ def test_losses_and_statistics(strategy, distance, how):
             np.testing.assert_allclose(seen["loss"], expected, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "distance"), EITHER)
 def test_losses_and_statistics_in_float32_and_of_a_known_size(strategy, distance):
     labels, embeddings = BATCHES["random"]
@@ -337,6 +342,7 @@ whole_batches = st.integers(1, 12).flatmap(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
 @hypothesis.given(whole_batches, st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from(DISTANCES[:2]))
 def test_ties_and_label_patterns(whole, margin, distance):
@@ -350,6 +356,7 @@ def test_ties_and_label_patterns(whole, margin, distance):
             np.testing.assert_allclose(seen["loss"], loss, rtol=2e-5, atol=1e-6, err_msg=strategy)
 
 
+@pytest.mark.slow
 def test_random_semi_hard_negatives_are_semi_hard_and_drawn_evenly():
     """Each pair's loss is that of one of its semi-hard negatives, so the mean over many draws is known."""
     labels, embeddings = BATCHES["random"]
@@ -531,6 +538,7 @@ def test_labels_of_any_number_type(dtype):
     np.testing.assert_allclose(batch_all_triplet_loss(tf.constant(labels), embeddings, MARGIN)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", OFFLINE)
 def test_triplets_in_a_graph_of_unknown_size(strategy):
     labels, embeddings = (tf.constant(part[:18], tf.float64) for part in BATCHES["random"])
@@ -606,16 +614,17 @@ def test_whole_numbers_are_embeddings_too():
     ("strategy", "distance", "how"),
     [
         *((*each, "eager") for each in itertools.product([*ONLINE, OFFLINE[0]], DISTANCES)),
-        *((*each, "tf.function, unknown B") for each in EITHER),
+        *(pytest.param(*each, "tf.function, unknown B", marks=SLOW) for each in EITHER),
     ],
 )
 def test_an_empty_batch_has_loss_and_gradient_zero(strategy, distance, how):
     check_nothing(*everything(strategy, distance, how)(tf.zeros(0, tf.float64), tf.zeros((0, 3), tf.float64)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "how"),
-    [*((strategy, "tf.function") for strategy in [*ONLINE, OFFLINE[0]]), pytest.param("batch_hard", "XLA", marks=SLOW)],
+    [*((strategy, "tf.function") for strategy in [*ONLINE, OFFLINE[0]]), ("batch_hard", "XLA")],
 )
 def test_an_empty_batch_of_a_known_size(strategy, how):
     check_nothing(*everything(strategy, "euclidean", how)(tf.zeros(0), tf.zeros((0, 3))))
@@ -627,7 +636,7 @@ def test_masks_and_distances_of_nothing():
     assert float(triplet_loss.triplet_loss(*[tf.zeros((0, 3))] * 3, MARGIN)) == 0
 
 
-@pytest.mark.parametrize("how", ["eager", "tf.function", "tf.function, unknown B", "XLA"])
+@pytest.mark.parametrize("how", ["eager", *GRAPHS, pytest.param("XLA", marks=SLOW)])
 @pytest.mark.parametrize("strategy", [*ONLINE, OFFLINE[0]])
 def test_another_number_of_labels_is_refused(strategy, how):
     error = tf.errors.InvalidArgumentError if "unknown" in how else ValueError
@@ -647,7 +656,7 @@ def test_xla_refuses_another_number_of_labels_without_knowing_shapes(sizes):
         everything("batch_all", "euclidean", "XLA, unknown B")(labels, embeddings)
 
 
-@pytest.mark.parametrize("how", ["eager", "tf.function", "tf.function, unknown B"])
+@pytest.mark.parametrize("how", ["eager", *GRAPHS])
 @pytest.mark.parametrize("strategy", ONLINE)
 def test_a_label_that_is_nan_is_never_a_number(strategy, how):
     function = everything(strategy, "euclidean", how)

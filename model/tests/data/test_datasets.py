@@ -150,6 +150,7 @@ def independent_reader(path: Path, header: int) -> np.ndarray:
     return np.array(memoryview(gzip.open(path).read())[header:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FACTS)
 def test_real_idx_files(name):
     if not (DATA / name / "train-images-idx3-ubyte.gz").exists():

@@ -17,6 +17,8 @@ from model.data import tfds_sets
 from model.data.datasets import load
 from model.tests.experiments import error_of
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(7).integers(0, 256, (30, 5, 4, 3), np.uint8)
 
 

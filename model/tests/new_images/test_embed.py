@@ -16,6 +16,8 @@ from model.runner import Runner, Trained
 from model.tests.experiments import digits, estimator, write_params
 from model.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

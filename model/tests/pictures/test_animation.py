@@ -10,6 +10,8 @@ from PIL import Image
 from model.pictures.animation import draw_evolution
 from model.tests.views import view
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def short_rest(monkeypatch):
@@ -44,7 +46,6 @@ def test_an_animation(tmp_path, size):
     assert np.any(shown[0] != shown[-1])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_ffmpeg")
 def test_points_go_from_where_they_were_to_where_they_are(tmp_path):
     """Two-dimensional embeddings keep their scale: one class walks from left to right, the other stays."""
@@ -76,7 +77,6 @@ def test_an_animation_of_one_checkpoint(tmp_path):
     assert written[0].name == "evolution.gif" and all(path.stat().st_size for path in written)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("short_rest")
 def test_a_film_can_be_read(tmp_path):
     if not shutil.which("ffmpeg"):

@@ -12,6 +12,8 @@ from model.pictures.view import Embedded, printable
 from model.scoring.neighbors import class_neighbors
 from model.tests.views import HOSTILE_NAMES, VIEWS, view
 
+pytestmark = pytest.mark.slow
+
 
 def texts(figure):
     """Everything that is written in a figure."""
@@ -28,7 +30,6 @@ def test_pictures(picture, kind):
     assert pixels.min() < 128 < pixels.max()  # something is drawn on white
 
 
-@pytest.mark.slow
 def test_names_that_nobody_would_choose_of_classes_without_training_images():
     some = view(num_classes=6, spread=3.0)
     names = tuple(printable(name) for name in HOSTILE_NAMES)

@@ -19,6 +19,7 @@ def rates(lengths, is_same, threshold):
     return np.mean(lengths[~is_same] <= threshold), np.mean(lengths[is_same] <= threshold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "num_images", "pairs_at_a_time"),
     [("whole", 55, 1), ("real", 160, 10_000), ("whole", 160, 10**7)],  # one image at a time, some, all
@@ -203,6 +204,7 @@ def slow_auc_and_eer(is_same, weights):
 
 
 @pytest.mark.parametrize("spread", [0.25, 0.35, 1.0])
+@pytest.mark.slow
 def test_intervals_are_those_of_the_whole_bootstrap(spread):
     """Every pair weighs w_i w_j, without expansion, histogram or coarse bins."""
     images = clusters(250, spread)

@@ -16,6 +16,8 @@ from model.scoring.record import Record
 from model.studies.search import Search
 from model.tests.studies.searches import FAKE_THAT_IS_EVALUATED, RATES, is_running, run_search, starts, wait_for, write
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def search(capsys, fake):
@@ -97,7 +99,6 @@ def test_the_table_has_the_best_first(tmp_path, search):
     assert "differs from the defaults" not in printed and "no such rate" in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, search, number):
     """Finished trials are not repeated, those under way end with the search and are begun again, none is lost."""
@@ -123,7 +124,6 @@ def test_a_search_that_was_ended_goes_on_where_it_was(tmp_path, fake, search, nu
     assert "Best: learning_rate=0.1, knn_accuracy 0.9002, 95 % interval 0.8002 to 1.0002." in printed
 
 
-@pytest.mark.slow
 def test_two_searches_do_not_share_a_folder(tmp_path, fake):
     fake(most=0)
     parent = write(tmp_path / "s", RATES)
@@ -135,7 +135,6 @@ def test_two_searches_do_not_share_a_folder(tmp_path, fake):
     first.communicate(timeout=30)
 
 
-@pytest.mark.slow
 def test_trials_that_are_drawn(tmp_path, fake):
     vary = {"learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "embedding_size": {"low": 2, "high": 64}}
     parent = write(tmp_path / "s", vary, num_trials=2)
@@ -148,7 +147,6 @@ def test_trials_that_are_drawn(tmp_path, fake):
     assert len({run["learning_rate"] for run in params}) == 4
 
 
-@pytest.mark.slow
 def test_a_drawn_search_that_was_killed(tmp_path, fake, search):
     fake(most=2)
     parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, num_trials=5)
@@ -263,7 +261,6 @@ def test_data_that_cannot_be_are_told_once_before_any_trial(tmp_path, search, pa
     assert sorted(path.name for path in parent.iterdir()) == ["params.json", "search.json"]
 
 
-@pytest.mark.slow
 def test_a_trial_that_somebody_stops_has_not_failed(tmp_path, fake):
     fake(most=0)
     parent = write(tmp_path / "s", {"learning_rate": [0.1]})
@@ -295,7 +292,6 @@ def study_in(parent):
         storage.engine.dispose()
 
 
-@pytest.mark.slow
 def test_a_drawn_trial_that_failed_is_tried_again_if_asked(tmp_path, fake):
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=2)
     fake("raise SystemExit(2)")
@@ -317,7 +313,6 @@ def test_numbers_that_look_alike_have_folders_of_their_own(tmp_path, fake):
     assert starts(parent) == {"learning_rate=0.1235": 1, "learning_rate=0.1235,trial=1": 1}
 
 
-@pytest.mark.slow
 def test_a_drawn_trial_is_worth_the_mean_of_its_seeds(tmp_path, fake):
     parent = write(tmp_path / "s", {"learning_rate": {"low": 0.1, "high": 0.4}}, {"seed": 100_000}, num_trials=2)
     Search(parent, 3, None).run(2)
@@ -325,7 +320,6 @@ def test_a_drawn_trial_is_worth_the_mean_of_its_seeds(tmp_path, fake):
         assert trial.value == pytest.approx(1 - trial.params["learning_rate"] + 0.100001, abs=1e-9)
 
 
-@pytest.mark.slow
 def test_the_best_is_one_whose_runs_are_all_finished(tmp_path, search):
     parent = write(tmp_path / "s", {"learning_rate": [0.1, 0.2]})
     Search(parent, 1, None).run(1)
@@ -339,7 +333,6 @@ def test_the_best_is_one_whose_runs_are_all_finished(tmp_path, search):
     assert "1 broke down: learning_rate=0.1.\n" in printed and "stray" not in printed
 
 
-@pytest.mark.slow
 def test_nothing_finished_is_one_line(tmp_path, search):
     parent = write(tmp_path / "s", {"learning_rate": [0.5]})
     for _ in range(2):
@@ -354,7 +347,6 @@ def test_counts_are_at_least_1(tmp_path, search, arguments):
     assert code == 2 and "expected a whole number of at least 1, received" in said.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_hopeless_trials_are_ended_early(tmp_path, fake, caplog):
     caplog.set_level("INFO", "model")
     parent = write(tmp_path / "s", {"margin": {"low": 0.1, "high": 1.0}}, num_trials=6)

@@ -13,6 +13,8 @@ from model.studies.drawn_trials import Drawn
 from model.studies.search_space import SearchSpace
 from model.studies.trials import Grid
 
+pytestmark = pytest.mark.slow
+
 
 def accept(trial):
     """Any settings can be."""
@@ -54,7 +56,6 @@ def test_a_grid_is_asked_for_each_trial_once(tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_as_many_are_drawn_as_are_asked_for(tmp_path):
     vary = {
         "rate": {"low": 1e-5, "high": 1e-1, "log": True},
@@ -89,7 +90,6 @@ def test_the_seed_decides_the_draws(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.slow
 def test_the_same_is_not_drawn_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(drawn_trials, "_MOST_DRAWS", 12)
     vary = {"margin": [0.2, 0.4], "size": {"low": 4, "high": 5}}
@@ -154,7 +154,6 @@ def test_a_search_that_was_killed_while_it_drew(tmp_path):
     assert [trial.state.name for trial in study_in(tmp_path)] == ["RUNNING", "FAIL", "RUNNING", "RUNNING"]
 
 
-@pytest.mark.slow
 def test_a_trial_below_the_median_of_five_is_hopeless(tmp_path):
     """Five that have come to their end are where Optuna's median rule begins."""
     with drawn(tmp_path, LINE, 9) as source:

@@ -9,6 +9,8 @@ from model.scoring.labelled import LabelledEmbeddings
 from model.tests.training.learners import bits_of, embed, images, linear_learner
 from model.training.baselines import score_baselines
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.arange(40, dtype=np.int32) % 4
 GALLERY_LABELS = np.arange(60, dtype=np.int32) % 4
 LEARNED_FROM = images(50, seed=3)

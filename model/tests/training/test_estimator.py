@@ -23,6 +23,8 @@ from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_e
 from model.training.model_fn import EstimatorSpec, ModeKeys, build_optimizer
 from model.training.run_state import RunState
 
+pytestmark = pytest.mark.slow
+
 STEPS = 44  # two epochs of the small experiment are 45
 
 
@@ -88,7 +90,6 @@ OFFLINE = {"triplet_strategy": "offline_semi_hard", "mining_size": 700, "use_bat
 P_X_K = {"batch_size": 64, "num_classes_per_batch": 8, "num_images_per_class": 8}
 
 
-@pytest.mark.slow
 def test_training_learns(tmp_path):
     changes = {"learning_rate": 0.01, "num_channels": 16}
     run = train(tmp_path, 1, **changes)
@@ -99,7 +100,6 @@ def test_training_learns(tmp_path):
     assert scores["fraction_positive_triplets"] < untrained["fraction_positive_triplets"] / 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["offline_semi_hard", "offline_hard"])
 def test_offline_mining_learns(tmp_path, strategy):
     """From less than 0.8 after one step, as with all triplets of a batch."""
@@ -108,7 +108,6 @@ def test_offline_mining_learns(tmp_path, strategy):
 
 
 # A run of the defaults is interrupted by signals below.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "pieces"),
     [(EVERYTHING, (3, 10, 11, STEPS)), (P_X_K, (11, STEPS)), (OFFLINE, (11, STEPS))],
@@ -129,7 +128,6 @@ def dropout_network(params, shape, precision):
     return keras.Sequential([keras.Input(shape), network.layers[0], dropout, network.layers[1]], name="network")
 
 
-@pytest.mark.slow
 def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     for folder, pieces in [("whole", [20]), ("pieces", [7, 20])]:
         for max_steps in pieces:
@@ -144,7 +142,6 @@ def test_the_state_of_a_random_layer_is_resumed(tmp_path):
     assert run.evaluate(eval_input(run)) == here
 
 
-@pytest.mark.slow
 def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
     """The process dies between two checkpoints, after it has written about steps that it will make again."""
     expected = quick(tmp_path / "whole")
@@ -179,7 +176,6 @@ def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
             assert tag == "global_step/sec" or values == whole[tag, step]
 
 
-@pytest.mark.slow
 def test_curves_have_the_names_that_people_know(tmp_path):
     run = estimator(tmp_path)
     train_and_evaluate(run, TrainSpec(train_input(run), 14), EvalSpec(eval_input(run), 7))
@@ -225,7 +221,6 @@ def test_evaluation_is_what_the_embeddings_give(tmp_path):
     assert scores["fraction_positive_triplets"] == pytest.approx(len(losses) / valid, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_evaluating_twice_leaves_one_point(begun, tmp_path):
     run = begun
     assert run.evaluate(eval_input(run)) == run.evaluate(eval_input(run))
@@ -236,7 +231,6 @@ def test_evaluating_twice_leaves_one_point(begun, tmp_path):
     }
 
 
-@pytest.mark.slow
 def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(begun, tmp_path, caplog):
     run = begun
     run.evaluate(eval_input(run))
@@ -252,7 +246,6 @@ def test_evaluating_while_training_goes_on_leaves_its_event_files_alone(begun, t
     assert "training goes on here; these scores are not added to its curves" in caplog.text
 
 
-@pytest.mark.slow
 def test_an_interrupted_evaluation_loses_no_point(begun, tmp_path, monkeypatch):
     run = begun
     run.evaluate(eval_input(run))
@@ -281,7 +274,6 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
         train_and_evaluate(run, TrainSpec(train_input(run), 5), EvalSpec(eval_input(run), 5))
 
 
-@pytest.mark.slow
 def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, caplog):
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6, 0.95])
     monkeypatch.setattr(protocol, "watch", lambda *_: {"recall_at_1": next(values)})
@@ -305,7 +297,6 @@ def test_early_stopping_stops_says_so_and_stays_stopped(tmp_path, monkeypatch, c
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000030"]
 
 
-@pytest.mark.slow
 def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
     """The old metric's best is no best of the new one's, however good it was."""
     values = iter([(0.9, 0.1), (0.8, 0.2), (0.7, 0.3), (0.6, 0.2)])
@@ -318,7 +309,6 @@ def test_what_another_metric_stopped_goes_on(tmp_path, monkeypatch):
     assert (run.checkpoint("newest").path.name, run.checkpoint("best").path.name) == ("step-00000040", "step-00000030")
 
 
-@pytest.mark.slow
 def test_a_best_checkpoint_that_somebody_deleted_does_not_count(tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.6])
     monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
@@ -339,7 +329,6 @@ def test_a_complete_run_is_left_alone(begun, tmp_path):
     assert final_tensors(tmp_path) == before
 
 
-@pytest.mark.slow
 def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, monkeypatch, whole_run):
     after_step = RunState.after_step
     for number, step in [(signal.SIGINT, 8), (signal.SIGTERM, 20)]:
@@ -504,7 +493,6 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     assert first.newest_checkpoint() is None
 
 
-@pytest.mark.slow
 def test_an_exported_model_serves_the_same_embeddings(tmp_path):
     run = train(tmp_path, 10, use_batch_norm=True)
     first = run.export_saved_model(tmp_path / "export", (8, 8, 1))
@@ -516,7 +504,6 @@ def test_an_exported_model_serves_the_same_embeddings(tmp_path):
     np.testing.assert_allclose(served, run.predict(lambda: images)["embeddings"], rtol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"use_batch_norm": True}, OFFLINE], ids=["online", "offline"])
 def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)

@@ -21,6 +21,8 @@ from model.training.event_files import open_writer
 from model.training.model_fn import model_fn
 from model.training.run_state import RunState
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.random.default_rng(3).integers(0, 3, 23).astype(np.int32)
 GALLERY_LABELS = np.random.default_rng(4).integers(0, 3, 31).astype(np.int32)
 BATCHES = np.split(np.random.default_rng(5).permutation(23).astype(np.int32), [5, 10, 15, 20])  # the last one holds 3

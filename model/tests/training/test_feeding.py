@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from model.training.feeding import replicate, upload
 
+pytestmark = pytest.mark.slow
+
 ONE_DEVICE = tf.distribute.get_strategy()
 
 

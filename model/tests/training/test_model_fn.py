@@ -10,6 +10,8 @@ from model.strategies import STRATEGIES
 from model.training.model_fn import ModeKeys, build_optimizer, model_fn
 from model.training.network import build_network
 
+pytestmark = pytest.mark.slow
+
 
 def images(*shape):
     return tf.constant(np.random.default_rng(0).random(shape), tf.float32)

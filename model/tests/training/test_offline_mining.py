@@ -19,6 +19,8 @@ from model.training.network import build_network
 from model.training.offline_mining import Miner, choose_negatives
 from model.triplet_loss import DISTANCES
 
+pytestmark = pytest.mark.slow
+
 
 def chosen_by_hand(to, labels, anchor, positive, semi_hard):
     """Visits every negative; `to` are the distances from the anchor."""
@@ -89,7 +91,6 @@ def test_a_round_is_mined_at_its_first_step_and_kept(monkeypatch):
     np.testing.assert_array_equal(resumed.batch(7), of_steps[7])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "distance"), [("offline_semi_hard", "cosine"), ("offline_hard", "euclidean")])
 def test_a_round_has_the_negatives_of_its_strategy_among_its_own_images(strategy, distance):
     seen, learner, data = miner(triplet_strategy=strategy, distance=distance)

@@ -17,6 +17,8 @@ from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
 from model.training import preflight
 
+pytestmark = pytest.mark.slow
+
 
 def check(tmp_path, capsys, **changes):
     """What `train.py --check` prints."""

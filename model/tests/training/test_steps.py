@@ -14,6 +14,8 @@ from model.training.feeding import replicate, upload
 from model.training.model_fn import model_fn
 from model.training.steps import compile_eval_step, compile_predict_step, compile_train_step
 
+pytestmark = pytest.mark.slow
+
 ONE_DEVICE = tf.distribute.get_strategy()
 IMAGES = images(20)
 LABELS = np.random.default_rng(1).integers(0, 3, 20).astype(np.int32)
