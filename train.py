@@ -10,10 +10,10 @@ from model.start import start
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, scores, and reports."""
     runner = start(options.model_dir, options.data_dir)
-    if options.validate and not runner.experiment.params.has_validation:
+    if options.validate and runner.experiment.partition.validation is None:
         raise UserError(
-            f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing: without them "
-            "there is nothing to --validate on"
+            f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
+            "have no folder val/: there is nothing to --validate on"
         )
     if options.check:
         for line in runner.check():

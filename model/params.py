@@ -32,7 +32,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "num_parallel_calls": "the images lie in memory, no input pipeline has to be filled",
 }
 
-_ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
+# Parameters that nothing reads where no images validate.
+ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
 
 # Where a person finds all of them.
 KNOWN_KEYS = "experiments/params.schema.json"
@@ -68,7 +69,14 @@ class Params(BaseModel):
         "or any image-classification set of TensorFlow Datasets",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        28, description="Images are resized to this many pixels a side; null keeps the size of the data"
+        None, description="Images are resized to this many pixels a side; null keeps the size of the data"
+    )
+    image_bits: Annotated[int, Field(ge=8, le=16)] = Field(
+        16,
+        description="Of image files that store 16 bits, how many are used: cameras often fill the lower 10 or 12",
+    )
+    on_damaged_image: Literal["stop", "skip"] = Field(
+        "stop", description="skip: image files that cannot be decoded are left out, with a word"
     )
     augmentation: Literal["off", "affine", "affine_and_flip"] = Field(
         "off",
@@ -219,10 +227,6 @@ class Params(BaseModel):
             )
         if self.validation_size is not None and self.validation_classes is not None:
             raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
-        if self.early_stopping_patience is not None and not self.has_validation:
-            raise ValueError(
-                "'early_stopping_patience' needs 'validation_size' or 'validation_classes': it watches these images"
-            )
         if self.margin == "soft" and not self.strategy.takes_soft_margin:
             owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
@@ -276,10 +280,7 @@ class Params(BaseModel):
             path, "an experiment is a folder with a params.json (an empty object {} takes every default)"
         )
         params = json_file.validate(path, content, cls, KNOWN_KEYS)
-        reasons = dict(WITHOUT_EFFECT)
-        if not params.has_validation:
-            reasons |= dict.fromkeys(_ONLY_WITH_VALIDATION, "there is no validation_size and no validation_classes")
-        return params, [f"'{key}' has no effect: {reason}" for key, reason in reasons.items() if key in content]
+        return params, [f"'{key}' has no effect: {why}" for key, why in WITHOUT_EFFECT.items() if key in content]
 
     def to_json(self) -> str:
         """Returns the complete set, defaults included, as JSON text that `from_json` reads back as equal."""
@@ -296,11 +297,6 @@ class Params(BaseModel):
         """Returns the parameters that differ, each with its value before and now, as JSON has them."""
         old, new = before.model_dump(mode="json"), self.model_dump(mode="json")
         return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether images are set aside to choose by."""
-        return self.validation_size is not None or self.validation_classes is not None
 
     @property
     def has_unit_length(self) -> bool:

@@ -47,7 +47,7 @@ class Runner:
         self._estimator = _make_estimator(experiment.model_dir, params)
         self._train_spec = TrainSpec(lambda: data, data.steps_in(params.num_epochs))
         self._eval_spec = None
-        if params.has_validation:
+        if experiment.partition.validation is not None:
             self._eval_spec = EvalSpec(
                 lambda: validation_input_fn(experiment.partition, params),
                 every_steps=data.steps_per_epoch * params.evaluate_every_epochs,

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -25,6 +25,13 @@ def one_line(error: Exception) -> str:
     """Returns what a library's error says, on one line and without the names of TensorFlow's operations."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:)?", "", str(error))
     return " ".join(text.split())[:300]
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Returns the first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @contextlib.contextmanager

@@ -1,152 +1,331 @@
-"""A folder of class folders of PNG and JPEG files -> arrays.
+"""A folder of class folders of images -> which files are images of which class, and their pixels.
 
-Every folder that directly holds images is one class, named by its path. The images come out grey if all are
-stored as grey (one channel of 1, 8 or 16 bits; a palette counts as colour), else all in RGB. Of 16 bits the
-upper 8 stay, transparent pixels are laid on black, and EXIF's rotation is carried out.
+Every folder that directly holds images is one class, named by its path. `find_splits` finds the folders of the
+training, test and validation images, `find_images` their classes, `read_images` decodes them.
 """
 
+import collections
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
-from model.common.errors import UserError
+from model.common.errors import UserError, listed
+from model.data.decoding import Decoding
+from model.data.image_files import SUFFIXES, DamagedImage, Decoded, is_image, metadata_ignored, read_image
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+# What folders of the splits are called, in small letters.
+_SPLITS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("val", "valid", "validation"),
+}
+# What programs leave beside the images.
+_JUNK = frozenset({"__MACOSX"})
+# Suffixes of images that are not read: a folder of these was meant as a class.
+_OTHER_IMAGES = frozenset(
+    {
+        ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr",
+        ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+    }
+)  # fmt: skip
 
 
-def find_images(root: Path, skip: Sequence[Path] = ()) -> dict[str, list[Path]]:
-    """Finds the images below `root`, in an order that no file system can change.
+@dataclass(frozen=True)
+class Splits:
+    """The folders of the splits.
 
-    Args:
-        root: the folder of class folders. Links are followed; hidden files and folders, and files that are not
-          called .png, .jpg or .jpeg, are passed over.
-        skip: folders that are passed over too.
-
-    Returns:
-        Class name (the path below `root`, with `/`) -> its image files; both sorted.
-
-    Raises:
-        UserError: an image lies in `root` itself, in no class.
-        OSError: a folder cannot be read.
+    Attributes:
+        roots: "train" and "test", and "validation" if there is such a folder, each by any of its usual names, in large
+            letters or small; or "all", the folder of the class folders, if nothing in it is called so.
+        notes: A line for each folder that is left out, or is taken for another.
     """
 
-    def stop(error: OSError) -> None:
-        raise error
+    roots: dict[str, Path]
+    notes: tuple[str, ...] = ()
 
-    classes = {}
-    for folder, folders, files in os.walk(root, onerror=stop, followlinks=True):
-        here = Path(folder)
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        folders[:] = [f for f in folders if here / f not in skip and not _leads_back(here, here / f)]
-        images = sorted(f for f in files if f.lower().endswith(SUFFIXES) and not f.startswith("."))
-        if images and here == root:
-            raise UserError(f"{here / images[0]}: lies in no class folder; move it into the one of its class")
+
+def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
+    """Finds the folders of the splits.
+
+    Args:
+        folder: The folder of the data set. If a single folder is all that it holds, as an unpacked archive often does,
+            that one is looked into instead.
+        skip: Names in it that do not count.
+
+    Raises:
+        UserError: There is a folder of training or of test images without the other, or two of one split.
+        OSError: A folder cannot be read.
+    """
+    while True:
+        names = sorted({path.name for path in folder.iterdir() if not _is_hidden(path.name)} - set(skip))
+        if len(names) != 1 or _split_of(names[0]) or not (folder / names[0]).is_dir():
+            break
+        if not any(path.is_dir() for path in (folder / names[0]).iterdir() if not _is_hidden(path.name)):
+            break  # a class, and the only one
+        folder, skip = folder / names[0], ()
+    found: dict[str, Path] = {}
+    for name in names:
+        split = _split_of(name)
+        if split is None or not (folder / name).is_dir():
+            continue
+        if split in found:
+            raise UserError(f"{folder}: {found[split].name}/ and {name}/ are both of the {split} images; rename one")
+        found[split] = folder / name
+    if not {"train", "test"} & found.keys():
+        return Splits({"all": folder})
+    notes = [
+        f"{folder / name}/ is left out"
+        for name in names
+        if (folder / name).is_dir() and folder / name not in found.values()
+    ]
+    if "train" in found and "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+        notes.append(f"{found['test']}/ is taken for the test images, as there is no test/")
+    if not {"train", "test"} <= found.keys():
+        (lone,) = {"train", "test"} & found.keys()
+        raise UserError(
+            f"{folder}: has class folders in {found[lone].name}/, expected train/ and test/ together or neither; "
+            "rename the folders"
+        )
+    return Splits({split: found[split] for split in _SPLITS if split in found}, tuple(notes))
+
+
+def _split_of(name: str) -> str | None:
+    return next((split for split, names in _SPLITS.items() if name.lower() in names), None)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _JUNK
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below the folder of a split.
+
+    Attributes:
+        classes: Class name (the path below the folder, with `/`) -> its image files; both sorted.
+        left_out: What is no image, by suffix or in words, such as "links to nothing" -> how often.
+    """
+
+    classes: dict[str, list[Path]] = field(default_factory=dict)
+    left_out: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    @property
+    def num_images(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.classes.values()))
+
+
+def find_images(roots: Sequence[Path], skip: Sequence[Path] = ()) -> list[Found]:
+    """Finds the images below each of some folders, in an order that no file system can change.
+
+    A file is an image if it is called so (`SUFFIXES`), or has no suffix and begins as an image does. Links are
+    followed; what several links or roots lead to counts once: where it lies, or else where the first link lies. Hidden
+    files and folders do not count.
+
+    Args:
+        roots: Folders of class folders.
+        skip: Folders that are passed over too.
+
+    Returns:
+        For each root, what lies below it.
+
+    Raises:
+        UserError: An image lies in a root itself, in no class, or a folder holds images, but none that can be read.
+        OSError: A folder cannot be read.
+    """
+    search = _Search(skip)
+    found = [Found() for _ in roots]
+    links = [search.walk(root, root, into) for root, into in zip(roots, found, strict=True)]
+    for root, into, of_root in zip(roots, found, links, strict=True):
+        while of_root:
+            of_root += search.walk(root, of_root.pop(0), into)
+    return [Found(dict(sorted(into.classes.items())), into.left_out) for into in found]
+
+
+class _Search:
+    """A walk that visits each folder once and takes each image once."""
+
+    def __init__(self, skip: Sequence[Path]) -> None:
+        self._skip = skip
+        self._seen: set[tuple[int, int]] = set()
+
+    def walk(self, root: Path, start: Path, into: Found) -> list[Path]:
+        """Finds the images in a folder and below; returns the links to folders there, which it has not followed."""
+        links: list[Path] = []
+        ahead = [start]
+        while ahead:
+            folder = ahead.pop()
+            if not self._is_new(folder.stat()):
+                into.left_out["links to folders that count already"] += 1
+                continue
+            folders, links_here = self._look_into(root, folder, into)
+            ahead += reversed(folders)
+            links += links_here
+        return links
+
+    def _is_new(self, status: os.stat_result) -> bool:
+        """Returns whether this is the first time that anything leads to this file or folder."""
+        identity = status.st_dev, status.st_ino
+        is_new = identity not in self._seen
+        self._seen.add(identity)
+        return is_new
+
+    def _look_into(self, root: Path, folder: Path, into: Found) -> tuple[list[Path], list[Path]]:
+        """Takes the images of one folder; returns the folders in it, and the links to folders."""
+        images: list[Path] = []
+        folders: list[Path] = []
+        links: list[Path] = []
+        left_out = collections.Counter[str]()
+        for path in sorted(folder.iterdir()):
+            if _is_hidden(path.name) or path in self._skip:
+                continue
+            try:
+                status = path.stat()
+            except OSError:
+                if not path.is_symlink():
+                    raise
+                left_out["links to nothing"] += 1
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                (links if path.is_symlink() else folders).append(path)
+            elif not stat.S_ISREG(status.st_mode):  # a pipe, for example, that one could wait for forever
+                left_out["pipes and devices"] += 1
+            elif not (path.suffix.lower() in SUFFIXES or (not path.suffix and is_image(path))):
+                left_out[path.suffix.lower() or "without a suffix"] += 1
+            elif self._is_new(status):
+                images.append(path)
+            else:
+                left_out["links to images that count already"] += 1
+        into.left_out.update(left_out)
+        if images and folder == root:
+            raise UserError(f"{images[0]}: lies in no class folder; move it into the one of its class")
+        unread = sorted(_OTHER_IMAGES & left_out.keys())
+        if unread and not images:
+            raise UserError(
+                f"{folder}: all its images are {', '.join(unread)} files, which are not read; convert them, to PNG or "
+                "JPEG for example, or remove the folder"
+            )
         if images:
-            classes[here.relative_to(root).as_posix()] = [here / image for image in images]
-    return dict(sorted(classes.items()))
+            into.classes[folder.relative_to(root).as_posix()] = images
+        return folders, links
 
 
-def _leads_back(here: Path, link: Path) -> bool:
-    """Whether `link` is a link to a folder above it, which a walk would never leave again."""
-    return link.is_symlink() and here.resolve().is_relative_to(link.resolve())
+def check_parents(folder: Path, classes: Collection[str]) -> None:
+    """Finds class folders that look like splits by another name: the same classes below two or three folders.
+
+    Args:
+        folder: The folder of the data set.
+        classes: The names of the classes, as `find_images` returns them.
+
+    Raises:
+        UserError: Each class is there twice, as `first/cat` and `second/cat`.
+    """
+    parents: dict[str, set[str]] = {}
+    for name in classes:
+        parent, _, below = name.partition("/")
+        parents.setdefault(parent, set()).add(below)
+    times = collections.Counter(below for classes_below in parents.values() for below in classes_below)
+    if 2 <= len(parents) <= 3 and "" not in times and min(times.values()) >= 2:
+        first, *_, last = parents
+        example = min(parents[first] & parents[last] or times)
+        raise UserError(
+            f"{folder}: has the same classes in {first}/ and {last}/, such as {example!r}; if these are splits, call "
+            "them train/, test/ and val/, if not, give the class folders different names"
+        )
 
 
-def read_images(paths: Sequence[Path], image_size: int | None) -> np.ndarray:
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images.
+
+    Attributes:
+        images: (M, H, W, C) uint8; C is 1 if all are stored as grey, else 3.
+        is_read: (N,) bool, which of the N files these are: all but the damaged ones.
+        notes: A line for what the user should know of them.
+    """
+
+    images: np.ndarray
+    is_read: np.ndarray
+    notes: tuple[str, ...]
+
+
+def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     """Decodes image files, in threads, with a progress bar on a terminal when it takes a while.
 
     Args:
         paths: N files, at least one.
-        image_size: side in pixels to which every image is resized, or None.
-
-    Returns:
-        Images (N, H, W, C), uint8; C is 1 if all are stored as grey, else 3.
+        decoding: How.
 
     Raises:
-        UserError: a file cannot be decoded, or `image_size` is None and two images differ in size.
+        UserError: Files cannot be decoded, unless they are to be skipped, or no size is asked for and two images
+            differ in theirs.
     """
-    images: list[np.ndarray] = []
+    decoded: list[Decoded] = []
+    damaged: list[DamagedImage] = []
+    is_read = np.zeros(len(paths), bool)
     pool = ThreadPoolExecutor()
     try:
-        decoded = pool.map(partial(_read_image, image_size=image_size), paths)
-        for image in tqdm(decoded, "Reading images", len(paths), unit=" images", delay=2, disable=None):
-            images.append(image)
-            if image.shape[:2] != images[0].shape[:2]:
-                raise UserError(
-                    f"{paths[0]} has {_size(images[0])} pixels, {paths[len(images) - 1]} has {_size(image)}; "
-                    f'set "image_size" in params.json to bring all images to one size'
-                )
+        with metadata_ignored():
+            results = pool.map(partial(_read_or_damaged, decoding=decoding), paths)
+            for i, result in enumerate(
+                tqdm(results, "Reading images", len(paths), unit=" images", delay=2, disable=None)
+            ):
+                if isinstance(result, DamagedImage):
+                    damaged.append(result)
+                    continue
+                is_read[i] = True
+                decoded.append(result)
+                first = decoded[0].pixels
+                if result.pixels.shape[:2] != first.shape[:2]:
+                    raise UserError(
+                        f"{paths[int(np.argmax(is_read))]} has {_size(first)} pixels, {paths[i]} has "
+                        f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
+                    )
     finally:
         pool.shutdown(cancel_futures=True)
-    height, width, _ = images[0].shape
-    stacked = np.empty((len(images), height, width, max(image.shape[2] for image in images)), np.uint8)
-    for target, image in zip(stacked, images, strict=True):
-        target[:] = image  # grey, (H, W, 1), is spread over the channels
-    return stacked
+    notes = []
+    if damaged:
+        told = listed(f"{error.path} ({error.why})" for error in damaged)
+        if decoding.on_damaged == "stop" or not decoded:
+            raise UserError(
+                f"{len(damaged)} of {len(paths)} images cannot be read: {told}; replace or remove them, or set "
+                '"on_damaged_image": "skip" in params.json'
+            )
+        notes.append(f"{len(damaged)} of {len(paths)} images cannot be read and are left out: {told}")
+    notes += _note_on_depth(decoded, decoding)
+    height, width, _ = decoded[0].pixels.shape
+    stacked = np.empty((len(decoded), height, width, max(image.pixels.shape[2] for image in decoded)), np.uint8)
+    for target, image in zip(stacked, decoded, strict=True):
+        target[:] = image.pixels  # grey, (H, W, 1), is spread over the channels
+    return Pixels(stacked, is_read, tuple(notes))
 
 
-def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Resizes an image (H, W, C) to (image_size, image_size, C), bilinear and antialiased.
-
-    The image itself when it has that size already, or when `image_size` is None.
-    """
-    return image if image_size is None else resize_to(image, (image_size, image_size))
-
-
-def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image (H, W, C) to any (height, width), as `resize` does."""
-    if image.shape[:2] == size:
-        return image
-    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(*size, -1)
-
-
-def read_image(path: Path, ground: int = 0) -> tuple[np.ndarray, str]:
-    """Decodes an image file.
-
-    Args:
-        path: the file; its content counts, not its name.
-        ground: 0 to 255, the grey that transparent pixels are laid on.
-
-    Returns:
-        The image (H, W, C), uint8, upright; C is 1 if it is stored as grey, else 3. And how it is stored, in
-        words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
-
-    Raises:
-        UserError: the file cannot be decoded.
-    """
+def _read_or_damaged(path: Path, decoding: Decoding) -> Decoded | DamagedImage:
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            pixels = np.asarray(_to_grey_or_rgb(ImageOps.exif_transpose(image), ground))
-            return pixels.reshape(*pixels.shape[:2], -1), _describe(image)
-    except Exception as error:  # on damaged bytes Pillow raises nearly anything
-        raise UserError(f"{path}: no readable PNG or JPEG image ({error}); replace or remove it") from error
+        return read_image(path, decoding)
+    except DamagedImage as error:
+        return error
 
 
-def _read_image(path: Path, image_size: int | None) -> np.ndarray:
-    return resize(read_image(path)[0], image_size)
-
-
-def _describe(image: Image.Image) -> str:
-    names = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette"}
-    kind = "16-bit grey" if image.mode.startswith("I") else names.get(image.mode, image.mode)
-    return kind if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else f"{kind}, turned by EXIF"
-
-
-def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    is_grey = image.mode in ("1", "L", "LA")
-    if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
-        image = Image.alpha_composite(opaque, image.convert("RGBA"))
-    return image.convert("L" if is_grey else "RGB")
+def _note_on_depth(decoded: Sequence[Decoded], decoding: Decoding) -> list[str]:
+    """Returns a line if images of 16 bits would come out at less than half of their brightness, or cut off."""
+    deep = [image.brightest for image in decoded if image.brightest is not None]
+    if not deep or 2 ** (decoding.image_bits - 1) <= max(deep) < 2**decoding.image_bits:
+        return []
+    bits = max(8, max(deep).bit_length())
+    return [
+        f"{len(deep)} images of 16 bits are brightest at {max(deep)} of {2**decoding.image_bits - 1}, so that they are "
+        f'{"dark" if bits < decoding.image_bits else "cut off"}; set "image_bits": {bits} in params.json if that is '
+        "all that was recorded"
+    ]
 
 
 def _size(image: np.ndarray) -> str:

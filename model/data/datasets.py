@@ -4,8 +4,9 @@ Where they come from is decided by one rule, in this order:
 
 1. `digits`: scikit-learn's 1,797 handwritten digits, which its wheel brings along.
 2. The folder (`data/<name>` unless given) holds an IDX file: the four IDX files there, as for MNIST.
-3. It holds anything else: the class folders of images there. If it has both `train/` and `test/`, these are
-   the splits and the class folders lie in them; otherwise a fifth of each class is held out for the test.
+3. It holds anything else: the class folders of images there. If it has `train/` and `test/`, and perhaps `val/`,
+   by any of their usual names, these are the splits and the class folders lie in them; otherwise a fifth of each
+   class is held out for the test.
 4. It is empty or not there: the set of TensorFlow Datasets (TFDS) of that name, downloaded and prepared once
    in the subfolder `tfds`, which does not count in 3.
 
@@ -23,8 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from model.common import devices
-from model.common.errors import UserError
+from model.common.errors import UserError, listed
 from model.data import idx_files
+from model.data.decoding import Decoding
+from model.params import Params
 
 _TFDS = "tfds"  # of a data set's folder: what TFDS downloads and prepares
 TEST_FRACTION = 0.2  # of each class, where the data come without a test split
@@ -38,6 +41,9 @@ CLASS_NAMES = {
     ),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }  # fmt: skip
+
+
+_AS_STORED = Decoding()
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,28 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory: images of one size, at least two classes to train on and one image to test."""
+    """A data set in memory: images of one size, at least two classes to train on and one image to test.
+
+    Attributes:
+        name: As it was asked for.
+        train: The training images.
+        test: The test images.
+        class_names: Of the labels 0, 1, ...
+        validation: Validation images, where the data come with a folder of them.
+        notes: A line for what was left out, or looks as if somebody should know.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    validation: Split | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Fingerprint of all images and labels, as they are in memory."""
-        return self._sha256_after_each_split[1]
+        return self._sha256_after_each_split[-1]
 
     @property
     def train_sha256(self) -> str:
@@ -75,7 +92,7 @@ class Dataset:
     @functools.cached_property
     def _sha256_after_each_split(self) -> list[str]:
         digests, found = [], hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in (self.train, self.test, *([self.validation] if self.validation else [])):
             for array in (split.images, split.labels):
                 found.update(f"{array.shape}".encode())
                 found.update(np.ascontiguousarray(array).data)
@@ -83,13 +100,13 @@ class Dataset:
         return digests
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: int | None = None) -> Dataset:
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: Decoding = _AS_STORED) -> Dataset:
     """Loads a data set; the module's docstring says from where.
 
     Args:
         name: `digits`, a TFDS name such as `mnist` or `emnist/letters`, or a name for the user's own data.
         data_dir: the folder of its files, which has to exist; by default `data/<name>` in the current folder.
-        image_size: side in pixels, at least 1, to which the images are resized now; None keeps their size.
+        decoding: how image files become arrays, and to which size.
 
     Returns:
         The data set. Images keep the order in which they are stored, image files that of their names.
@@ -101,7 +118,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: 
     try:
         if not folder.is_dir() and (data_dir is not None or folder.exists()):
             raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
-        dataset = SOURCES[_choose_source(name, folder)](name, folder, image_size)
+        dataset = SOURCES[_choose_source(name, folder)](name, folder, decoding)
     except ImportError as error:
         raise UserError(
             f"data set {name!r}: needs the Python module {error.name!r}, which is not installed; "
@@ -119,6 +136,12 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, image_size: 
             f"least 2 and 1; add images"
         )
     return dataset
+
+
+def load_for(params: Params, data_dir: Path | None) -> Dataset:
+    """Loads the data set of an experiment, as `load` does."""
+    decoding = Decoding(params.image_size, params.image_bits, params.on_damaged_image)
+    return load(params.dataset, data_dir, decoding)
 
 
 def _choose_source(name: str, folder: Path) -> str:
@@ -139,45 +162,68 @@ def _visible_names(folder: Path) -> list[str]:
     return [name for name in names if not name.startswith(".") and name != _TFDS]
 
 
-def _load_digits(name: str, folder: Path, image_size: int | None) -> Dataset:
+def _load_digits(name: str, folder: Path, decoding: Decoding) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
-    images = _resize(images.astype(np.uint8)[..., np.newaxis], image_size)
+    images = _resize(images.astype(np.uint8)[..., np.newaxis], decoding.image_size)
     train, test = _hold_out(Split(images, digits.target))
-    return _dataset(name, train, test)
+    return _dataset(name, {"train": train, "test": test})
 
 
-def _load_idx(name: str, folder: Path, image_size: int | None) -> Dataset:
+def _load_idx(name: str, folder: Path, decoding: Decoding) -> Dataset:
     arrays = idx_files.load(folder, name)
 
     def split(part: str) -> Split:
         images = _upright(name, arrays[f"{part}-images"][..., np.newaxis])  # (N, H, W, 1)
-        return Split(_resize(images, image_size), arrays[f"{part}-labels"])
+        return Split(_resize(images, decoding.image_size), arrays[f"{part}-labels"])
 
-    return _dataset(name, split("train"), split("t10k"), CLASS_NAMES.get(name, ()))
+    return _dataset(name, {"train": split("train"), "test": split("t10k")}, CLASS_NAMES.get(name, ()))
 
 
-def _load_class_folders(name: str, folder: Path, image_size: int | None) -> Dataset:
+def _load_class_folders(name: str, folder: Path, decoding: Decoding) -> Dataset:
     from model.data import class_folders  # which imports Pillow
 
-    roots = [folder / "train", folder / "test"]
-    if not all(root.is_dir() for root in roots):
-        roots = [folder]
-    found = [class_folders.find_images(root, skip=(folder / _TFDS,)) for root in roots]
-    for root, classes in zip(roots, found, strict=True):
-        _check_class_folders(folder, root, classes)
-    class_names = sorted(set().union(*found))
+    splits_found = class_folders.find_splits(folder, skip=(_TFDS,))
+    roots = splits_found.roots
+    found = dict(zip(roots, class_folders.find_images(list(roots.values()), skip=(folder / _TFDS,)), strict=True))
+    for split, root in roots.items():
+        _check_class_folders(folder, root, found[split].classes)
+    if "all" in roots:
+        class_folders.check_parents(folder, found["all"].classes)
+    notes = [
+        f"{roots[split]}: no images, and left out: "
+        + ", ".join(f"{count} {kind}" for kind, count in sorted(of_split.left_out.items()))
+        for split, of_split in found.items()
+        if of_split.left_out
+    ]
+    class_names = sorted({class_name for of_split in found.values() for class_name in of_split.classes})
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    files = [file for classes in found for paths in classes.values() for file in paths]
-    labels = [index[class_name] for classes in found for class_name, paths in classes.items() for _ in paths]
-    everything = Split(class_folders.read_images(files, image_size), np.array(labels))
-    if len(roots) == 2:
-        train, test = _cut(everything, sum(map(len, found[0].values())))
+    files = [path for of_split in found.values() for paths in of_split.classes.values() for path in paths]
+    labels = np.array(
+        [
+            index[class_name]
+            for of_split in found.values()
+            for class_name, paths in of_split.classes.items()
+            for _ in paths
+        ]
+    )
+    pixels = class_folders.read_images(files, decoding)
+    if lost := sorted(set(labels) - set(labels[pixels.is_read])):
+        names = listed(class_names[label] for label in lost)
+        raise UserError(
+            f"{folder}: no image of these classes can be read: {names}; replace them, or remove the folders"
+        )
+    everything = Split(pixels.images, labels[pixels.is_read])
+    if "all" in roots:
+        splits = dict(zip(("train", "test"), _hold_out(everything), strict=True))
     else:
-        train, test = _hold_out(everything)
-    return _dataset(name, train, test, class_names)
+        sizes = [of_split.num_images for of_split in found.values()]
+        ends = np.cumsum([np.count_nonzero(part) for part in np.split(pixels.is_read, np.cumsum(sizes)[:-1])])
+        parts = [np.split(array, ends[:-1]) for array in (everything.images, everything.labels)]
+        splits = {split: Split(*arrays) for split, *arrays in zip(found, *parts, strict=True)}
+    return _dataset(name, splits, class_names, (*splits_found.notes, *notes, *pixels.notes))
 
 
 def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]) -> None:
@@ -185,30 +231,24 @@ def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]
         names = _visible_names(root)
         raise UserError(
             f"{root}: holds {', '.join(names[:3]) or 'nothing'}{', ...' if len(names) > 3 else ''}, expected "
-            f"one folder of PNG or JPEG images per class, or in {folder} the four IDX files; add them as "
-            f"data/README.md says, or empty {folder} to download"
-        )
-    lone = {class_name.split("/")[0] for class_name in classes if "/" in class_name} & {"train", "test"}
-    if root == folder and lone:
-        raise UserError(
-            f"{folder}: has class folders in {lone.pop()}/, expected train/ and test/ together or neither; "
-            f"rename the folders"
+            f"one folder of images per class, or in {folder} the four IDX files; add them as data/README.md says, or "
+            f"empty {folder} to download"
         )
 
 
-def _load_tfds(name: str, folder: Path, image_size: int | None) -> Dataset:
+def _load_tfds(name: str, folder: Path, decoding: Decoding) -> Dataset:
     if "tensorflow" not in sys.modules:
         devices.start_tensorflow()  # as the commands need it, before TFDS imports it
     from model.data import tfds_sets
 
-    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, image_size)
+    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, decoding.image_size)
     everything = Split(_upright(name, images), labels)
     train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
-    return _dataset(name, train, test, class_names)
+    return _dataset(name, {"train": train, "test": test}, class_names)
 
 
-# The extension point: a source turns (name, folder, image_size) of `load` into a data set.
-SOURCES: Mapping[str, Callable[[str, Path, int | None], Dataset]] = {
+# The extension point: a source turns (name, folder, decoding) of `load` into a data set.
+SOURCES: Mapping[str, Callable[[str, Path, Decoding], Dataset]] = {
     "digits": _load_digits,
     "idx": _load_idx,
     "class_folders": _load_class_folders,
@@ -216,14 +256,17 @@ SOURCES: Mapping[str, Callable[[str, Path, int | None], Dataset]] = {
 }
 
 
-def _dataset(name: str, train: Split, test: Split, class_names: Sequence[str] = ()) -> Dataset:
+def _dataset(
+    name: str, splits: Mapping[str, Split], class_names: Sequence[str] = (), notes: tuple[str, ...] = ()
+) -> Dataset:
     """Renumbers the labels that occur to 0, 1, ..., and takes their names along."""
-    present = np.union1d(train.labels, test.labels)
-    train, test = (
-        Split(split.images, np.searchsorted(present, split.labels).astype(np.int32)) for split in (train, test)
-    )
-    names = (class_names[label] if label < len(class_names) else str(label) for label in present.tolist())
-    return Dataset(name, train, test, tuple(names))
+    present = np.unique(np.concatenate([split.labels for split in splits.values()]))
+    renumbered = {
+        part: Split(split.images, np.searchsorted(present, split.labels).astype(np.int32))
+        for part, split in splits.items()
+    }
+    names = tuple(class_names[label] if label < len(class_names) else str(label) for label in present.tolist())
+    return Dataset(name, **renumbered, class_names=names, notes=notes)
 
 
 def _cut(everything: Split, num_train: int) -> tuple[Split, Split]:
@@ -252,9 +295,9 @@ def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Spli
 def _resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
     if image_size is None or images.shape[1:3] == (image_size, image_size):
         return images
-    from model.data import class_folders
+    from model.data.image_files import resize  # which imports Pillow
 
-    return np.stack([class_folders.resize(image, image_size) for image in images])
+    return np.stack([resize(image, image_size) for image in images])
 
 
 def _upright(name: str, images: np.ndarray) -> np.ndarray:

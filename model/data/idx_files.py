@@ -42,6 +42,7 @@ SHA256 = {
 }
 
 _CHUNK = 1 << 20  # bytes
+_MOST_OF_A_GZIP_BYTE = 1032  # bytes, https://zlib.net/zlib_tech.html
 
 
 def find(folder: Path, name: str) -> dict[str, Path]:
@@ -108,14 +109,15 @@ def read(path: Path, rank: int) -> tuple[np.ndarray, str]:
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
+        most = path.stat().st_size * (_MOST_OF_A_GZIP_BYTE if is_gzip else 1)
         try:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_gzip else file
-            return _parse(stream, path, rank)
+            return _parse(stream, path, rank, most)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{path}: damaged gzip file ({error}); download it again") from error
 
 
-def _parse(stream: BinaryIO, path: Path, rank: int) -> tuple[np.ndarray, str]:
+def _parse(stream: BinaryIO, path: Path, rank: int, most: int) -> tuple[np.ndarray, str]:
     header = stream.read(4 * (1 + rank))
     magic = bytes((0, 0, 8, rank))  # 8 stands for unsigned bytes
     if header[:4] != magic:
@@ -129,6 +131,10 @@ def _parse(stream: BinaryIO, path: Path, rank: int) -> tuple[np.ndarray, str]:
     promised = math.prod(shape)
     if promised == 0:
         raise UserError(f"{path}: empty, its header says {shape}; put the right file there")
+    if promised > most:
+        raise UserError(
+            f"{path}: header {shape} promises {promised} bytes, at most {most} can be in it; download the file again"
+        )
 
     # In chunks, so that it never holds more than is both promised and there.
     values = bytearray()

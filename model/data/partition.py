@@ -28,7 +28,8 @@ class Partition:
         validation: Those that early stopping and the choice of the best checkpoint look at; None where nothing is
             chosen.
         validation_gallery: Those among which the neighbours of the validation images are looked for.
-        unseen: Labels of the classes that are kept out of training and of validation, ascending.
+        unseen: Labels of the classes that are kept out of training and of validation, ascending: those that
+            `holdout_classes` asks for, and those that only test images are of.
     """
 
     data: Dataset
@@ -43,14 +44,16 @@ def divide(data: Dataset, params: Params) -> Partition:
 
     With `validation_size` a stratified sample is set aside, whose gallery is what is learned from. With
     `validation_classes` whole classes are set aside: half of their images are the validation images and the other half
-    is their gallery.
+    is their gallery. With neither, the validation images that the data come with are taken, if they do: their gallery
+    is what is learned from, or half of them if their classes are others.
 
     Args:
         data: The data set.
         params: `holdout_classes`, `validation_size` or `validation_classes`, and `split_seed`.
 
     Raises:
-        UserError: There is no such class, or too few classes or images are left to learn from.
+        UserError: There is no such class, too few classes or images are left to learn from, or
+            `early_stopping_patience` is set and nothing validates.
     """
     train, seed = data.train, params.split_seed
     classes = np.unique(train.labels)
@@ -82,6 +85,18 @@ def divide(data: Dataset, params: Params) -> Partition:
         validation, train = _take_sample(train, seed, count)
         _check_left(train, data, "validation_size")
         gallery = train
+    elif data.validation is not None:
+        validation, _ = _take_classes(data.validation, unseen)
+        gallery = train
+        if not np.isin(validation.labels, train.labels).any():
+            validation, gallery = _take_sample(validation, seed, len(validation.labels) // 2)
+    if validation is None and params.early_stopping_patience is not None:
+        raise UserError(
+            "'early_stopping_patience' needs images to watch: set 'validation_size' or 'validation_classes', or add a "
+            "folder val/ to the data"
+        )
+    known = np.union1d(data.train.labels, [] if validation is None else validation.labels)
+    unseen = np.union1d(unseen, np.setdiff1d(data.test.labels, known)).astype(np.int64)
     return Partition(data, train, validation, gallery, tuple(unseen.tolist()))
 
 

@@ -25,8 +25,8 @@ from tensorflow_datasets.core import DatasetBuilder
 from tqdm import tqdm
 
 from model.common.errors import UserError, one_line
-from model.data.class_folders import resize
 from model.data.idx_files import FILES
+from model.data.image_files import resize
 
 NETWORK_SECONDS = 4.0  # within which one of the download servers has to answer
 

@@ -7,7 +7,7 @@ mass in the middle. Where they have no common background, as photos, an image is
 is when it is loaded. An image that is as the training images are is not touched.
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.common.errors import UserError
-from model.data import class_folders
+from model.common.errors import UserError, listed
+from model.data import image_files
+
+_log = logging.getLogger(__name__)
 
 # Levels of 255 by which pixels of one background may differ: noise of a scan, traces of JPEG.
 _TOLERANCE = 32
@@ -77,7 +79,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Lists image files, and those below folders, and makes sure that they can be decoded.
 
     Args:
-        paths: PNG or JPEG files, and folders; hidden files do not count in these.
+        paths: Image files, and folders; hidden files do not count in these, and what is no image is told.
 
     Returns:
         The files, in the order of `paths`, those below a folder sorted by their paths.
@@ -88,15 +90,17 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in class_folders.SUFFIXES)
-            found = [file for file in below if file.is_file() and not _is_hidden(file.relative_to(path))]
+            below = sorted(file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
+            found = [file for file in below if file.suffix.lower() in image_files.SUFFIXES and file.is_file()]
             if not found:
-                raise UserError(f"{path}: holds no image; expected PNG or JPEG files in it or below")
+                raise UserError(f"{path}: holds no image; expected files such as PNG or JPEG in it or below")
             files += found
+            if others := sorted({str(file) for file in below if not file.is_dir()} - set(map(str, found))):
+                _log.warning("%s: no images, and left out: %s.", path, listed(others, most=5))
         elif path.is_file():
             files.append(path)
         else:
-            raise UserError(f"{path}: no such file; expected a PNG or JPEG image, or a folder of them")
+            raise UserError(f"{path}: no such file; expected an image, or a folder of images")
     for file in files:
         _decode(file)
     return files
@@ -129,22 +133,23 @@ def learn_framing(images: np.ndarray) -> Framing | None:
     return Framing(background, size, (y, x), is_by_mass, peak if is_steady else None, usual)
 
 
-def read(path: Path, shape: tuple[int, int, int], framing: Framing | None) -> Converted:
+def read(path: Path, shape: tuple[int, int, int], framing: Framing | None, image_bits: int = 16) -> Converted:
     """Reads an image file and makes it what the training images are.
 
     Args:
-        path: A PNG or JPEG file.
+        path: An image file.
         shape: Height, width and channels of the training images.
         framing: What `learn_framing` says of them.
+        image_bits: As for `Decoding`.
 
     Raises:
         UserError: The file cannot be decoded.
     """
-    image, kind = _decode(path)
+    image, kind = _decode(path, image_bits)
     size = image.shape[:2]
     steps = []
     if _is_blank(image):  # perhaps because it is black on nothing, which is laid on black
-        on_white, _ = _decode(path, ground=255)
+        on_white, _ = _decode(path, image_bits, ground=255)
         if not _is_blank(on_white):
             image = on_white
             steps.append("laid on white")
@@ -159,7 +164,7 @@ def read(path: Path, shape: tuple[int, int, int], framing: Framing | None) -> Co
         height, width = image.shape[:2]
         keeps_ratio = abs(height * shape[1] - width * shape[0]) < max(shape[:2])  # up to a pixel
         steps.append(f"{'resized' if keeps_ratio else 'stretched'} to {shape[1]}x{shape[0]}")
-        image = class_folders.resize_to(image, shape[:2])
+        image = image_files.resize_to(image, shape[:2])
     return Converted(image, size, kind, tuple(steps), is_blank)
 
 
@@ -180,7 +185,7 @@ def _frame(image: np.ndarray, size: tuple[int, int], framing: Framing) -> tuple[
     if image.shape[:2] == size and distance <= _TOLERANCE:
         return image, steps
     if image.shape[0] * size[1] == image.shape[1] * size[0]:
-        resized = _find_content(class_folders.resize_to(image, size))
+        resized = _find_content(image_files.resize_to(image, size))
         if resized is not None and resized.peak > 0:
             measured = _measure(resized, framing.background, framing.by_mass)
             if np.all((framing.usual[0] <= measured) & (measured <= framing.usual[1])):
@@ -317,11 +322,11 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     return reduced.reshape(*reduced.shape[:2], -1)
 
 
-def _decode(path: Path, ground: int = 0) -> tuple[np.ndarray, str]:
-    """As `class_folders.read_image`; an image that is much too large is refused instead of warned of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return class_folders.read_image(path, ground)
+def _decode(path: Path, image_bits: int = 16, ground: int = 0) -> tuple[np.ndarray, str]:
+    """Returns an image in the size that it has, and how it is stored."""
+    with image_files.metadata_ignored():
+        decoded = image_files.read_image(path, image_files.Decoding(image_bits=image_bits), ground)
+    return decoded.pixels, decoded.kind
 
 
 def _is_hidden(path: Path) -> bool:

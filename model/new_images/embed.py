@@ -21,14 +21,14 @@ def embed_files(trained: Trained, files: Sequence[Path]) -> NewImages:
 
     Args:
         trained: What embeds them.
-        files: PNG or JPEG files, at least one.
+        files: Image files, at least one.
 
     Raises:
         UserError: A file cannot be decoded, or the checkpoint cannot be used.
     """
     training_images = trained.experiment.data.train.images
     framing = convert.learn_framing(training_images)
-    converted = [convert.read(file, training_images.shape[1:], framing) for file in files]
+    converted = [convert.read(file, training_images.shape[1:], framing, trained.params.image_bits) for file in files]
     for file, image in zip(files, converted, strict=True):
         if image.is_blank:
             _log.warning("%s: shows nothing but background; its embedding means nothing.", file)

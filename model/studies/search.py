@@ -61,11 +61,6 @@ class Search:
         self.parent = parent
         self.params = Params.from_json(parent / "params.json")
         self.space = SearchSpace.from_json(parent / "search.json")
-        if not self.params.has_validation:
-            raise UserError(
-                f"{parent / 'params.json'}: 'validation_size' or 'validation_classes' is missing: a search chooses by "
-                "the validation images, never by the test images"
-            )
         last_seed = self.params.seed + num_seeds - 1
         if last_seed >= 2**32:
             raise UserError(
@@ -98,11 +93,16 @@ class Search:
         if "image_size" in self.space.varied:
             return
         with devices.without_gpus():
-            data = datasets.load(self.params.dataset, self._data_dir, self.params.image_size)
+            data = datasets.load_for(self.params, self._data_dir)
         try:
-            partition.divide(data, self.params)
+            divided = partition.divide(data, self.params)
         except UserError as error:
             raise UserError(f"{self.parent / 'params.json'}: {error}") from None
+        if divided.validation is None:
+            raise UserError(
+                f"{self.parent / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
+                "have no folder val/: a search chooses by the validation images, never by the test images"
+            )
 
     def _open(self) -> contextlib.AbstractContextManager[Source]:
         """Opens the source of the trials."""

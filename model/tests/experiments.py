@@ -16,7 +16,7 @@ from model.training.estimator import Estimator, RunConfig
 from model.training.model_fn import model_fn
 
 SMALL = {
-    "dataset": "digits", "image_size": None, "num_channels": 4, "embedding_size": 8, "num_epochs": 2,
+    "dataset": "digits", "num_channels": 4, "embedding_size": 8, "num_epochs": 2,
     "save_summary_steps": 5, "save_checkpoints_steps": 10, "learning_rate": 0.002,
 }  # fmt: skip
 

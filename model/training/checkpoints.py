@@ -37,7 +37,7 @@ _PREFIX = "tensors"
 
 # Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
-    "dataset", "image_size", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
+    "dataset", "image_size", "image_bits", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
     "embedding_size", "normalize_embeddings", "test_time_augmentation",
     "validation_size", "validation_classes", "holdout_classes", "split_seed",
 )  # fmt: skip
@@ -102,7 +102,8 @@ class Checkpoint:
             UserError: They do not.
         """
         for name, (before, now) in params.changes_from(self.params).items():
-            if name in _PARAMS_OF_THE_WEIGHTS:
+            # null is a size of the data, which can be the other one; images of other shapes are found by their weights
+            if name in _PARAMS_OF_THE_WEIGHTS and not (name == "image_size" and None in (before, now)):
                 raise UserError(
                     f"{self.path}: '{name}' is {json.dumps(now)} in params.json and was {json.dumps(before)} when this "
                     "was saved; set it back, or use a new folder"

@@ -1,26 +1,16 @@
-import io
+import dataclasses
 import os
-import struct
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from model.common.errors import UserError
 from model.data import class_folders
 from model.data.datasets import load
-
-RANDOM = np.random.default_rng(1)
-COLOUR = RANDOM.integers(0, 256, (6, 9, 3), np.uint8)  # H, W, C
-GREY = COLOUR[..., 0].copy()
-
-
-def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
-    return path
+from model.data.decoding import Decoding
+from model.tests.images import COLOUR, GREY, save
 
 
 def two_classes(folder: Path, pixels: np.ndarray = GREY, count: int = 5) -> Path:
@@ -30,16 +20,17 @@ def two_classes(folder: Path, pixels: np.ndarray = GREY, count: int = 5) -> Path
     return folder
 
 
-def read(path: Path, image_size: int | None = None) -> np.ndarray:
-    return class_folders.read_images([path], image_size)[0]
-
-
-def error_of(folder: Path, image_size: int | None = None) -> str:
+def error_of(folder: Path, decoding: Decoding = Decoding()) -> str:  # noqa: B008 - it is frozen
     with pytest.raises(UserError) as caught:
-        load("mine", folder, image_size)
+        load("mine", folder, decoding)
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def found_in(root: Path, skip: Sequence[Path] = ()) -> class_folders.Found:
+    (found,) = class_folders.find_images([root], skip)
+    return found
 
 
 # Finding
@@ -49,13 +40,23 @@ def test_every_folder_of_images_is_a_class_named_by_its_path(tmp_path):
     paths = ["b/2.PNG", "b/10.jpeg", "a b/ü ñ.jpg", "a b/deep/one/x.png", "Ärger/1.png"]
     for path in paths:
         save(tmp_path / path, GREY)
-    ignored = [".hidden/x.png", "b/.x.png", "b/notes.txt", "empty/readme.md", "b/x.gif", "skipped/x.png"]
+    ignored = [
+        ".hidden/x.png",
+        "b/.x.png",
+        "b/notes.txt",
+        "empty/readme.md",
+        "b/raw",
+        "skipped/x.png",
+        "__MACOSX/x.png",
+    ]
     for path in ignored:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(b"no image")
-    found = class_folders.find_images(tmp_path, skip=[tmp_path / "skipped"])
-    assert list(found) == ["a b", "a b/deep/one", "b", "Ärger"]
-    assert [f.relative_to(tmp_path).as_posix() for files in found.values() for f in files] == [
+    found = found_in(tmp_path, skip=[tmp_path / "skipped"])
+    assert found.left_out == {".txt": 1, ".md": 1, "without a suffix": 1}
+    assert found.num_images == 5
+    assert list(found.classes) == ["a b", "a b/deep/one", "b", "Ärger"]
+    assert [f.relative_to(tmp_path).as_posix() for files in found.classes.values() for f in files] == [
         "a b/ü ñ.jpg",
         "a b/deep/one/x.png",
         "b/10.jpeg",
@@ -69,29 +70,69 @@ def test_the_order_of_the_file_system_does_not_matter(tmp_path, monkeypatch):
         save(tmp_path / "cd"[i % 2] / "nested" / f"{i}.png", np.full((2, 2), i, np.uint8))
         save(tmp_path / "ba"[i % 2] / f"{i}.png", np.full((2, 2), 100 + i, np.uint8))
     before = load("mine", tmp_path)
-    walk = os.walk
-
-    def backwards(*args, **kwargs):
-        for folder, folders, files in walk(*args, **kwargs):
-            folders.sort(reverse=True)
-            files.sort(reverse=True)
-            yield folder, folders, files
-
-    monkeypatch.setattr(os, "walk", backwards)
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(iterdir(path), reverse=True))
     after = load("mine", tmp_path)
     assert before.class_names == after.class_names == ("a", "b", "c/nested", "d/nested")
     np.testing.assert_array_equal(before.train.images, after.train.images)
     np.testing.assert_array_equal(before.test.labels, after.test.labels)
 
 
-@pytest.mark.parametrize("circle", [".", "real"])
-def test_links_are_followed_but_never_in_circles(tmp_path, circle):
+def test_what_links_lead_to_counts_once(tmp_path):
+    """A folder outside, in two classes; a link back up; two that lead into each other; an image that has two names."""
     save(tmp_path / "elsewhere/1.png", GREY)
     root = tmp_path / "root"
-    save(root / "real/1.png", GREY)
+    for name in ("real", "second"):
+        save(root / name / "1.png", GREY)
     (root / "linked").symlink_to(tmp_path / "elsewhere")
-    (root / "real/back").symlink_to(root / circle)
-    assert list(class_folders.find_images(root)) == ["linked", "real"]
+    (root / "real/once more").symlink_to(tmp_path / "elsewhere")
+    (root / "real/back").symlink_to(root)
+    (root / "real/other").symlink_to(root / "second")
+    (root / "second/other").symlink_to(root / "real")
+    (root / "second/a link.png").symlink_to(root / "real/1.png")
+    (root / "second/hard.png").hardlink_to(root / "real/1.png")
+    (root / "second/gone.png").symlink_to(root / "nowhere.png")
+    (root / "second/itself").symlink_to(root / "second/itself")
+    found = found_in(root)
+    assert {name: [file.name for file in files] for name, files in found.classes.items()} == {
+        "linked": ["1.png"], "real": ["1.png"], "second": ["1.png"],
+    }  # fmt: skip
+    assert found.left_out == {
+        "links to folders that count already": 4, "links to images that count already": 2, "links to nothing": 2,
+    }  # fmt: skip
+
+
+def test_an_image_that_is_learned_from_is_not_tested(tmp_path):
+    two_classes(tmp_path / "train")
+    two_classes(tmp_path / "test", count=1)
+    (tmp_path / "test/cat/again.png").symlink_to(tmp_path / "train/cat/3.png")
+    (tmp_path / "test/all dogs").symlink_to(tmp_path / "train/dog")
+    dataset = load("mine", tmp_path)
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (10, 2)
+    assert dataset.class_names == ("cat", "dog")
+    (note,) = dataset.notes
+    assert "1 links to folders that count already, 1 links to images that count already" in note
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    two_classes(tmp_path)
+    os.mkfifo(tmp_path / "cat/x.png")
+    assert found_in(tmp_path).left_out == {"pipes and devices": 1}
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    two_classes(tmp_path)
+    for name in ("cat/1.heic", "cat/2.HEIC", "dog/list.csv"):
+        (tmp_path / name).write_bytes(b"")
+    assert load("mine", tmp_path).notes == (f"{tmp_path}: no images, and left out: 1 .csv, 2 .heic",)
+
+
+def test_a_class_of_images_that_are_not_read_is_not_lost(tmp_path):
+    two_classes(tmp_path)
+    for i in range(3):
+        (tmp_path / "bird").mkdir(exist_ok=True)
+        (tmp_path / f"bird/{i}.heic").write_bytes(b"")
+    assert f"{tmp_path / 'bird'}: all its images are .heic files, which are not read" in error_of(tmp_path)
 
 
 def test_what_tfds_left_is_no_class(tmp_path):
@@ -107,14 +148,14 @@ def test_image_in_no_class_folder_is_named(tmp_path):
 
 def test_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     two_classes(tmp_path)
-    scandir = os.scandir
+    iterdir = Path.iterdir
 
     def refuse(path):
-        if Path(path).name == "dog":
+        if path.name == "dog":
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return iterdir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     assert f"{tmp_path / 'dog'}: Permission denied" in error_of(tmp_path)
 
 
@@ -125,78 +166,9 @@ def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
     two_classes(tmp_path)
     assert load("mine", tmp_path).train.images.shape == (8, 6, 9, 1)
     save(tmp_path / "cat/0.png", COLOUR)
-    images = class_folders.read_images([tmp_path / "cat/0.png", tmp_path / "dog/0.png"], None)
-    np.testing.assert_array_equal(images, [COLOUR, np.stack([GREY] * 3, axis=-1)])
-
-
-def test_black_and_white_is_grey(tmp_path):
-    bits = GREY > 127
-    np.testing.assert_array_equal(read(save(tmp_path / "x.png", bits))[..., 0], np.where(bits, 255, 0))
-
-
-def test_16_bits_keep_their_upper_eight(tmp_path):
-    deep = RANDOM.integers(0, 2**16, (6, 9)).astype(np.uint16)
-    deep[0, :2] = 0, 2**16 - 1
-    np.testing.assert_array_equal(read(save(tmp_path / "x.png", deep))[..., 0], deep // 256)
-
-
-def test_palette_is_colour(tmp_path):
-    palette = Image.new("P", (9, 6))
-    palette.putdata((GREY % 3).ravel().tolist())
-    palette.putpalette([255, 0, 0, 0, 250, 0, 1, 2, 3])
-    expected = np.array([[255, 0, 0], [0, 250, 0], [1, 2, 3]], np.uint8)[GREY % 3]
-    np.testing.assert_array_equal(read(save(tmp_path / "x.png", palette)), expected)
-
-
-def test_transparent_pixels_lie_on_black(tmp_path):
-    alpha = np.zeros((6, 9), np.uint8)
-    alpha[:2], alpha[2:4] = 255, 128
-    # colour over black with weight alpha
-    weight = alpha[..., np.newaxis] / 255
-    rgba = read(save(tmp_path / "rgba.png", np.dstack([COLOUR, alpha]))).astype(float)
-    np.testing.assert_allclose(rgba, COLOUR * weight, atol=1)
-    la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(alpha)))
-    grey = read(save(tmp_path / "la.png", la)).astype(float)
-    assert grey.shape == (6, 9, 1)
-    np.testing.assert_allclose(grey, GREY[..., np.newaxis] * weight, atol=1)
-
-
-def test_transparent_palette_entry_lies_on_black(tmp_path):
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([200, 10, 20, 30, 220, 40])
-    palette.putdata([0, 1])
-    pixels = read(save(tmp_path / "x.png", palette, transparency=1))
-    np.testing.assert_array_equal(pixels, [[[200, 10, 20], [0, 0, 0]]])
-
-
-def test_cmyk_jpeg_has_its_colours(tmp_path):
-    red = Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK")
-    pixels = read(save(tmp_path / "x.jpg", red, quality=95)).astype(int)
-    assert np.abs(pixels - [200, 30, 60]).max() < 12
-
-
-@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_exif_rotation_is_carried_out(tmp_path, orientation, turns, suffix):
-    upright = np.zeros((16, 24), np.uint8)
-    upright[:8, :8] = 255  # the corner at the top left
-    exif = Image.Exif()
-    exif[274] = orientation
-    path = save(tmp_path / f"x{suffix}", np.rot90(upright, -turns).copy(), exif=exif)
-    pixels = read(path)[..., 0].astype(int)
-    assert pixels.shape == upright.shape
-    assert np.abs(pixels - upright).max() < 30  # JPEG rounds
-
-
-def test_resizing_averages_instead_of_skipping(tmp_path):
-    stripes = np.tile(np.array([0, 255], np.uint8), (32, 16))  # 32 x 32, columns black and white
-    pixels = read(save(tmp_path / "x.png", stripes), image_size=4)
-    assert pixels.shape == (4, 4, 1)
-    assert np.abs(pixels.astype(int) - 128).max() < 16
-
-
-def test_resizing_to_its_own_size_changes_nothing():
-    assert class_folders.resize(COLOUR[:6, :6], 6).tolist() == COLOUR[:6, :6].tolist()
+    pixels = class_folders.read_images([tmp_path / "cat/0.png", tmp_path / "dog/0.png"], Decoding())
+    assert pixels.is_read.all() and not pixels.notes
+    np.testing.assert_array_equal(pixels.images, [COLOUR, np.stack([GREY] * 3, axis=-1)])
 
 
 def test_images_of_several_sizes_need_image_size(tmp_path):
@@ -204,53 +176,54 @@ def test_images_of_several_sizes_need_image_size(tmp_path):
     message = error_of(tmp_path)
     assert f"{tmp_path / 'cat/0.png'} has 9 x 6 pixels" in message
     assert f'{tmp_path / "dog/3.png"} has 9 x 5; set "image_size"' in message
-    assert load("mine", tmp_path, image_size=7).train.images.shape == (8, 7, 7, 3)
+    assert load("mine", tmp_path, Decoding(image_size=7)).train.images.shape == (8, 7, 7, 3)
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that promises so many pixels and holds none."""
-    chunks = [(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+def damaged(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).write_bytes(b"no image")
+    return folder
 
 
-def damaged_files() -> dict[str, bytes]:
-    def stored(kind: str) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(np.resize(COLOUR, (40, 40, 3))).save(buffer, kind)
-        return buffer.getvalue()
-
-    return {
-        "empty.png": b"",
-        "text.png": b"<html>404</html>",
-        "half.png": stored("PNG")[: len(stored("PNG")) // 2],
-        "half.jpg": stored("JPEG")[: len(stored("JPEG")) // 2],
-        "gif.png": stored("GIF"),
-        "header.jpg": stored("JPEG")[:20],
-        "bomb.png": png_of_size(60_000, 60_000),
-    }
+def test_damaged_images_are_named_all_at_once(tmp_path):
+    message = error_of(damaged(two_classes(tmp_path), "cat/1.png", "dog/0.png", "dog/4.png"))
+    assert message.startswith("3 of 10 images cannot be read: ")
+    assert all(str(tmp_path / name) in message for name in ("cat/1.png", "dog/0.png", "dog/4.png"))
+    assert 'set "on_damaged_image": "skip"' in message
 
 
-@pytest.mark.parametrize("file_name", damaged_files())
-def test_damaged_image_is_named(tmp_path, file_name):
-    path = two_classes(tmp_path) / "dog" / file_name
-    path.write_bytes(damaged_files()[file_name])
-    assert f"{path}: no readable PNG or JPEG image" in error_of(tmp_path, image_size=8)
+def test_damaged_images_are_left_out_if_asked(tmp_path):
+    for split in ("train", "test"):
+        for i, class_name in enumerate(("cat", "dog")):
+            for j in range(3):
+                save(tmp_path / split / class_name / f"{j}.png", np.full((4, 4), 10 * i + j, np.uint8))
+    damaged(tmp_path, "train/cat/0.png", "train/dog/2.png", "test/cat/1.png")
+    dataset = load("mine", tmp_path, Decoding(on_damaged="skip"))
+    assert [int(image.flat[0]) for image in dataset.train.images] == [1, 2, 10, 11]
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1]
+    assert [int(image.flat[0]) for image in dataset.test.images] == [0, 2, 10, 11, 12]
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 1]
+    (note,) = dataset.notes
+    assert note.startswith("3 of 12 images cannot be read and are left out: ") and "train/dog/2.png" in note
 
 
-def test_flipped_bytes_never_raise_anything_else(tmp_path):
-    path = save(tmp_path / "x.png", Image.fromarray(COLOUR).convert("P"), transparency=1)
-    intact = path.read_bytes()
-    outcomes = set()
-    for i in range(len(intact)):
-        path.write_bytes(intact[:i] + bytes([intact[i] ^ 0x55]) + intact[i + 1 :])
-        try:
-            read(path, image_size=8)
-            outcomes.add("read")
-        except UserError:
-            outcomes.add("refused")
-    assert "refused" in outcomes
+def test_a_class_whose_images_are_all_damaged_is_not_lost(tmp_path):
+    damaged(two_classes(tmp_path, count=2), "dog/0.png", "dog/1.png")
+    assert "no image of these classes can be read: dog" in error_of(tmp_path, Decoding(on_damaged="skip"))
+    damaged(tmp_path, "cat/0.png", "cat/1.png")
+    assert "4 of 4 images cannot be read" in error_of(tmp_path, Decoding(on_damaged="skip"))
+
+
+def test_images_that_come_out_dark_are_told(tmp_path):
+    deep = GREY.astype(np.uint16) * 16
+    two_classes(tmp_path, deep)
+    (note,) = load("mine", tmp_path).notes
+    assert f"10 images of 16 bits are brightest at {deep.max()} of 65535" in note and '"image_bits": 12' in note
+    dataset = load("mine", tmp_path, Decoding(image_bits=12))
+    assert not dataset.notes
+    np.testing.assert_array_equal(dataset.train.images[0, ..., 0], GREY)
+    (note,) = load("mine", tmp_path, Decoding(image_bits=10)).notes
+    assert "cut off" in note
 
 
 # Splits
@@ -275,11 +248,61 @@ def test_both_splits_agree_in_channels_and_size(tmp_path):
     assert str(tmp_path / "test/cat/0.png") in error_of(tmp_path)
 
 
-@pytest.mark.parametrize("lone", ["train", "test"])
-def test_train_without_test_is_no_class(tmp_path, lone):
-    two_classes(tmp_path / lone)
-    two_classes(tmp_path / "val")
-    assert f"has class folders in {lone}/, expected train/ and test/ together" in error_of(tmp_path)
+@pytest.mark.parametrize(
+    ("train", "test", "validation"),
+    [("Train", "TEST", "val"), ("training", "testing", "Validation"), ("train", "test", "valid")],
+)
+@pytest.mark.parametrize("wrapped", ["", "pets-1.0", "pets/images"])
+def test_splits_go_by_their_usual_names(tmp_path, train, test, validation, wrapped):
+    for count, split in enumerate((train, test, validation), start=1):
+        two_classes(tmp_path / wrapped / split, count=count)
+    two_classes(tmp_path / wrapped / "others")
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    (tmp_path / "__MACOSX").mkdir()
+    dataset = load("mine", tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert [len(part.labels) for part in (dataset.train, dataset.test, dataset.validation)] == [2, 4, 6]
+    without = dataclasses.replace(dataset, validation=None)
+    assert dataset.train_sha256 == without.train_sha256 and dataset.sha256 != without.sha256
+    assert any("others/ is left out" in note for note in dataset.notes)
+
+
+def test_validation_images_test_where_nothing_else_does(tmp_path):
+    for split in ("train", "val"):
+        two_classes(tmp_path / split)
+    dataset = load("mine", tmp_path)
+    assert len(dataset.test.labels) == 10 and dataset.validation is None
+    assert any("val/ is taken for the test images" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("others", [[], ["val"]])
+@pytest.mark.parametrize("lone", ["train", "Test"])
+def test_one_split_without_the_other_is_no_class(tmp_path, lone, others):
+    for split in (lone, *others):
+        two_classes(tmp_path / split)
+    if (lone, others) != ("train", ["val"]):
+        assert f"has class folders in {lone}/, expected train/ and test/ together" in error_of(tmp_path)
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for split in ("train", "Training", "test"):
+        two_classes(tmp_path / split)
+    assert "Training/ and train/ are both of the train images" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("parents", [("seen first", "later"), ("a", "b", "c")])
+def test_the_same_classes_below_two_folders_are_refused(tmp_path, parents):
+    for parent in parents:
+        two_classes(tmp_path / parent)
+    assert "has the same classes in" in error_of(tmp_path)
+    save(tmp_path / parents[0] / "bird/1.png", GREY)  # a class of its own: these are groups of classes
+    assert len(load("mine", tmp_path).class_names) == 2 * len(parents) + 1
+
+
+def test_alphabets_may_call_their_characters_the_same(tmp_path):
+    for parent in ("Greek", "Latin", "Hebrew", "Korean"):
+        two_classes(tmp_path / parent)
+    assert len(load("mine", tmp_path).class_names) == 8
 
 
 def test_otherwise_a_fifth_of_each_class_is_held_out(tmp_path):

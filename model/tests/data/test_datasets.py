@@ -8,6 +8,7 @@ import pytest
 
 from model.data import datasets
 from model.data.datasets import Split, load
+from model.data.decoding import Decoding
 from model.tests.experiments import error_of
 
 DATA = Path(__file__).parents[3] / "data"
@@ -135,7 +136,7 @@ def test_digits_are_scikit_learns_1797(monkeypatch):
 
 
 def test_resizing_happens_once_for_both_splits():
-    dataset = load("digits", image_size=20)
+    dataset = load("digits", decoding=Decoding(image_size=20))
     assert dataset.train.images.shape[1:] == dataset.test.images.shape[1:] == (20, 20, 1)
     assert dataset.train.images.dtype == np.uint8
     own_size = load("digits").test.images

@@ -122,7 +122,9 @@ def test_wrong_file_is_named_with_what_came(tmp_path, content, expected):
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize(
-    ("shape", "num_bytes"), [((10**9, 28, 28), 100), ((2, 4, 3), 64 << 20)], ids=["promise", "bomb"]
+    ("shape", "num_bytes"),
+    [((10**9, 28, 28), 100), ((2, 4, 3), 64 << 20), ((10**9, 28, 28), 64 << 20)],
+    ids=["promise", "bomb", "promise and bomb"],
 )
 def test_memory_is_bounded_by_what_is_promised_and_there(tmp_path, compress, shape, num_bytes):
     path = tmp_path / "file"

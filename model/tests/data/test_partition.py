@@ -1,5 +1,7 @@
 """Who sees what: nothing is in two parts, nothing is lost, and the draw is that of split_seed alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,42 @@ def test_what_cannot_be_set_aside_is_one_line(params, message):
     with pytest.raises(UserError, match=message) as caught:
         divide(dataset(), Params(**params))
     assert "\n" not in str(caught.value)
+
+
+def test_classes_of_test_images_alone_are_unseen():
+    data = dataset()
+    test = Split(data.train.images[:6], np.array([0, 0, 5, 6, 6, 7], np.int32))
+    names = (*NAMES, "gnu", "hen")
+    validation = Split(data.train.images[:4], np.array([1, 1, 6, 6], np.int32))
+    both = dataclasses.replace(data, test=test, class_names=names)
+    assert divide(both, Params()).unseen == (5, 6, 7)
+    assert divide(both, Params(holdout_classes=["ant", "bee"])).unseen == (0, 1, 5, 6, 7)
+    watched = dataclasses.replace(both, validation=validation)
+    assert divide(watched, Params()).unseen == (5, 7)  # class 6 chooses
+    assert divide(watched, Params(validation_size=40)).unseen == (5, 6, 7)
+
+
+def test_a_folder_of_validation_images_validates():
+    data = dataset()
+    validation = Split(np.arange(6, dtype=np.uint8).reshape(-1, 1, 1, 1), np.array([0, 0, 1, 1, 2, 2], np.int32))
+    data = dataclasses.replace(data, validation=validation)
+    partition = divide(data, Params(holdout_classes=["cat", "eel"]))
+    assert partition.validation.labels.tolist() == [0, 0, 1, 1]
+    assert partition.validation_gallery is partition.train
+    asked = divide(data, Params(validation_size=40))
+    assert len(asked.validation.labels) == 40 and not set(asked.train.labels) - set(range(5))
+
+
+def test_validation_images_of_other_classes_have_a_gallery_of_their_own():
+    data = dataset()
+    validation = Split(np.arange(6, dtype=np.uint8).reshape(-1, 1, 1, 1), np.array([5, 5, 6, 6, 7, 7], np.int32))
+    partition = divide(dataclasses.replace(data, validation=validation, class_names=(*NAMES, "gnu", "hen")), Params())
+    assert sorted(partition.validation.labels) == sorted(partition.validation_gallery.labels) == [5, 6, 7]
+    assert not numbers(partition.validation) & numbers(partition.validation_gallery)
+    assert partition.train is data.train
+
+
+def test_early_stopping_needs_images_to_watch():
+    with pytest.raises(UserError, match="'early_stopping_patience' needs images to watch"):
+        divide(dataset(), Params(early_stopping_patience=2))
+    assert divide(dataset(), Params(early_stopping_patience=2, validation_size=0.5)).validation is not None

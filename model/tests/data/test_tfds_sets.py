@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from model.data import tfds_sets
 from model.data.datasets import load
+from model.data.decoding import Decoding
 from model.tests.experiments import error_of
 
 pytestmark = pytest.mark.slow
@@ -142,7 +143,7 @@ def test_train_alone_is_split(tmp_path):
 def test_many_sizes_need_image_size_and_are_told_before_the_download(tmp_path):
     assert 'set "image_size"' in error_of("small_many_sizes", tmp_path)
     assert not list(tmp_path.iterdir())
-    dataset = load("small_many_sizes", tmp_path, image_size=6)
+    dataset = load("small_many_sizes", tmp_path, Decoding(image_size=6))
     assert dataset.train.images.shape == (20, 6, 6, 3)
 
 

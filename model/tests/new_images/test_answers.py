@@ -306,7 +306,7 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
         ([], "either images or --pair"),
         (["white-0.png", "--pair", "white-0.png", "white-1.png"], "either images or --pair"),
         (["nowhere.png"], "nowhere.png: no such file"),
-        (["white-0.png", "notes.txt"], "notes.txt: no readable PNG or JPEG"),
+        (["white-0.png", "notes.txt"], "notes.txt: no readable image"),
         (["empty"], "empty: holds no image"),
         (["--pair", "white-0.png", "empty"], "empty: a folder; --pair expects two image files"),
         (["--pair", "white-0.png", "nowhere.png"], "nowhere.png: no such file"),

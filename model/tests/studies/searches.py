@@ -59,7 +59,7 @@ RATES = {"learning_rate": [0.1, 0.2, 0.3]}
 def write(folder, vary, params=None, **more):
     """Writes the two files of a search and returns its folder."""
     folder.mkdir(exist_ok=True)
-    digits = {"dataset": "digits", "image_size": None, "validation_size": 0.2}
+    digits = {"dataset": "digits", "validation_size": 0.2}
     (folder / "params.json").write_text(json.dumps({**digits, **(params or {})}))
     (folder / "search.json").write_text(json.dumps({"vary": vary, **more}))
     return folder

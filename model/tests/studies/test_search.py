@@ -46,7 +46,7 @@ def test_a_grid_tries_every_combination_once(tmp_path, fake):
     assert starts(parent) == dict(sorted(expected.items()))
     params = json.loads((parent / "learning_rate=0.2,margin=soft" / "params.json").read_text())
     assert params == {
-        "dataset": "digits", "image_size": None, "validation_size": 0.2, "triplet_strategy": "batch_hard",
+        "dataset": "digits", "validation_size": 0.2, "triplet_strategy": "batch_hard",
         "num_epochs": 3, "seed": 230, "learning_rate": 0.2, "margin": "soft",
     }  # fmt: skip
     assert (parent / "learning_rate=0.2,margin=soft" / "output.log").read_text() == "learning 0.2\n"
@@ -193,7 +193,6 @@ def test_dry_run_lists_and_does_nothing(tmp_path, search):
 @pytest.mark.parametrize(
     ("params", "vary", "message"),
     [
-        ({"validation_size": None}, RATES, r"params.json: 'validation_size' or .* is missing"),
         ({"seed": 2**32 - 1}, RATES, r"params.json: 'seed' must leave room for --seeds"),
         ({}, {"margin": 3}, r"search.json: 'vary.margin' must be a valid list, received 3$"),
         ({}, {"P": [{"margin": 0.5}, {"learning_rate": 0.001}]}, r"'margin=0.5' and 'learn.*' are the same"),
@@ -208,6 +207,14 @@ def test_mistakes_are_one_line(tmp_path, params, vary, message):
         Search(parent, 2, None)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in parent.iterdir()) == ["params.json", "search.json"]
+
+
+def test_a_search_without_validation_images_is_refused(tmp_path):
+    parent = write(tmp_path / "s", RATES, {"validation_size": None})
+    with pytest.raises(
+        UserError, match=r"params.json: 'validation_size' or .* is missing, and the data have no folder"
+    ):
+        Search(parent, 1, None).check_data()
 
 
 def test_other_parameters_in_a_folder_with_trials(tmp_path, fake):

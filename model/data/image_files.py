@@ -1,0 +1,183 @@
+"""One image file -> its pixels: uint8, upright, grey or RGB.
+
+Whatever the file is called, its content decides: PNG, JPEG, WebP, BMP, GIF and TIFF (of these the first picture), PGM,
+PPM and their relatives. An image is grey if it is stored as grey (one channel; a palette counts as colour), else RGB.
+Of 16 bits the upper 8 of those that are used stay, transparent pixels are laid on black, and EXIF's rotation is carried
+out where EXIF can be read.
+"""
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from model.common.errors import UserError, one_line
+from model.data.decoding import Decoding
+
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".pgm", ".ppm", ".pbm", ".pnm",
+)  # fmt: skip
+# As Pillow calls them; its other readers are older, rarer, or start programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Pixels of the largest image that is decoded, which takes 2 GB, and of one that is decoded beside others.
+_MAX_PIXELS, _MAX_PIXELS_BESIDE_OTHERS = 2**27, 2**24
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first; ours is checked before anything is decoded
+_one_large_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of an image file.
+
+    Attributes:
+        pixels: (H, W, C) uint8, upright; C is 1 if it is stored as grey, else 3.
+        kind: How it is stored, in words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
+        brightest: Its largest value before 16 bits became 8; None where it is stored with 8.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    brightest: int | None = None
+
+
+class DamagedImage(UserError):
+    """A file that cannot be decoded.
+
+    Attributes:
+        path: The file.
+        why: What is wrong with it, in a few words.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: no readable image ({why}); replace or remove it")
+        self.path = path
+        self.why = why
+
+
+@contextlib.contextmanager
+def metadata_ignored() -> Iterator[None]:
+    """While the block runs, nobody is warned of what Pillow finds odd in the metadata of images.
+
+    Not to be entered in several threads at once, as Python's filters of warnings are those of the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+def is_image(path: Path) -> bool:
+    """Returns whether a file begins as one of the formats does."""
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except Exception:  # on bytes of any kind Pillow raises nearly anything
+        return False
+
+
+def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
+    """Decodes an image file.
+
+    Args:
+        path: The file.
+        decoding: What is asked for.
+        ground: 0 to 255, the grey that transparent pixels are laid on.
+
+    Raises:
+        DamagedImage: The file cannot be decoded.
+        MemoryError: The image is larger than what memory is left.
+    """
+    try:
+        opened = Image.open(path, formats=_FORMATS)
+        with opened as image:
+            is_deep = any("16" in str(tile.args) for tile in opened.tile)  # loading forgets it
+            num_pixels = image.size[0] * image.size[1]
+            if num_pixels > _MAX_PIXELS:
+                raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")
+            if num_pixels <= _MAX_PIXELS_BESIDE_OTHERS:
+                return _decode(image, decoding, ground, is_deep)
+            with _one_large_at_a_time:
+                return _decode(image, decoding, ground, is_deep)
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything
+        raise DamagedImage(path, one_line(error) or type(error).__name__) from error
+
+
+def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
+    """Resizes an image (H, W, C) to (image_size, image_size, C), bilinear and antialiased.
+
+    The image itself when it has that size already, or when `image_size` is None.
+    """
+    return image if image_size is None else resize_to(image, (image_size, image_size))
+
+
+def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image (H, W, C) to any (height, width), as `resize` does."""
+    if image.shape[:2] == size:
+        return image
+    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(*size, -1)
+
+
+def _decode(image: Image.Image, decoding: Decoding, ground: int, is_deep: bool) -> Decoded:
+    kind, turn = _describe(image), _turn(image)
+    image.load()
+    brightest = None
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() >= 2**16:
+            raise ValueError("it has values of 32 bits, expected 8 or 16")
+        brightest = int(values.max())
+        upper = np.minimum(values >> (decoding.image_bits - 8), 255)  # beyond image_bits nothing gets brighter
+        image = Image.fromarray(upper.astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("it has values with fractions, expected 8 or 16 bits")
+    elif is_deep:  # in colour, of which Pillow keeps the upper 8
+        brightest = int(np.asarray(image).max()) * 257
+    if turn is not None:
+        kind, image = f"{kind}, turned by EXIF", image.transpose(turn)
+    pixels = np.asarray(_to_grey_or_rgb(image, ground))
+    pixels = resize(pixels.reshape(*pixels.shape[:2], -1), decoding.image_size)
+    return Decoded(pixels, kind, brightest)
+
+
+def _describe(image: Image.Image) -> str:
+    names = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette"}
+    return "16-bit grey" if image.mode.startswith("I") else names.get(image.mode, image.mode)
+
+
+# What undoes each value of EXIF's Orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Returns how to set an image upright; None if it is, or if its metadata cannot be read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # on damaged bytes Pillow raises nearly anything; the pixels are as good as without
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
+    is_grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+        image = Image.alpha_composite(opaque, image.convert("RGBA"))
+    return image.convert("L" if is_grey else "RGB")

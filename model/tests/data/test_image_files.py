@@ -1,0 +1,273 @@
+"""Image files of every kind: their pixels, or what is wrong with them."""
+
+import io
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.common.errors import UserError
+from model.data import image_files
+from model.data.decoding import Decoding
+from model.data.image_files import DamagedImage, is_image, read_image
+from model.tests.images import COLOUR, GREY, RANDOM, save
+
+
+def read(path: Path, image_size: int | None = None) -> np.ndarray:
+    with image_files.metadata_ignored():
+        return read_image(path, Decoding(image_size)).pixels
+
+
+def test_black_and_white_is_grey(tmp_path):
+    bits = GREY > 127
+    np.testing.assert_array_equal(read(save(tmp_path / "x.png", bits))[..., 0], np.where(bits, 255, 0))
+
+
+def test_16_bits_keep_their_upper_eight(tmp_path):
+    deep = RANDOM.integers(0, 2**16, (6, 9)).astype(np.uint16)
+    deep[0, :2] = 0, 2**16 - 1
+    np.testing.assert_array_equal(read(save(tmp_path / "x.png", deep))[..., 0], deep // 256)
+
+
+def test_palette_is_colour(tmp_path):
+    palette = Image.new("P", (9, 6))
+    palette.putdata((GREY % 3).ravel().tolist())
+    palette.putpalette([255, 0, 0, 0, 250, 0, 1, 2, 3])
+    expected = np.array([[255, 0, 0], [0, 250, 0], [1, 2, 3]], np.uint8)[GREY % 3]
+    np.testing.assert_array_equal(read(save(tmp_path / "x.png", palette)), expected)
+
+
+def test_transparent_pixels_lie_on_black(tmp_path):
+    alpha = np.zeros((6, 9), np.uint8)
+    alpha[:2], alpha[2:4] = 255, 128
+    # colour over black with weight alpha
+    weight = alpha[..., np.newaxis] / 255
+    rgba = read(save(tmp_path / "rgba.png", np.dstack([COLOUR, alpha]))).astype(float)
+    np.testing.assert_allclose(rgba, COLOUR * weight, atol=1)
+    la = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(alpha)))
+    grey = read(save(tmp_path / "la.png", la)).astype(float)
+    assert grey.shape == (6, 9, 1)
+    np.testing.assert_allclose(grey, GREY[..., np.newaxis] * weight, atol=1)
+
+
+def test_transparent_palette_entry_lies_on_black(tmp_path):
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([200, 10, 20, 30, 220, 40])
+    palette.putdata([0, 1])
+    pixels = read(save(tmp_path / "x.png", palette, transparency=1))
+    np.testing.assert_array_equal(pixels, [[[200, 10, 20], [0, 0, 0]]])
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path):
+    red = Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK")
+    pixels = read(save(tmp_path / "x.jpg", red, quality=95)).astype(int)
+    assert np.abs(pixels - [200, 30, 60]).max() < 12
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_exif_rotation_is_carried_out(tmp_path, orientation, turns, suffix):
+    upright = np.zeros((16, 24), np.uint8)
+    upright[:8, :8] = 255  # the corner at the top left
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = save(tmp_path / f"x{suffix}", np.rot90(upright, -turns).copy(), exif=exif)
+    pixels = read(path)[..., 0].astype(int)
+    assert pixels.shape == upright.shape
+    assert np.abs(pixels - upright).max() < 30  # JPEG rounds
+
+
+def test_resizing_averages_instead_of_skipping(tmp_path):
+    stripes = np.tile(np.array([0, 255], np.uint8), (32, 16))  # 32 x 32, columns black and white
+    pixels = read(save(tmp_path / "x.png", stripes), image_size=4)
+    assert pixels.shape == (4, 4, 1)
+    assert np.abs(pixels.astype(int) - 128).max() < 16
+
+
+def test_resizing_to_its_own_size_changes_nothing():
+    assert image_files.resize(COLOUR[:6, :6], 6).tolist() == COLOUR[:6, :6].tolist()
+
+
+def png_of_size(width: int, height: int, depth: int = 8, colours: int = 0, rows: bytes = b"") -> bytes:
+    """A PNG that promises so many pixels; `rows` are what it holds."""
+    header = struct.pack(">2I5B", width, height, depth, colours, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def stored(kind: str, pixels: np.ndarray | Image.Image = COLOUR, **options) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+LARGE = np.resize(COLOUR, (40, 40, 3))
+# Which JPEG keeps nearly as it is.
+SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:160:24, 0:200:16], 90), axis=-1).astype(np.uint8)
+DAMAGED = {
+    "empty": b"",
+    "text": b"<html>404</html>",
+    "half a PNG": stored("PNG", LARGE)[: len(stored("PNG", LARGE)) // 2],
+    "half a JPEG": stored("JPEG", LARGE)[: len(stored("JPEG", LARGE)) // 2],
+    "a header": stored("JPEG", LARGE)[:20],
+    "billions of pixels": png_of_size(60_000, 60_000),
+    "a few too many pixels": png_of_size(13_000, 13_000),
+    "an old format": stored("PCX", LARGE),
+    "a program": stored("EPS", LARGE),
+    "fractions": stored("TIFF", GREY.astype(np.float32)),
+    "32 bits": stored("TIFF", GREY.astype(np.int32) << 16),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_cannot_be_decoded_is_refused_whatever_it_is_called(tmp_path, what):
+    path = tmp_path / "x.png"
+    path.write_bytes(DAMAGED[what])
+    with pytest.raises(DamagedImage, match="no readable image") as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message and "()" not in message
+
+
+# How each is saved, and whether its pixels come out as they were.
+KINDS = {
+    "PNG": (COLOUR, {}, True),
+    "JPEG": (SMOOTH, {"quality": 95}, False),
+    "MPO": (SMOOTH, {"quality": 95}, False),
+    "WEBP": (COLOUR, {"lossless": True}, True),
+    "BMP": (COLOUR, {}, True),
+    "TIFF": (COLOUR, {}, True),
+    "PPM": (COLOUR, {}, True),
+    "GIF": (Image.fromarray(COLOUR).quantize(64), {}, True),
+}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_content_decides_and_not_the_name(tmp_path, kind, suffix):
+    pixels, options, is_exact = KINDS[kind]
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(stored(kind, pixels, **options))
+    expected = np.asarray(pixels.convert("RGB") if isinstance(pixels, Image.Image) else pixels).astype(int)
+    assert np.abs(read(path).astype(int) - expected).max() <= (0 if is_exact else 12)
+    assert is_image(path)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_the_first_of_several_pictures_counts(tmp_path, kind):
+    path = tmp_path / "x"
+    others = [Image.fromarray(255 - GREY)] * 2
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    path.write_bytes(stored(kind, GREY, save_all=True, append_images=others, **lossless))
+    np.testing.assert_array_equal(read(path)[..., 0], GREY)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_the_bits_that_are_used_are_those_of_an_image_of_8(tmp_path, bits):
+    path = save(tmp_path / "x.png", (GREY.astype(np.uint16) << (bits - 8)) + 2 ** (bits - 8) - 1)
+    decoded = read_image(path, Decoding(image_bits=bits))
+    np.testing.assert_array_equal(decoded.pixels[..., 0], GREY)
+    assert decoded.brightest == (int(GREY.max()) << (bits - 8)) + 2 ** (bits - 8) - 1
+    assert read_image(save(tmp_path / "8.png", GREY), Decoding()).brightest is None
+
+
+def test_brighter_than_the_bits_that_are_used_is_white(tmp_path):
+    path = save(tmp_path / "x.png", np.array([[0, 4095, 4096, 65535]], np.uint16))
+    assert read_image(path, Decoding(image_bits=12)).pixels.ravel().tolist() == [0, 255, 255, 255]
+
+
+def test_colour_of_16_bits_tells_how_bright_it_is(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(png_of_size(1, 2, 16, 2, struct.pack(">B3HB3H", 0, 4095, 0, 0, 0, 256, 0, 0)))
+    decoded = read_image(path, Decoding())
+    assert decoded.pixels.tolist() == [[[15, 0, 0]], [[1, 0, 0]]]
+    assert decoded.brightest == 15 * 257
+
+
+def jpeg_with_exif(payload: bytes) -> bytes:
+    """A JPEG file with any bytes in the place of its EXIF block."""
+    jpeg = stored("JPEG", SMOOTH, quality=95)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + jpeg[2:]
+
+
+def directory(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block with these (tag, type, count, value) in its first directory."""
+    body = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+
+
+ON_ITS_SIDE = (0x0112, 3, 1, struct.pack("<H", 6))
+# Odd metadata, and whether the image is turned nevertheless.
+ODD_EXIF = {
+    "nothing": (b"Exif\0\0", False),
+    "no directory": (b"Exif\0\0II*\0" + struct.pack("<I", 9999), False),
+    "an address": (b"Exif\0\0http://n", False),
+    "cut off": (directory(ON_ITS_SIDE)[:14], False),
+    "no such orientation": (directory((0x0112, 3, 1, bytes(2))), False),
+    "an orientation in letters": (directory((0x0112, 2, 2, b"6\0")), False),
+    "an orientation elsewhere": (directory((0x0112, 5, 1, struct.pack("<I", 90000))), False),
+    "a resolution in letters": (directory(ON_ITS_SIDE, (0x011A, 2, 3, b"72\0")), True),
+    "a place in letters": (directory(ON_ITS_SIDE, (0x8825, 2, 4, b"abc\0")), True),
+    "a type that there is not": (directory(ON_ITS_SIDE, (0x9000, 99, 1, b"\1\2\3\4")), True),
+    "a note of the camera elsewhere": (directory(ON_ITS_SIDE, (0x927C, 7, 5000, struct.pack("<I", 20))), True),
+}
+
+
+@pytest.mark.parametrize("what", ODD_EXIF)
+def test_odd_metadata_refuse_no_image(tmp_path, what):
+    payload, is_turned = ODD_EXIF[what]
+    path = tmp_path / "x.jpg"
+    path.write_bytes(jpeg_with_exif(payload))
+    pixels = read(path).astype(int)
+    expected = np.rot90(SMOOTH, -1) if is_turned else SMOOTH
+    assert pixels.shape == expected.shape and np.abs(pixels - expected).max() < 12
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """Sixteen threads must not need sixteen times the memory."""
+    monkeypatch.setattr(image_files, "_MAX_PIXELS_BESIDE_OTHERS", 10)
+    path, decode, at_once, most = save(tmp_path / "x.png", GREY), image_files._decode, [], []
+
+    def counting(*arguments):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        decoded = decode(*arguments)
+        at_once.pop()
+        return decoded
+
+    monkeypatch.setattr(image_files, "_decode", counting)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: read(path), range(8)))
+    assert len(most) == 8 and max(most) == 1
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(image_files, "_decode", no_memory)
+    with pytest.raises(MemoryError):
+        read(save(tmp_path / "x.png", GREY))
+
+
+def test_flipped_bytes_never_raise_anything_else(tmp_path):
+    path = save(tmp_path / "x.png", Image.fromarray(COLOUR).convert("P"), transparency=1)
+    intact = path.read_bytes()
+    outcomes = set()
+    for i in range(len(intact)):
+        path.write_bytes(intact[:i] + bytes([intact[i] ^ 0x55]) + intact[i + 1 :])
+        try:
+            read(path, image_size=8)
+            outcomes.add("read")
+        except UserError:
+            outcomes.add("refused")
+    assert "refused" in outcomes

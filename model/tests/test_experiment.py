@@ -1,0 +1,65 @@
+"""What an experiment says of its data before anything is trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+from model.common.errors import UserError
+from model.experiment import open_experiment
+from model.tests.images import save
+
+
+def write(tmp_path, folders, **params):
+    """An experiment with five images in each of some class folders, and the folder of its data."""
+    for number, folder in enumerate(folders):
+        for i in range(5):
+            save(tmp_path / "data" / folder / f"{i}.png", np.full((4, 4), 10 * number + i, np.uint8))
+    (tmp_path / "params.json").write_text(json.dumps({"dataset": "mine", "batch_size": 4, **params}))
+    return tmp_path, tmp_path / "data"
+
+
+def described(*arguments, **params):
+    return open_experiment(*write(*arguments, **params)).describe()
+
+
+def test_classes_that_are_only_in_one_split_are_counted(tmp_path):
+    folders = ["train/a", "train/b", "train/c", "test/b", "test/new", "test/other"]
+    (line,) = described(tmp_path, folders)
+    assert line == ("mine: 15 training and 15 test images of 4x4x1, 5 classes (2 only to learn from, 2 only tested).")
+
+
+def test_all_classes_in_both_splits_are_no_news(tmp_path):
+    (line,) = described(tmp_path, ["a", "b"])
+    assert line == "mine: 8 training and 2 test images of 4x4x1, 2 classes."
+
+
+def test_what_is_held_out_is_told_in_short(tmp_path):
+    _, line = described(tmp_path, [f"class {i:02}" for i in range(20)], holdout_classes=15)
+    assert line.startswith("Learning from 20 of the training images, none of 15 classes: class ")
+    assert line.endswith(" and 9 more.") and len(line) < 160
+
+
+@pytest.mark.parametrize(
+    ("params", "said"), [({}, "validate"), ({"validation_size": 2}, "are not used, as params.json")]
+)
+def test_a_folder_of_validation_images_is_told(tmp_path, params, said):
+    experiment = open_experiment(
+        *write(tmp_path, ["train/a", "train/b", "test/a", "test/b", "val/a", "val/b"], **params)
+    )
+    assert f"10 images of the folder of validation images {said}" in experiment.describe()[-1]
+    assert len(experiment.partition.validation.labels) == (2 if params else 10)
+
+
+def test_what_only_validation_reads_has_no_effect_without_it(tmp_path):
+    *_, line = described(tmp_path, ["a", "b"], evaluate_every_epochs=1)
+    assert "'evaluate_every_epochs' has no effect: no images validate" in line
+    assert len(described(tmp_path, ["a", "b"], evaluate_every_epochs=1, validation_size=2)) == 2  # and what is learned
+    with pytest.raises(UserError, match=r"params\.json: 'early_stopping_patience' needs images to watch"):
+        described(tmp_path, ["a", "b"], early_stopping_patience=1)
+
+
+def test_what_was_left_out_is_told(tmp_path):
+    model_dir, data_dir = write(tmp_path, ["a", "b"])
+    (data_dir / "a/list.txt").write_text("")
+    assert open_experiment(model_dir, data_dir).describe()[1] == f"{data_dir}: no images, and left out: 1 .txt."
