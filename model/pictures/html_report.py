@@ -25,21 +25,21 @@ _CELL = 56
 
 _MAX_SPRITE = 4096
 
-# Heading and caption of each picture.
+# Heading and caption of each picture; {one} is an image of the gallery, in words.
 _CAPTIONS = {
-    "scatter": ("Every image as a dot", "Crosses are images whose nearest training image is of another class."),
+    "scatter": ("Every image as a dot", "Crosses are images whose nearest {one} is of another class."),
     "scatter-images": ("The images themselves", "As many as find a place."),
     "mistakes": (
         "The surest mistakes",
-        "Each time the image, the training image nearest to it, which is of another class, and the nearest one of its "
-        "own class, with their distances.",
+        "Each time the image, the {one} nearest to it, which is of another class, and the nearest one of its own "
+        "class, with their distances.",
     ),
     "distances": (
         "Distances",
-        "On the left the distances of pairs of images. On the right how much farther the nearest training image of "
-        "another class is than the nearest of the image's own: below 0 lie the mistakes.",
+        "On the left the distances of pairs of images. On the right how much farther the nearest {one} of another "
+        "class is than the nearest of the image's own: below 0 lie the mistakes.",
     ),
-    "confusion": ("Which class is taken for which", "By the class of the nearest training image."),
+    "confusion": ("Which class is taken for which", "By the class of the nearest {one}."),
     "retrieval": (
         "What lies next to an image",
         "Blue frames: the same class. Red frames: another, named above.",
@@ -66,7 +66,7 @@ const show = (j, text, wrong) => {
   figure.append(image, caption)
   place.append(figure)
 }
-show(i, `image ${d.index[i]}: class ${d.name[i]}, its nearest training image ${d.predicted[i]}; next to it:`, false)
+show(i, `image ${d.index[i]}: class ${d.name[i]}, its nearest ${one} ${d.predicted[i]}; next to it:`, false)
 near.forEach((j, k) => {
   const length = lengths[i * count + k].toFixed(2)
   show(j, `class ${d.name[j]}, distance ${length}`, d.name[j] !== d.name[i])
@@ -104,7 +104,11 @@ def make_report(
         chart=Markup(chart),
         script=Markup(script),
         pictures=[
-            {"heading": heading, "caption": caption, "source": Markup(_data_uri(pictures[name]))}
+            {
+                "heading": heading,
+                "caption": caption.format(one=view.one_of_gallery),
+                "source": Markup(_data_uri(pictures[name])),
+            }
             for name, (heading, caption) in _CAPTIONS.items()
             if name in pictures
         ],
@@ -123,6 +127,7 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
             "color": [class_color(label) for label in view.shown.labels], "left": left, "top": top,
         }
     )  # fmt: skip
+    tooltip = f"class @name, nearest {view.one_of_gallery} @predicted"
     image = (
         f"<div style='width: {cell[0]}px; height: {cell[1]}px; image-rendering: pixelated; background: var(--sprite) "
         "@{left}px @{top}px / var(--sprite-size)'></div>"
@@ -144,11 +149,7 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
                 nonselection_alpha=0.35, selection_line_color="black", legend_label=view.class_names[label],
             )
         )  # fmt: skip
-    figure.add_tools(
-        models.HoverTool(
-            renderers=dots, limit=1, tooltips=f"{image}<div>class @name, nearest training image @predicted</div>"
-        )
-    )
+    figure.add_tools(models.HoverTool(renderers=dots, limit=1, tooltips=f"{image}<div>{tooltip}</div>"))
     figure.legend.click_policy = "hide"
     figure.add_layout(figure.legend[0], "right")
     figure.legend.visible = len(present) <= NAMED_CLASSES
@@ -161,12 +162,12 @@ def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> pl
         search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(view.shown.embeddings)
         lengths, neighbors = search.kneighbors()  # of each image without itself
     arguments = {
-        "source": source, "rings": rings, "count": count,
+        "source": source, "rings": rings, "count": count, "one": view.one_of_gallery,
         "neighbors": neighbors.astype(np.int32).ravel(), "lengths": lengths.astype(np.float32).ravel(),
     }  # fmt: skip
     source.selected.js_on_change("indices", models.CustomJS(args=arguments, code=_ON_CLICK))
     return figure
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data_uri(png: bytes) -> Markup:
+    return Markup(f"data:image/png;base64,{base64.b64encode(png).decode()}")

@@ -61,10 +61,10 @@ def scatter(view: View) -> Figure:
     """Draws every image as a dot; the name of a class stands in the middle of its dots, wrong answers are crosses."""
     figure, axes = _plane(view)
     draw_points(axes, view.points, view.shown.labels, size=_dot_size(len(view.points)))
-    wrong = view.points[~view.is_right]
+    wrong = view.points[view.is_wrong]
     axes.scatter(wrong[:, 0], wrong[:, 1], s=42, marker="x", color="black", linewidths=1.2)
     _name_classes(axes, view)
-    mark = f"x: its nearest training image is of another class ({len(wrong):,})."
+    mark = f"x: its nearest {view.one_of_gallery} is of another class ({len(wrong):,})."
     figure.text(0.5, 0.02, f"Each dot is an image, coloured by its class. {mark}", ha="center")
     return figure
 
@@ -90,16 +90,17 @@ def thumbnails(view: View) -> Figure:
 
 
 def mistakes(view: View) -> Figure:
-    """Shows the images whose nearest training image is of another class, the surest mistakes first."""
+    """Shows the images whose nearest gallery image is of another class, the surest mistakes first."""
     neighbors, labels, gallery = view.neighbors, view.shown.labels, view.gallery
-    safety = np.where(view.is_right, np.inf, neighbors.other_distance - neighbors.same_distance)
-    wrong = np.argsort(safety, kind="stable")[: np.count_nonzero(~view.is_right)]
+    safety = np.full(len(labels), np.inf)
+    safety[view.is_wrong] = (neighbors.other_distance - neighbors.same_distance)[view.is_wrong]
+    wrong = np.argsort(safety, kind="stable")[: np.count_nonzero(view.is_wrong)]
     shown = wrong[:_MISTAKES]
     of_all = "" if len(shown) == len(wrong) else f"{len(shown)} of "
     columns = min(4, max(1, len(shown)))
     figure, axes = _sheet(
         f"{view.title}: {of_all}{len(wrong):,} mistake{'s' * (len(wrong) != 1)}, the surest first\n"
-        "red: the nearest training image, of another class; blue: the nearest of its own class",
+        f"red: the nearest {view.one_of_gallery}, of another class; blue: the nearest of its own class",
         width=3.4 * columns - 0.4,
         rows=max(1, -(-len(shown) // columns)),
     )
@@ -110,9 +111,8 @@ def mistakes(view: View) -> Figure:
         _put(axes, x, row, view.shown.images[index], name, "")
         distance = f"distance {neighbors.other_distance[index]:.2f}"
         _put(axes, x + 1, row, gallery.images[nearest], _name(view, gallery.labels[nearest]), distance, _WRONG)
-        if same >= 0:
-            distance = f"distance {neighbors.same_distance[index]:.2f}"
-            _put(axes, x + 2, row, gallery.images[same], name, distance, _RIGHT)
+        distance = f"distance {neighbors.same_distance[index]:.2f}"
+        _put(axes, x + 2, row, gallery.images[same], name, distance, _RIGHT)
     return figure
 
 
@@ -159,10 +159,10 @@ def distances(view: View) -> Figure:
 
 
 def confusion(view: View) -> Figure:
-    """Shows which class each class was taken for by the nearest training image."""
-    count = len(view.class_names)
+    """Shows which class each class was taken for by the nearest gallery image, where this can be of its class."""
+    count, asked = len(view.class_names), view.has_answer
     table = np.zeros((count, count), np.int64)
-    np.add.at(table, (view.shown.labels, view.predicted), 1)
+    np.add.at(table, (view.shown.labels[asked], view.predicted[asked]), 1)
     side = min(14.0, 3.2 + 0.42 * count)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
@@ -178,18 +178,21 @@ def confusion(view: View) -> Figure:
         axes.set_yticks(range(count), names)
     else:
         figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
-    axes.set(xlabel="class of the nearest training image", ylabel="class of the image")
-    axes.set_title(f"{view.title}: {view.is_right.mean():.2%} right (colours: mistakes)")
+    axes.set(xlabel=f"class of the nearest {view.one_of_gallery}", ylabel="class of the image")
+    right = f"{view.is_right[asked].mean():.2%} right (colours: mistakes)" if asked.any() else "none could be right"
+    left_out = np.count_nonzero(~asked)
+    without = f"\n{left_out:,} images left out: no {view.one_of_gallery} is of their class" if left_out else ""
+    axes.set_title(f"{view.title}: {right}{without}")
     return figure
 
 
 def retrieval(view: View) -> Figure:
-    """Shows images of different classes with the training images that are nearest to them."""
+    """Shows images of different classes with the gallery images that are nearest to them."""
     labels, gallery = view.shown.labels, view.gallery
     _, first = np.unique(labels, return_index=True)
     queries = first[np.linspace(0, len(first) - 1, min(_QUERIES, len(first))).round().astype(int)]
     count = min(_NEIGHBORS, len(gallery.labels) - (view.in_gallery is not None))
-    title = f"{view.title}: some of them, with the {count} nearest training images and their distances\n"
+    title = f"{view.title}: some of them, with the {count} nearest {view.one_of_gallery}s and their distances\n"
     title += "blue: the same class; red: another one"
     figure, axes = _sheet(title, width=count + 1.4, rows=len(queries))
     for row, query in enumerate(queries):

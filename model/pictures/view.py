@@ -32,12 +32,13 @@ class View:
         class_names: Of the labels 0, 1, ..., as `printable` returns them.
         margin: Of the loss, a number or "soft".
         shown: The images to show.
-        gallery: Those among which their neighbours are, the training images.
+        gallery: Those among which their neighbours are: the training images, unless these have none of the classes.
         neighbors: The nearest of these.
         points: (N, 2) float32, the places of the embeddings shown on a plane.
         projection: How these were found, in words.
         indices: Where each image shown is in its split, (N,) int32.
         in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
+        one_of_gallery: What an image of the gallery is, in words.
     """
 
     subject: str
@@ -51,6 +52,7 @@ class View:
     projection: str
     indices: np.ndarray
     in_gallery: np.ndarray | None = None
+    one_of_gallery: str = "training image"
 
     @property
     def title(self) -> str:
@@ -63,12 +65,27 @@ class View:
         return self.gallery.labels[self.neighbors.nearest]
 
     @property
+    def has_answer(self) -> np.ndarray:
+        """Whether the gallery has another image of its class, so that the nearest can be of it, (N,) bool."""
+        return self.neighbors.same >= 0
+
+    @property
     def is_right(self) -> np.ndarray:
-        """Whether that is the label of the image, (N,) bool."""
+        """Whether the nearest is of the class of the image, (N,) bool."""
         return self.predicted == self.shown.labels
+
+    @property
+    def is_wrong(self) -> np.ndarray:
+        """Whether it is not, though it could be, (N,) bool."""
+        return self.has_answer & ~self.is_right
 
 
 def printable(name: str, length: int = 60) -> str:
-    """Returns a name on one line of at most so many characters, without those that are not to be seen."""
+    """Returns a name on one line of at most so many characters, without those that are not to be seen.
+
+    Of a path, which begins as others do, the end is kept.
+    """
     name = " ".join("".join(character if character.isprintable() else " " for character in name).split())
-    return name if len(name) <= length else name[: length - 1] + "…"
+    if len(name) <= length:
+        return name
+    return f"…{name[len(name) - length + 1 :]}" if "/" in name else f"{name[: length - 1]}…"

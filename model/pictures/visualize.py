@@ -82,17 +82,23 @@ def visualize(
 
 
 def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View:
-    """Embeds the images to show and the training images, among which their neighbours are."""
+    """Embeds the images to show and those among which their neighbours are.
+
+    These are the training images, or where they have none of the classes shown, the other test images.
+    """
     data, params = trained.experiment.data, trained.params
-    gallery = _embed(trained, data.train.images, data.train.labels)
     images = data.train if split == "train" else data.test
     chosen = stratified_sample(images.labels, params.seed, num_images)
-    if split == "train":
-        in_gallery, kind = chosen, "training"
+    are_unseen = not np.isin(data.test.labels, data.train.labels).any()
+    if split == "train" or are_unseen:
+        one_of_gallery, in_gallery = f"other {'training' if split == 'train' else 'test'} image", chosen
+        gallery = _embed(trained, images.images, images.labels)
         shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
     else:
-        in_gallery, kind = None, "test"
+        one_of_gallery, in_gallery = "training image", None
+        gallery = _embed(trained, data.train.images, data.train.labels)
         shown = _embed(trained, images.images[chosen], images.labels[chosen])
+    kind = "training" if split == "train" else "test"
     if len(chosen) < len(images.labels):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
     of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
@@ -109,6 +115,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         projection=projection,
         indices=chosen,
         in_gallery=in_gallery,
+        one_of_gallery=one_of_gallery,
     )
 
 
@@ -151,12 +158,14 @@ def _scores(model_dir: Path, view: View) -> dict[str, float]:
     record = Record.read(model_dir / "metrics.json")
     shown = LabelledEmbeddings(view.shown.embeddings, view.shown.labels)
     is_of_this_step = record is not None and record.metrics.get("global_step") == view.step
-    return {
+    scores = {
         "global_step": view.step,
         **(record.headlines if record is not None and is_of_this_step else {}),
-        "knn_accuracy": float(np.mean(view.is_right)),
         "recall_at_1": retrieval.measure(shown).means()["recall_at_1"],
     }
+    if view.has_answer.any() and view.one_of_gallery != "other test image":
+        scores["knn_accuracy"] = float(np.mean(view.is_right[view.has_answer]))
+    return scores
 
 
 def _metadata(view: View) -> dict[str, list[object]]:
@@ -169,7 +178,7 @@ def _metadata(view: View) -> dict[str, list[object]]:
         "index": view.indices,
         "label": names[view.shown.labels],
         "predicted": names[view.predicted],
-        "correct": np.where(view.is_right, "yes", "no"),
+        "correct": np.where(view.is_right, "yes", np.where(view.has_answer, "no", "no other image of its class")),
         "nearest_same_class": neighbors.same_distance.astype(np.float64).round(4),
         "nearest_other_class": neighbors.other_distance.astype(np.float64).round(4),
         "safety": (neighbors.other_distance - neighbors.same_distance).astype(np.float64).round(4),

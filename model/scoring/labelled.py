@@ -33,3 +33,8 @@ class LabelledEmbeddings:
         """Returns those whose label is one of `classes`, in the same order."""
         chosen = np.isin(self.labels, list(classes))  # (N,)
         return LabelledEmbeddings(self.embeddings[chosen], self.labels[chosen])
+
+    def and_those_of(self, others: "LabelledEmbeddings") -> "LabelledEmbeddings":
+        """Returns these, followed by others."""
+        embeddings = np.concatenate([self.embeddings, others.embeddings])
+        return LabelledEmbeddings(embeddings, np.concatenate([self.labels, others.labels]))

@@ -2,8 +2,11 @@
 
 Test images are scored in two ways: against the training images (k-nearest-neighbour classification, `knn_accuracy`),
 and among themselves (retrieval, verification of pairs, clustering). All of it is done over all classes; where some were
-held out, once more with a prefix over the `seen/` ones, which were learned from, and over the `unseen/` ones, each
-group with a gallery of its own classes. Classes that only validated are in neither group.
+never learned from, once more with a prefix over the `seen/` ones, which were, and over the `unseen/` ones, each group
+with a gallery of its own classes. Classes that only validated are in neither group.
+
+An image whose class has no training images cannot be classified by them: it is left out there, and counted. Nobody has
+learned from the training images of an unseen class, so that they are scored among themselves with its test images.
 """
 
 import types
@@ -25,6 +28,9 @@ HEADLINES: Mapping[str, str] = {
     "eer": "error rate of same-or-different where both kinds of error are equally frequent; low is good",
 }
 
+# The group of the classes that nobody learned from.
+UNSEEN = "unseen"
+
 # Metrics of which less is better.
 LOW_IS_GOOD = frozenset({"loss", "eer", "false_accept_rate", "false_reject_rate"})
 
@@ -41,7 +47,7 @@ def score(
         images: The images to score.
         gallery: The training images.
         seed: Decides which images calibrate and the draws of the bootstrap and of k-means.
-        groups: By name, the labels of classes to score apart.
+        groups: By name, the labels of classes to score apart; of `UNSEEN` the gallery is scored as well.
 
     Returns:
         By name, numbers; NaN for what is not defined for these images, such as retrieval where every class has one
@@ -50,9 +56,11 @@ def score(
     Raises:
         ValueError: An embedding is not finite.
     """
-    scores = _score(images, gallery, seed)
+    scores = _score(images, gallery, images, seed)
     for group, classes in groups.items():
-        part = _score(images.of_classes(classes), gallery.of_classes(classes), seed)
+        images_of_group, gallery_of_group = images.of_classes(classes), gallery.of_classes(classes)
+        among = images_of_group.and_those_of(gallery_of_group) if group == UNSEEN else images_of_group
+        part = _score(images_of_group, gallery_of_group, among, seed)
         scores |= {f"{group}/{name}": value for name, value in part.items()}
     return scores
 
@@ -64,28 +72,41 @@ def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, 
         images: The images to score, at least one.
         gallery: What their nearest neighbours are looked for in, at least one.
     """
-    return {"knn_accuracy": float(knn_correct(images, gallery).mean()), **retrieval.measure(images).means()}
+    known = images.of_classes(np.unique(gallery.labels))
+    accuracy = float(knn_correct(known, gallery).mean()) if len(known) else np.nan
+    return {"knn_accuracy": accuracy, **retrieval.measure(images).means()}
 
 
-def _score(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:
-    found = retrieval.measure(images)
+def _score(
+    images: LabelledEmbeddings, gallery: LabelledEmbeddings, among: LabelledEmbeddings, seed: int
+) -> dict[str, float]:
+    """Classifies images by a gallery, and measures the images `among` themselves."""
+    found = retrieval.measure(among)
     return {
-        "num_images": float(len(images)),
+        "num_images": float(len(among)),
         **_classify(images, gallery, seed),
         **found.means(),
         "queries_left_out": float(found.left_out),
         **_interval("recall_at_1", found.recall_at_1, seed),
         **_interval("map_at_r", found.map_at_r, seed),
-        **verification.measure(images, seed).scores(),
-        **clustering.measure(images, seed),
+        **verification.measure(among, seed).scores(),
+        **clustering.measure(among, seed),
     }
 
 
 def _classify(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:
-    if not len(images) or not len(gallery):
-        return dict.fromkeys(["knn_accuracy", "knn_accuracy_low95", "knn_accuracy_high95", "knn_accuracy_k5"], np.nan)
-    by_nearest, by_5_nearest = knn_correct(images, gallery, ks=(1, 5)).astype(np.float64)  # (N,), (N,)
+    known = images.of_classes(np.unique(gallery.labels))
+    sizes = {
+        "knn_images": float(len(known)),
+        "knn_images_left_out": float(len(images) - len(known)),
+        "knn_gallery_images": float(len(gallery)),
+    }
+    if not len(known):
+        names = ["knn_accuracy", "knn_accuracy_low95", "knn_accuracy_high95", "knn_accuracy_k5"]
+        return sizes | dict.fromkeys(names, np.nan)
+    by_nearest, by_5_nearest = knn_correct(known, gallery, ks=(1, 5)).astype(np.float64)  # (N,), (N,)
     return {
+        **sizes,
         "knn_accuracy": float(by_nearest.mean()),
         **_interval("knn_accuracy", by_nearest, seed),
         "knn_accuracy_k5": float(by_5_nearest.mean()),

@@ -14,14 +14,22 @@ def tabulate(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
         scores: By name, as `Estimator.evaluate` returns them; 95 % intervals stand in brackets.
         baselines: By the name of a baseline, its scores.
     """
-    blocks = [_block(group, scores, baselines) for group in _GROUPS if scores.get(f"{group}num_images")]
-    return "\n\n".join([*blocks, "\n".join(f"{name}: {meaning}" for name, meaning in HEADLINES.items())])
+    groups = [group for group in _GROUPS if scores.get(f"{group}num_images")]
+    if "unseen/" in groups and "seen/" not in groups:
+        groups.remove("")  # all classes are unseen
+    blocks = [_block(group, scores, baselines) for group in groups]
+    legend = [f"{name}: {meaning}" for name, meaning in HEADLINES.items() if any(f"  {name} " in b for b in blocks)]
+    return "\n\n".join([*blocks, "\n".join(legend)])
 
 
 def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(HEADLINES)
     title = f"{group.rstrip('/') or 'all'} classes, {scores[f'{group}num_images']:,.0f} images"
-    lines = [f"{title:<32}{'network':>9}{'95 % interval':>20}" + "".join(f"{name:>12}" for name in baselines)]
-    for name in HEADLINES:
+    lines = [title + _gallery(group, scores)]
+    if scores.get(f"{group}knn_images") == 0:
+        names.remove("knn_accuracy")
+    lines.append(f"{'':<32}{'network':>9}{'95 % interval':>20}" + "".join(f"{name:>12}" for name in baselines))
+    for name in names:
         key = group + name
         interval = ""
         if f"{key}_low95" in scores:
@@ -29,3 +37,16 @@ def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapp
         others = "".join(f"{baseline[key]:>12.4f}" for baseline in baselines.values())
         lines.append(f"  {name:<30}{scores[key]:>9.4f}{interval:>20}{others}")
     return "\n".join(lines)
+
+
+def _gallery(group: str, scores: Mapping[str, float]) -> str:
+    """Tells among how many training images a nearest one was looked for, and of how many images."""
+    size = scores.get(f"{group}knn_gallery_images")
+    if size is None:  # of an older version
+        return ""
+    asked, left_out = scores[f"{group}knn_images"], scores[f"{group}knn_images_left_out"]
+    if not asked:
+        return "; no knn_accuracy, as the training images hold none of these classes"
+    without = f", without {left_out:,.0f} images of classes that these lack" if left_out else ""
+    of_some = f" of {asked:,.0f} of them" if asked < scores[f"{group}num_images"] else ""
+    return f"; knn_accuracy{of_some} among {size:,.0f} training images{without}"

@@ -42,6 +42,37 @@ def test_names_that_nobody_would_choose_of_classes_without_training_images():
         picture(hostile).savefig(io.BytesIO(), format="png", dpi=40)
 
 
+def test_what_cannot_be_right_is_left_out_of_the_mistakes():
+    some = view(num_classes=6, spread=3.0)
+    gallery = Embedded(some.gallery.images, some.gallery.labels % 4, some.gallery.embeddings)
+    neighbors = class_neighbors(some.shown.embeddings, some.shown.labels, gallery.embeddings, gallery.labels)
+    some = dataclasses.replace(some, gallery=gallery, neighbors=neighbors, one_of_gallery="other test image")
+    asked = some.shown.labels < 4
+    wrong = np.count_nonzero(some.predicted[asked] != some.shown.labels[asked])
+    left_out = np.count_nonzero(~asked)
+    assert wrong > 5 and left_out == 20
+    assert any(
+        f"its nearest other test image is of another class ({wrong})." in text for text in texts(plots.scatter(some))
+    )
+    assert any(f"{wrong} mistakes" in text for text in texts(plots.mistakes(some)))
+    (title,) = [text for text in texts(plots.confusion(some)) if "right (colours" in text]
+    assert f"{1 - wrong / asked.sum():.2%} right" in title
+    assert f"{left_out} images left out: no other test image is of their class" in title
+
+
+def test_where_nothing_can_be_right_the_pictures_say_so():
+    some = view(num_classes=4)
+    gallery = Embedded(some.gallery.images, some.gallery.labels + 4, some.gallery.embeddings)
+    neighbors = class_neighbors(some.shown.embeddings, some.shown.labels, gallery.embeddings, gallery.labels)
+    some = dataclasses.replace(
+        some, gallery=gallery, neighbors=neighbors, class_names=tuple(f"kind {i}" for i in range(8))
+    )
+    assert any("0 mistakes" in text for text in texts(plots.mistakes(some)))
+    assert any("none could be right" in text for text in texts(plots.confusion(some)))
+    for picture in plots.PICTURES.values():
+        picture(some).savefig(io.BytesIO(), format="png", dpi=30)
+
+
 def test_the_scatter_names_the_classes_and_counts_the_wrong_ones():
     mixed = view(spread=3.0)
     written = texts(plots.scatter(mixed))

@@ -1,5 +1,6 @@
 """What a view knows of its images, and names that can be shown."""
 
+import dataclasses
 import unicodedata
 
 import hypothesis
@@ -7,7 +8,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from model.pictures.view import printable
+from model.pictures.view import Embedded, printable
+from model.scoring.neighbors import class_neighbors
 from model.tests.views import view
 
 
@@ -47,6 +49,28 @@ def test_the_title():
 )
 def test_a_name_is_one_line_that_can_be_seen(name, expected):
     assert printable(name) == expected
+
+
+def test_of_a_path_the_end_is_kept():
+    apples = [printable(f"Fruit/Apple/{kind}", 14) for kind in ("Granny-Smith", "Golden-Delicious")]
+    assert apples == ["…/Granny-Smith", "…den-Delicious"]
+    assert printable("a/b", 3) == "a/b"
+
+
+def test_what_has_no_other_image_of_its_class_is_no_mistake():
+    """As where only three of the four classes were trained on."""
+    some = view(spread=4.0)
+    kept = some.gallery.labels != 3
+    gallery = Embedded(some.gallery.images[kept], some.gallery.labels[kept], some.gallery.embeddings[kept])
+    shown = some.shown
+    neighbors = class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels)
+    some = dataclasses.replace(some, gallery=gallery, neighbors=neighbors)
+    assert some.has_answer.tolist() == (shown.labels != 3).tolist()
+    assert some.is_wrong.tolist() == [
+        right != label and label != 3 for right, label in zip(some.predicted, shown.labels, strict=True)
+    ]
+    assert 0 < some.is_wrong.sum() < some.has_answer.sum()
+    assert not some.is_right[shown.labels == 3].any()
 
 
 @pytest.mark.parametrize(("length", "expected"), [(6, "abcdef"), (5, "abcd…"), (1, "…")])

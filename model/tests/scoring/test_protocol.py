@@ -40,7 +40,7 @@ def test_a_group_is_scored_among_its_own_classes(measured, group):
     asked, kept = ((low <= some) & (some < high) for some in (images.labels, gallery.labels))
     points, labels = images.embeddings[asked], images.labels[asked]
     gallery, gallery_labels = gallery.embeddings[kept], gallery.labels[kept]
-    assert scores[f"{group}num_images"] == len(labels)
+    assert (scores[f"{group}knn_images"], scores[f"{group}knn_gallery_images"]) == (len(labels), len(gallery))
     right = KNeighborsClassifier(1).fit(gallery, gallery_labels).predict(points) == labels
     assert scores[f"{group}knn_accuracy"] == right.mean()
     spread = 1.96 * right.std() / np.sqrt(len(right))  # of a mean, by the normal approximation
@@ -48,12 +48,36 @@ def test_a_group_is_scored_among_its_own_classes(measured, group):
         assert scores[f"{group}knn_accuracy_{end}95"] == pytest.approx(
             right.mean() + sign * spread, abs=1.5 / len(right)
         )
+    if group == "unseen/":  # nobody has learned from their training images
+        points, labels = np.concatenate([points, gallery]), np.concatenate([labels, gallery_labels])
+    assert scores[f"{group}num_images"] == len(labels)
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert scores[f"{group}recall_at_1"] == np.mean(labels[distances.argmin(axis=1)] == labels)
     pairs = np.triu_indices(len(labels), 1)
     same = labels[pairs[0]] == labels[pairs[1]]
     assert scores[f"{group}roc_auc"] == pytest.approx(roc_auc_score(same, -distances[pairs]), abs=1e-5)
+
+
+def test_images_of_classes_without_training_images_are_left_out_and_counted(measured):
+    """As if class 5 had been tested only; then, as if no class were in both."""
+    images, gallery, scores = measured
+    known = protocol.score(images, gallery.of_classes(range(5)), 1)
+    assert known["knn_images_left_out"] == np.count_nonzero(images.labels == 5)
+    of_these = protocol.score(images.of_classes(range(5)), gallery.of_classes(range(5)), 1)
+    assert known["knn_accuracy"] == of_these["knn_accuracy"] > 0.5
+    assert known["recall_at_1"] == scores["recall_at_1"]  # among all test images, as ever
+    assert protocol.watch(images, gallery.of_classes(range(5)))["knn_accuracy"] == known["knn_accuracy"]
+
+    learned = gallery.of_classes((0, 1, 2))
+    new = images.of_classes((4, 5))
+    disjoint = protocol.score(new, learned, 1, {"seen": (0, 1, 2), "unseen": (4, 5)})
+    assert (disjoint["knn_images"], disjoint["knn_images_left_out"]) == (0, len(new))
+    assert np.isnan([disjoint[name] for name in ("knn_accuracy", "knn_accuracy_low95", "unseen/knn_accuracy")]).all()
+    assert np.isnan(protocol.watch(new, learned)["knn_accuracy"])
+    assert disjoint["seen/num_images"] == 0
+    for name in ("recall_at_1", "map_at_r", "eer"):
+        assert disjoint[f"unseen/{name}"] == disjoint[name] and 0 < disjoint[name] < 1
 
 
 def test_every_headline_is_there_with_its_interval(measured):
