@@ -60,7 +60,22 @@ def divide(data: Dataset, params: Params) -> Partition:
     unseen = _choose(params.holdout_classes, "holdout_classes", classes, data.class_names, seed, _UNSEEN_CLASSES)
     train, _ = _take_classes(train, unseen)
     _check_left(train, data, "holdout_classes")
-    classes = np.setdiff1d(classes, unseen)
+    train, validation, gallery = _set_aside(train, data, params, unseen)
+    if validation is None and params.early_stopping_patience is not None:
+        raise UserError(
+            "'early_stopping_patience' needs images to watch: set 'validation_size' or 'validation_classes', or add a "
+            "folder val/ to the data"
+        )
+    known = np.union1d(data.train.labels, [] if validation is None else validation.labels)
+    unseen = np.union1d(unseen, np.setdiff1d(data.test.labels, known)).astype(np.int64)
+    return Partition(data, train, validation, gallery, tuple(unseen.tolist()))
+
+
+def _set_aside(
+    train: Split, data: Dataset, params: Params, unseen: np.ndarray
+) -> tuple[Split, Split | None, Split | None]:
+    """Returns what is left to learn from, the validation images and their gallery."""
+    seed, classes = params.split_seed, np.unique(train.labels)
     validation = gallery = None
     if params.validation_classes is not None:
         names = data.class_names
@@ -85,19 +100,12 @@ def divide(data: Dataset, params: Params) -> Partition:
         validation, train = _take_sample(train, seed, count)
         _check_left(train, data, "validation_size")
         gallery = train
-    elif data.validation is not None:
+    elif data.validation is not None and not np.isin(data.validation.labels, unseen).all():
         validation, _ = _take_classes(data.validation, unseen)
         gallery = train
         if not np.isin(validation.labels, train.labels).any():
             validation, gallery = _take_sample(validation, seed, len(validation.labels) // 2)
-    if validation is None and params.early_stopping_patience is not None:
-        raise UserError(
-            "'early_stopping_patience' needs images to watch: set 'validation_size' or 'validation_classes', or add a "
-            "folder val/ to the data"
-        )
-    known = np.union1d(data.train.labels, [] if validation is None else validation.labels)
-    unseen = np.union1d(unseen, np.setdiff1d(data.test.labels, known)).astype(np.int64)
-    return Partition(data, train, validation, gallery, tuple(unseen.tolist()))
+    return train, validation, gallery
 
 
 def _choose(

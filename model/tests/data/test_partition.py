@@ -127,6 +127,7 @@ def test_a_folder_of_validation_images_validates():
     partition = divide(data, Params(holdout_classes=["cat", "eel"]))
     assert partition.validation.labels.tolist() == [0, 0, 1, 1]
     assert partition.validation_gallery is partition.train
+    assert divide(data, Params(holdout_classes=["ant", "bee", "cat"])).validation is None
     asked = divide(data, Params(validation_size=40))
     assert len(asked.validation.labels) == 40 and not set(asked.train.labels) - set(range(5))
 
