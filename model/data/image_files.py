@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from model.common.errors import UserError, one_line
 from model.data.decoding import Decoding
@@ -106,6 +106,8 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
                 return _decode(image, decoding, ground, is_deep)
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:
+        raise DamagedImage(path, f"it is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # on damaged bytes Pillow raises nearly anything
         raise DamagedImage(path, one_line(error) or type(error).__name__) from error
 
