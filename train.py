@@ -4,6 +4,7 @@ import argparse
 
 from model.common import cli
 from model.common.errors import UserError
+from model.common.text import printable
 from model.start import start
 
 
@@ -17,7 +18,7 @@ def main(options: argparse.Namespace) -> None:
         )
     if options.check:
         for line in runner.check():
-            print(line, flush=True)
+            print(printable(line), flush=True)
         return
     with runner.session():
         runner.train()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from model.common import cli
 from model.common.commands import tensorboard_command
+from model.common.text import printable
 from model.start import start
 
 
@@ -22,8 +23,8 @@ def main(options: argparse.Namespace) -> None:
         animate=options.animate,
         use_tsne=not options.no_tsne,
     )
-    print("Written:", *written, sep="\n  ")
-    print(f"\nProjector and curves: {tensorboard_command(options.output_dir or options.model_dir.parent)}")
+    print("Written:", *(printable(str(path)) for path in written), sep="\n  ")
+    print(f"\nProjector and curves: {printable(tensorboard_command(options.output_dir or options.model_dir.parent))}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

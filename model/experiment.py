@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.common.errors import UserError, listed
+from model.common.text import printable
 from model.data import datasets
 from model.data.datasets import Dataset
 from model.data.input_fn import TrainInput, train_input_fn
@@ -45,7 +46,7 @@ class Experiment:
         ]
         if len(learned.labels) < len(data.train.labels):
             left_out = sorted(set(data.train.labels.tolist()) - set(learned.labels.tolist()))
-            names = listed((data.class_names[label] for label in left_out), most=6)
+            names = listed((printable(data.class_names[label], 60) for label in left_out), most=6)
             without = f", none of {len(left_out)} classes: {names}" if left_out else ""
             lines.append(f"Learning from {len(learned.labels)} of the training images{without}.")
         if data.validation is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from model.common import devices
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, one_line_errors
+from model.common.text import printable
 from model.common.versions import Provenance, code_version, library_versions
 from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
 from model.experiment import Experiment
@@ -176,16 +177,18 @@ class Trained:
             images: "test" or "validation", which were scored.
         """
         model_dir = self.experiment.model_dir
-        chosen = f", the best by {record.validation['metric']} of the validation images" if record.is_best else ""
+        chosen = ""
+        if record.is_best:
+            chosen = f", the best by {printable(str(record.validation['metric']), 60)} of the validation images"
         step = record.metrics["global_step"]
         file = "metrics.json" if images == "test" else "validation.json"
         return "\n".join(
             [
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
                 record.table,
-                f"\nAll metrics: {model_dir / file}",
-                f"Pictures: {command('visualize_embeddings.py', model_dir)}",
-                f"Curves:   {tensorboard_command(model_dir.parent)}",
+                f"\nAll metrics: {printable(str(model_dir / file))}",
+                f"Pictures: {printable(command('visualize_embeddings.py', model_dir))}",
+                f"Curves:   {printable(tensorboard_command(model_dir.parent))}",
             ]
         )
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from model.common.text import printable
+
 
 class UserError(Exception):
     """Something the user can mend; the command ends with exit code 2.
@@ -24,7 +26,7 @@ class Interrupted(Exception):
 def one_line(error: Exception) -> str:
     """Returns what a library's error says, on one line and without the names of TensorFlow's operations."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:)?", "", str(error))
-    return " ".join(text.split())[:300]
+    return printable(" ".join(text.split()), 300)
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from model.common.errors import UserError
+from model.common.text import printable
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -106,7 +107,7 @@ def _key(problem: Mapping[str, Any], content: Any) -> str:
     for part in problem["loc"]:
         if isinstance(content, dict) and part in content:
             content = content[part]
-            names.append(str(part))
+            names.append(printable(str(part), 60))
     if problem["type"] == "missing":
         names.append(str(problem["loc"][-1]))
     return ".".join(names)
@@ -122,7 +123,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
-            raise ValueError(f"'{key}' is there twice; keep one")
+            raise ValueError(f"'{printable(key, 60)}' is there twice; keep one")
         content[key] = value
     return content
 

@@ -16,7 +16,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from model.pictures.view import View, printable
+from model.common.text import printable
+from model.pictures.view import View
 
 _COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",

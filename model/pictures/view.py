@@ -29,7 +29,7 @@ class View:
     Attributes:
         subject: Which images these are, in words.
         step: The global step of the network that embedded them.
-        class_names: Of the labels 0, 1, ..., as `printable` returns them.
+        class_names: Of the labels 0, 1, ..., as `text.printable` returns them.
         margin: Of the loss, a number or "soft".
         shown: The images to show.
         gallery: Those among which their neighbours are: the training images, unless these have none of the classes.
@@ -78,14 +78,3 @@ class View:
     def is_wrong(self) -> np.ndarray:
         """Whether it is not, though it could be, (N,) bool."""
         return self.has_answer & ~self.is_right
-
-
-def printable(name: str, length: int = 60) -> str:
-    """Returns a name on one line of at most so many characters, without those that are not to be seen.
-
-    Of a path, which begins as others do, the end is kept.
-    """
-    name = " ".join("".join(character if character.isprintable() else " " for character in name).split())
-    if len(name) <= length:
-        return name
-    return f"…{name[len(name) - length + 1 :]}" if "/" in name else f"{name[: length - 1]}…"

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 
 from model.common.errors import UserError, one_line_errors
 from model.common.files import write_whole
+from model.common.text import printable
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
 from model.pictures.html_report import make_report
 from model.pictures.plane import pca, tsne
 from model.pictures.thumbnails import as_bytes
-from model.pictures.view import Embedded, View, printable
+from model.pictures.view import Embedded, View
 from model.runner import Trained
 from model.scoring import retrieval
 from model.scoring.labelled import LabelledEmbeddings
@@ -106,7 +107,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
         step=trained.checkpoint.step,
-        class_names=tuple(printable(name) for name in data.class_names),
+        class_names=tuple(printable(name, 60) for name in data.class_names),
         margin=params.margin,
         shown=shown,
         gallery=gallery,

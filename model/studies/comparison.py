@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.common.errors import UserError
+from model.common.text import printable
 from model.common.versions import Provenance
 from model.scoring.protocol import HEADLINES, LOW_IS_GOOD
 from model.studies import table
@@ -206,11 +207,11 @@ def show(
         return table.to_json(rows)
     described, notes = describe(pools, rows, metrics)
     if form == "markdown":
-        return "\n".join([table.to_markdown(described), *(f"{note}\n" for note in notes)])
+        return "\n".join([table.to_markdown(described), *(f"{printable(note)}\n" for note in notes)])
     of_each = [(row["experiment"], row.pop(DIFFERENCES)) for row in described]
     lines = [f"{name} differs from the defaults in {what}." for name, what in of_each if what and differences]
     drawn = table.to_terminal(described, shutil.get_terminal_size().columns)
-    return "\n".join([drawn, *lines, *notes]) + "\n"
+    return "\n".join([drawn, *(printable(line) for line in (*lines, *notes))]) + "\n"
 
 
 def describe_best(pools: Sequence[Pool], rows: Sequence[Row], metric: str) -> str:
@@ -218,7 +219,7 @@ def describe_best(pools: Sequence[Pool], rows: Sequence[Row], metric: str) -> st
     best = next(pool for pool in pools if pool.name == rows[0]["experiment"])
     low, high = interval(best, metric)
     between = "too few seeds for an interval" if math.isnan(low) else f"95 % interval {low:.4f} to {high:.4f}"
-    return f"Best: {best.name}, {metric} {rows[0][metric]:.4f}, {between}."
+    return f"Best: {printable(best.name)}, {metric} {rows[0][metric]:.4f}, {between}."
 
 
 def _number(value: Any, form: str, scale: float = 1) -> str:

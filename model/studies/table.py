@@ -5,6 +5,8 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
+from model.common.text import printable
+
 # Longer cells of the first column are broken into lines where a terminal is too narrow; shorter ones never are.
 _BREAKABLE_WIDTH = 60
 
@@ -19,6 +21,8 @@ def to_terminal(rows: Sequence[Mapping[str, str]], width: int) -> str:
         width: Characters of a line; there are more of them if the other columns do not fit.
     """
     from rich import box, cells, console, table
+
+    rows = [{column: printable(text) for column, text in row.items()} for row in rows]
 
     def width_of(column: str) -> int:
         return max(cells.cell_len(text) for text in (column, *(row[column] for row in rows)))
@@ -44,18 +48,26 @@ def to_markdown(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _markdown_cell(text: str) -> str:
-    return " ".join(text.splitlines()).replace("|", "\\|")
+    return printable(text).replace("|", "\\|")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Returns rows as comma-separated values, empty where nothing is known."""
+    """Returns rows as comma-separated values, empty where nothing is known; line breaks in a cell stay line breaks."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {column: _csv_cell(value) if isinstance(value, str) else value for column, value in row.items()} for row in rows
+    )
     return text.getvalue()
+
+
+def _csv_cell(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def to_json(rows: Sequence[Row]) -> str:
     """Returns rows as a JSON array of objects, null where nothing is known."""
-    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Of what JSON lets stand as it is, a terminal would obey some: that is written as JSON's \u....
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)

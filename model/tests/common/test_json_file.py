@@ -151,6 +151,26 @@ def test_a_long_value_is_cut_short(path):
     assert line.startswith("'epochs' must be a valid integer, received \"xxx") and len(line) < 120
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"\x1b[31m": 1}, r"unknown key '\x1b[31m'; known are margin, epochs, vary"),
+        ({"a\nb\u202e": 1}, r"unknown key 'a\nb\u202e'; known are margin, epochs, vary"),
+        ({"vary": {"\x1b[31m": {"low": 1}}}, r"'vary.\x1b[31m.high' is missing"),
+        ({"x" * 200_000: 1}, f"unknown key '{'x' * 30}…{'x' * 29}'; known are margin, epochs, vary"),
+        ({"vary": {"\n" * 200_000: {"low": 1}}}, f"'vary.{chr(92)}n"),
+    ],
+)
+def test_a_hostile_key_is_told_in_a_short_line(path, content, expected):
+    line = refused(path, json.dumps(content))
+    assert line.startswith(expected) and len(line) < 120 and line.isprintable()
+
+
+def test_a_hostile_key_that_is_there_twice(path):
+    assert refused(path, '{"\\u001b": 1, "\\u001b": 2}') == r"'\x1b' is there twice; keep one"
+    assert len(refused(path, '{"' + "x" * 200_000 + '": 1, "' + "x" * 200_000 + '": 2}')) < 120
+
+
 def test_where_the_known_keys_are_listed(path):
     assert (
         refused(path, '{"zzz": 1}', known_keys="the manual") == "unknown key 'zzz'; see the manual for the known ones"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.common.text import printable
 from model.pictures.html_report import make_report
-from model.pictures.view import printable
 from model.tests.views import HOSTILE_NAMES, VIEWS, view
 
 
@@ -80,7 +80,7 @@ def test_numbers_are_written_as_people_read_them():
 
 
 def test_names_that_would_run_as_code_are_text():
-    names = tuple(printable(name) for name in HOSTILE_NAMES)
+    names = tuple(printable(name, 60) for name in HOSTILE_NAMES)
     some = dataclasses.replace(view(num_classes=6, spread=3.0), class_names=names, subject='"><img src=x onerror=a()>')
     page = make_report(some, {}, {"<b>score": 1.0}, {"dataset": HOSTILE_NAMES[1]})
     assert "<script>alert(1)" not in page and "<img src=x" not in page and "<b>score" not in page

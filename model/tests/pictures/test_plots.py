@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.common.text import printable
 from model.pictures import plots
-from model.pictures.view import Embedded, printable
+from model.pictures.view import Embedded
 from model.scoring.neighbors import class_neighbors
 from model.tests.views import HOSTILE_NAMES, VIEWS, view
 
@@ -32,8 +33,8 @@ def test_pictures(picture, kind):
 
 def test_names_that_nobody_would_choose_of_classes_without_training_images():
     some = view(num_classes=6, spread=3.0)
-    names = tuple(printable(name) for name in HOSTILE_NAMES)
-    assert names[0] == "tab line feed" and names[2] == "right to left" and len(names[3]) == 60
+    names = tuple(printable(name, 60) for name in HOSTILE_NAMES)
+    assert names[0] == r"tab\tline\nfeed" and names[2] == r"\u202eright to left\u200f" and len(names[3]) == 60
     gallery = Embedded(some.gallery.images, np.zeros(90, np.int32), some.gallery.embeddings)
     neighbors = class_neighbors(some.shown.embeddings, some.shown.labels, gallery.embeddings, gallery.labels)
     assert (neighbors.same[some.shown.labels > 0] == -1).all()

@@ -1,14 +1,10 @@
-"""What a view knows of its images, and names that can be shown."""
+"""What a view knows of its images."""
 
 import dataclasses
-import unicodedata
 
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
-import pytest
 
-from model.pictures.view import Embedded, printable
+from model.pictures.view import Embedded
 from model.scoring.neighbors import class_neighbors
 from model.tests.views import view
 
@@ -34,29 +30,6 @@ def test_the_title():
     assert view().title == "some images, step 7"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("cat", "cat"),
-        ("größe 大きさ 🙂", "größe 大きさ 🙂"),
-        ("  two\t\twords\n", "two words"),
-        ("nul\0bell\a", "nul bell"),
-        ("\u202eevil\u200b", "evil"),
-        ("\x1b[31mred", "[31mred"),
-        ("", ""),
-        (" \n ", ""),
-    ],
-)
-def test_a_name_is_one_line_that_can_be_seen(name, expected):
-    assert printable(name) == expected
-
-
-def test_of_a_path_the_end_is_kept():
-    apples = [printable(f"Fruit/Apple/{kind}", 14) for kind in ("Granny-Smith", "Golden-Delicious")]
-    assert apples == ["…/Granny-Smith", "…den-Delicious"]
-    assert printable("a/b", 3) == "a/b"
-
-
 def test_what_has_no_other_image_of_its_class_is_no_mistake():
     """As where only three of the four classes were trained on."""
     some = view(spread=4.0)
@@ -71,18 +44,3 @@ def test_what_has_no_other_image_of_its_class_is_no_mistake():
     ]
     assert 0 < some.is_wrong.sum() < some.has_answer.sum()
     assert not some.is_right[shown.labels == 3].any()
-
-
-@pytest.mark.parametrize(("length", "expected"), [(6, "abcdef"), (5, "abcd…"), (1, "…")])
-def test_a_long_name_is_cut_where_one_sees_it(length, expected):
-    assert printable("abcdef", length) == expected
-    assert printable("x" * 1000) == "x" * 59 + "…"
-
-
-@hypothesis.given(st.text(st.characters(codec=None), max_size=100))
-@hypothesis.settings(deadline=None)
-def test_whatever_the_name(name):
-    shown = printable(name)
-    assert len(shown) <= 60 and shown == printable(shown) and "  " not in shown
-    shown.encode()  # there is no half of a character
-    assert not any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in shown)

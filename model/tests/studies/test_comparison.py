@@ -343,3 +343,16 @@ def test_a_name_that_a_terminal_cannot_show(tmp_path):
     command = [sys.executable, ROOT / "compare_experiments.py", tmp_path, "--metrics", "knn_accuracy"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert result.returncode == 0 and r"od\udcffd" in result.stdout and "0.5000" in result.stdout
+
+
+def test_names_and_values_that_would_look_like_lines_of_the_table(tmp_path, compare):
+    hostile = "\x1b[31mred\n2026-01-01 INFO Done\u202e"
+    for seed in (1, 2):
+        write_run(tmp_path / f"{hostile}{seed}", 0.5, margin=hostile + str(seed), commit=hostile, seed=seed)
+    write_run(tmp_path / "long", 0.5, margin="x" * 200_000, commit="other")
+    for form in ("terminal", "markdown"):
+        code, printed, said = compare(tmp_path, "--metrics", "knn_accuracy", "--format", form)
+        assert (code, said) == (0, "") and all(line.isprintable() for line in printed.split("\n"))
+        assert r"\x1b[31mred\n2026-01-01 INFO Done\u202e1" in printed and len(printed) < 30_000
+    code, _, said = compare(tmp_path, "--metrics", "knn_accuracy", "--against", "nobody")
+    assert code == 2 and said.count("\n") == 1 and said[:-1].isprintable()

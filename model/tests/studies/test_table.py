@@ -61,6 +61,25 @@ def test_programs_read_what_was_written(cell):
     assert json.loads(table.to_json(rows)) == rows
 
 
+HOSTILE = "\x1b[31m\x9b0m\r\u202e\u2028\udcff\x7f"
+
+
+def test_no_cell_is_obeyed_by_a_terminal():
+    rows = [{"experiment": HOSTILE + "\n2026-01-01 Done", "verdict": HOSTILE}]
+    shown = r"\x1b[31m\x9b0m\r\u202e\u2028\udcff\x7f"
+    for text in (table.to_terminal(rows, 200), table.to_markdown(rows)):
+        assert shown + r"\n2026-01-01 Done" in text and text.count(shown) == 2
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert table.to_csv(rows) == f'experiment,verdict\n"{shown}\n2026-01-01 Done",{shown}\n'
+    text = table.to_json(rows)
+    assert json.loads(text) == rows and all(line.isprintable() for line in text.split("\n"))
+
+
+def test_a_long_cell_is_cut_where_people_read_it():
+    rows = [{"experiment": "x" * 200_000}]
+    assert len(table.to_markdown(rows)) < 4_100 and len(table.to_terminal(rows, 100).replace(" ", "")) < 8_300
+
+
 def test_json_proper_has_no_nan():
     with pytest.raises(ValueError, match="not JSON compliant"):
         table.to_json([{"eer": math.nan}])
