@@ -4,14 +4,18 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import tqdm
 
 from model.common.errors import Interrupted, UserError
+from model.common.files import open_to_append
+from model.common.text import printable
 
 
 def run(
@@ -91,6 +95,8 @@ def start_log(path: Path) -> None:
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
     file = _File(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in (console, file):
+        handler.addFilter(_on_one_line)
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)
     log.handlers = [console, file]
@@ -104,6 +110,12 @@ def _end_log() -> None:
     log.handlers = []
 
 
+def _on_one_line(record: logging.LogRecord) -> bool:
+    """Makes what a record says one line, so that no name in it can move the cursor or look like a line of its own."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
 class _Console(logging.Handler):
     """Writes to stderr, above a progress bar if there is one."""
 
@@ -114,6 +126,9 @@ class _Console(logging.Handler):
 class _File(logging.FileHandler):
     """Writes to a file as long as that can be written; a full disk does not stop a run here."""
 
+    def _open(self) -> TextIO:  # type: ignore[override]
+        return os.fdopen(open_to_append(Path(self.baseFilename)), "a", encoding=self.encoding)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Says nothing: the run itself will notice what matters."""
 
@@ -123,5 +138,5 @@ def _end(message: str, exit_code: int) -> None:
     if log.handlers:
         log.error("%s", message)
     else:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
     sys.exit(exit_code)

@@ -1,7 +1,6 @@
 """How embeddings came to be: their places at one checkpoint after the other, as one moving picture."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import tqdm
 from matplotlib import animation
 from matplotlib.figure import Figure
 
+from model.common.files import folder_beside
 from model.pictures.plots import NAMED_CLASSES, draw_points, name_class
 from model.pictures.view import View
 
@@ -69,13 +69,13 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
     if shutil.which("ffmpeg"):
         writers["evolution.mp4"] = animation.FFMpegWriter(fps=_PICTURES_PER_SECOND, bitrate=2000)
     written = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix="tmp-") as beside:
+    with folder_beside(folder) as beside:
         for name, writer in writers.items():
-            with writer.saving(figure, str(Path(beside) / name), dpi=90):
+            with writer.saving(figure, str(beside / name), dpi=90):
                 for way in tqdm.tqdm(ways, name, disable=None, leave=False):
                     draw(way)
                     writer.grab_frame()
-            written.append((Path(beside) / name).rename(folder / name))
+            written.append((beside / name).rename(folder / name))
     return written
 
 

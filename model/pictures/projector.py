@@ -7,7 +7,6 @@ and what was once read under a name is shown until TensorBoard starts anew, so t
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
+from model.common.files import folder_beside
 from model.pictures.thumbnails import make_sprite, make_thumbnails
 
 _log = logging.getLogger(__name__)
@@ -37,11 +37,8 @@ def write_bundle(
     Returns:
         The files.
     """
-    before = tf.train.latest_checkpoint(str(folder))
-    beside = folder / "tmp-projector"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
+    before = _bundle_in(folder)
+    with folder_beside(folder) as beside:
         tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(beside / name))
         (beside / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')  # what says which is the newest
         (beside / f"{name}-metadata.tsv").write_text(_as_table(metadata), encoding="utf-8")
@@ -64,12 +61,19 @@ def write_bundle(
         last = ("checkpoint", "projector_config.pbtxt")
         files = sorted(beside.iterdir(), key=lambda path: (path.name in last, path.name))
         written = [path.rename(folder / path.name) for path in files]
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    if before is not None and Path(before).name != name:
-        for path in folder.glob(f"{Path(before).name}[.-]*"):
-            path.unlink()
+    for path in before - set(written):
+        path.unlink(missing_ok=True)
     return written
+
+
+def _bundle_in(folder: Path) -> set[Path]:
+    """Returns the files of the bundle that the `checkpoint` file of a folder names; none if it names anything else."""
+    newest = tf.train.latest_checkpoint(str(folder))
+    name = Path(newest).name if newest else ""
+    of_bundle = re.compile(re.escape(name) + r"(\.index|\.data-\d{5}-of-\d{5}|-metadata\.tsv|-sprite\.png)")
+    if not name or not (folder / f"{name}-metadata.tsv").is_file():  # somebody else's checkpoint
+        return set()
+    return {path for path in folder.iterdir() if of_bundle.fullmatch(path.name)}
 
 
 def _as_table(columns: Mapping[str, Sequence[object]]) -> str:

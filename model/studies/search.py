@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import signal
 import statistics
 import threading
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from model.common import devices, json_file
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError
-from model.common.files import lock, lock_experiment, write_whole
+from model.common.files import lock, lock_experiment, open_to_append, write_whole
 from model.common.signals import stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
@@ -300,7 +301,7 @@ class Search:
             arguments += ["--data_dir", self._data_dir.absolute()]
         told, is_pruned = 0, False
         with (
-            (folder / "output.log").open("ab") as log,
+            os.fdopen(open_to_append(folder / "output.log"), "ab") as log,
             trial_process.start(_TRAIN, arguments, log) as process,
         ):
             while process.poll() is None:

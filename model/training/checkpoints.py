@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from model.common.commands import command
 from model.common.errors import UserError, one_line
-from model.common.files import flush
+from model.common.files import delete, flush
 from model.params import Params
 from model.training.run_state import RunState
 
@@ -184,7 +184,9 @@ def save(
     """
     parent = folder(model_dir)
     path = parent / name_of(step)
-    beside = parent / f"tmp-{path.name}"
+    beside = (
+        parent / f"tmp-{path.name}"
+    )  # a name for all, as the lock of the experiment lets one process save at a time
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _delete_unfinished(parent)
@@ -331,4 +333,4 @@ def choose(
 
 def _delete_unfinished(parent: Path) -> None:
     for path in parent.glob("tmp-*"):
-        shutil.rmtree(path)
+        delete(path)

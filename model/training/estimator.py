@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from model import triplet_loss
 from model.common.errors import Interrupted, UserError, one_line_errors
-from model.common.files import lock_experiment, write_whole
+from model.common.files import folder_beside, lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput
@@ -220,12 +220,13 @@ class Estimator:
         name = int(time.time())
         while (path := Path(export_dir_base) / str(name)).exists():
             name += 1
-        beside = path.with_name(f"tmp-{name}")
         archive = keras.export.ExportArchive()
         archive.track(learner.network)
         archive.add_endpoint("serve", steps.compile_predict_step(self.model_fn, learner))
-        archive.write_out(str(beside), verbose=False)
-        return beside.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(path.parent) as beside:
+            archive.write_out(str(beside / path.name), verbose=False)
+            return (beside / path.name).rename(path)
 
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""

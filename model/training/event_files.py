@@ -9,6 +9,8 @@ import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from model.common.files import folder_beside
+
 _log = logging.getLogger(__name__)
 
 # How the names of event files end that hold no curves, but what is written anew as a whole.
@@ -85,11 +87,12 @@ def _forget(path: Path, steps: range) -> None:
         return
     if unreadable:
         _log.warning("%s: its last %d bytes cannot be read and are dropped.", path, unreadable)
-    beside = path.with_name("tmp-rewritten")  # TensorBoard would read a name with "tfevents" in it
-    with tf.io.TFRecordWriter(str(beside)) as writer:
-        for event in kept:
-            writer.write(event.SerializeToString())
-    beside.replace(path)
+    with folder_beside(path.parent) as beside:
+        rewritten = beside / "rewritten"  # TensorBoard would read a name with "tfevents" in it
+        with tf.io.TFRecordWriter(str(rewritten)) as writer:
+            for event in kept:
+                writer.write(event.SerializeToString())
+        rewritten.replace(path)
 
 
 def _readable_events(path: Path) -> Iterator[Event]:

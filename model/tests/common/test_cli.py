@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tqdm
@@ -117,7 +118,7 @@ def logging_main(path, end=None):
         cli.start_log(path)
         LOG.debug("details")
         LOG.info("begun")
-        LOG.warning("beware of\tµ")
+        LOG.warning("beware of 5 µ")
         LOG.info("beside a bar", extra={"on_bar": True})
         if end is not None:
             raise end
@@ -129,9 +130,9 @@ def test_the_log_is_on_the_terminal_and_in_the_file_with_the_time(tmp_path, caps
     path = tmp_path / "train.log"
     for _ in range(2):  # what an earlier run has said stays
         assert run(logging_main(path, UserError("the reason"))) == 2
-        assert capsys.readouterr() == ("", "begun\nbeware of\tµ\nthe reason\n")
+        assert capsys.readouterr() == ("", "begun\nbeware of 5 µ\nthe reason\n")
     said = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert said == ["INFO begun", "WARNING beware of\tµ", "INFO beside a bar", "ERROR the reason"] * 2
+    assert said == ["INFO begun", "WARNING beware of 5 µ", "INFO beside a bar", "ERROR the reason"] * 2
 
 
 def test_after_a_command_nothing_is_logged(tmp_path, capsys):
@@ -155,11 +156,62 @@ def test_a_line_of_the_log_does_not_tear_a_bar_apart(tmp_path, capsys):
 
 
 def test_a_log_that_finds_no_room_stops_nobody(tmp_path, capsys):
-    (tmp_path / "train.log").symlink_to("/dev/full")
-    assert run(logging_main(tmp_path / "train.log")) == 0
-    assert capsys.readouterr().err == "begun\nbeware of\tµ\n"
+    assert run(logging_main(Path("/dev/full"))) == 0
+    assert capsys.readouterr().err == "begun\nbeware of 5 µ\n"
 
 
 def test_a_log_that_cannot_be_opened_is_one_line(tmp_path, capsys):
     assert run(logging_main(tmp_path / "nowhere" / "train.log")) == 2
     assert capsys.readouterr().err == f"{tmp_path / 'nowhere' / 'train.log'}: No such file or directory\n"
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path, capsys):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "train.log").symlink_to("precious")
+    assert run(logging_main(tmp_path / "train.log")) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'train.log'}: a link, through which nothing is written; delete it\n"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+# ------------------------------------------------------------------------------------------- what others wrote
+
+HOSTILE = {
+    "colour": ("\x1b[31m", r"\x1b[31m"),
+    "one byte for an escape sequence": ("\x9b31m", r"\x9b31m"),
+    "line of its own": ("\n2026-01-01 00:00:00 INFO Done", r"\n2026-01-01 00:00:00 INFO Done"),
+    "line written over": ("\rDone.   ", r"\rDone.   "),
+    "from right to left": ("\u202egnp.exe", r"\u202egnp.exe"),
+    "no UTF-8": ("\udcff", r"\udcff"),
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_name_is_told_on_one_line(tmp_path, capsys, name, shown):
+    def main(options):
+        cli.start_log(tmp_path / "train.log")
+        LOG.info("%s: read.", name)
+        LOG.warning(f"{name} 100%")
+        raise UserError(f"{name}: not there")
+
+    assert run(raising(UserError(f"{name}: not there"))) == 2
+    assert capsys.readouterr().err == f"{shown}: not there\n"
+    assert run(raising(OSError(errno.ENOENT, "No such file", name))) == 2
+    assert capsys.readouterr().err == f"{shown}: No such file\n"
+    assert run(main) == 2
+    expected = [f"{shown}: read.", f"{shown} 100%", f"{shown}: not there"]
+    assert capsys.readouterr().err.split("\n") == [*expected, ""]
+    lines = (tmp_path / "train.log").read_bytes().decode().split("\n")
+    assert [re.sub(r"^[\d-]{10} [\d:,]{12} [A-Z]+ ", "", line) for line in lines] == [*expected, ""]
+
+
+def test_a_long_name_makes_no_long_line(tmp_path, capsys):
+    def main(options):
+        cli.start_log(tmp_path / "train.log")
+        LOG.info("%s: read.", "\x1b" * 200_000)
+        raise UserError(f"params.json: unknown key '{'x' * 200_000}'; see the manual")
+
+    assert run(main) == 2
+    logged, said = capsys.readouterr().err.splitlines()
+    assert max(map(len, [logged, said])) == 4000 and logged.endswith(": read.")
+    assert said.startswith("params.json: unknown key 'xxx") and said.endswith("xxx'; see the manual")
+    assert (tmp_path / "train.log").stat().st_size < 9_000

@@ -2,8 +2,12 @@
 
 import errno
 import os
+import resource
+import secrets
+import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -61,10 +65,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside(tmp_path, monkeypatch,
 
 def test_a_disk_that_is_full(tmp_path):
     """The content goes into the file beside, so that is the one that finds no room."""
-    (tmp_path / "tmp-file.txt").symlink_to("/dev/full")
     (tmp_path / "file.txt").write_text("old")
-    with pytest.raises(OSError, match="No space left"):
-        files.write_whole(tmp_path / "file.txt", "new")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # the system refuses what comes after
+        with pytest.raises(OSError, match="File too large"):
+            files.write_whole(tmp_path / "file.txt", "new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
     assert (tmp_path / "file.txt").read_text() == "old"
 
@@ -82,9 +90,118 @@ def test_a_folder_in_the_place_of_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_what_a_kill_left_beside_is_no_obstacle(tmp_path):
-    (tmp_path / "tmp-file.txt").write_text("half of what was to be writ")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_is_what_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files.write_whole(tmp_path / "file.txt", "new")
+        os.close(files.open_to_append(tmp_path / "log"))
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
+
+
+WAYS_TO_LEAVE = {
+    "file": lambda path: path.write_text("half of what was to be writ"),
+    "folder": lambda path: (path / "half").mkdir(parents=True),
+    "link": lambda path: path.symlink_to(path.with_name("precious")),
+}
+
+
+@pytest.mark.parametrize("leave", WAYS_TO_LEAVE.values(), ids=WAYS_TO_LEAVE)
+def test_what_kills_left_is_deleted_a_day_later_and_what_others_are_making_is_not(tmp_path, leave):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    old, young, others = (tmp_path / f"tmp-{name}" for name in ("0" * 16, "1" * 16, "2" * 15))
+    for path, age in ((old, 90_000), (young, 80_000), (others, 90_000)):
+        leave(path)
+        os.utime(path, (time.time() - age,) * 2, follow_symlinks=False)
     files.write_whole(tmp_path / "file.txt", "new")
+    with files.folder_beside(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", "precious", young.name, others.name}
+    assert list((tmp_path / "precious").iterdir())
+
+
+def test_a_folder_beside_is_there_while_it_is_filled(tmp_path):
+    with files.folder_beside(tmp_path) as beside, files.folder_beside(tmp_path) as another:
+        assert beside != another and beside.parent == another.parent == tmp_path
+        (beside / "file").write_text("done")
+        (beside / "file").rename(tmp_path / "file")
+        (another / "half").touch()
+    with pytest.raises(ValueError, match="in the block"), files.folder_beside(tmp_path):
+        raise ValueError("in the block")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------------------------------------- links and others
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "file.txt").symlink_to("precious")
+    files.write_whole(tmp_path / "file.txt", "new")
+    assert not (tmp_path / "file.txt").is_symlink() and (tmp_path / "file.txt").read_text() == "new"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_the_name_beside_is_never_somebody_elses(tmp_path, monkeypatch):
+    """Were it guessed, a link could be planted there."""
+    (tmp_path / "precious").write_text("precious")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    (tmp_path / f"tmp-{'0' * 16}").symlink_to("precious")
+    with pytest.raises(FileExistsError):
+        files.write_whole(tmp_path / "file.txt", "new")
+    with pytest.raises(FileExistsError), files.folder_beside(tmp_path):
+        pytest.fail("it is used")
+    assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "file.txt").exists()
+
+
+@pytest.mark.parametrize("target", ["precious", "nowhere"])
+def test_a_log_is_not_written_through_a_link(tmp_path, target):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "train.log").symlink_to(target)
+    with pytest.raises(UserError, match=f"^{tmp_path}/train.log: a link, .*; delete it$"):
+        files.open_to_append(tmp_path / "train.log")
+    assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "nowhere").exists()
+
+
+def test_a_log_grows_at_its_end_and_waits_for_no_reader(tmp_path):
+    for text in (b"one\n", b"two\n"):
+        with os.fdopen(files.open_to_append(tmp_path / "log"), "ab") as log:
+            log.write(text)
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        files.open_to_append(tmp_path / "pipe")
+
+
+def race(path, num_writes):
+    """Two processes write, one after the other each; returns what a reader found meanwhile, and what failed."""
+    code = (
+        "import sys; from pathlib import Path; from model.common.files import write_whole\n"
+        "for number in range(int(sys.argv[2])):\n"
+        "    write_whole(Path(sys.argv[1]), (sys.argv[3] + f' {number}\\n') * 2000)"
+    )
+    path.write_text("a -1\n" * 2000)
+    commands = [[sys.executable, "-c", code, str(path), str(num_writes), writer] for writer in "ab"]
+    writers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for command in commands]
+    found = set()
+    while any(writer.poll() is None for writer in writers):
+        lines = path.read_text().split("\n")
+        assert len(lines) == 2001 and len(set(lines[:-1])) == 1
+        found.add(lines[0])
+    return found, [said for writer in writers if (said := writer.communicate()[1])]
+
+
+@pytest.mark.parametrize(
+    "num_writes", [pytest.param(150, marks=pytest.mark.slow), pytest.param(3000, marks=pytest.mark.proof)]
+)
+def test_two_who_write_at_once_and_one_who_reads(tmp_path, num_writes):
+    """None is lost, as the last write of one of them stays; nobody sees half a file, and nobody fails."""
+    found, failed = race(tmp_path / "file.txt", num_writes)
+    assert not failed and len(found) > num_writes / 10 and {line[0] for line in found} == {"a", "b"}
+    assert (tmp_path / "file.txt").read_text() in [f"{writer} {num_writes - 1}\n" * 2000 for writer in "ab"]
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 

@@ -202,6 +202,38 @@ def test_evaluating_again_leaves_the_pictures(pictured, tmp_path):
     assert [path.exists() for path in pictures] == [True]
 
 
+def write_bundle(folder, name):
+    images, metadata = np.zeros((3, 4, 4, 1), np.uint8), {"index": [0, 1, 2], "label": ["a", "b", "c"]}
+    return projector.write_bundle(folder, name, np.eye(3, dtype=np.float32), images, metadata)
+
+
+def test_an_earlier_bundle_is_taken_away_and_nothing_else(tmp_path):
+    first = write_bundle(tmp_path, "first")
+    others = [tmp_path / name for name in ("first-notes.txt", "first.npy", "second-metadata.txt", "x.index")]
+    for path in others:
+        path.touch()
+    second = write_bundle(tmp_path, "second")
+    assert {path.name for path in first if not path.exists()} == {
+        "first.index", "first.data-00000-of-00001", "first-metadata.tsv", "first-sprite.png",
+    }  # fmt: skip
+    assert set(tmp_path.iterdir()) == {*second, *others}
+    assert set(write_bundle(tmp_path, "second")) == set(second) and all(path.exists() for path in second)
+
+
+@pytest.mark.parametrize("named", ["*", "model.ckpt-1", "../outside/model.ckpt-1", "ghost"])
+def test_what_a_checkpoint_file_of_somebody_else_names_stays(tmp_path, named):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        for name in ("*.index", "model.ckpt-1.index", "model.ckpt-1.data-00000-of-00001", "model.ckpt-1-sprite.png"):
+            (folder / name).touch()
+    (outside / "model.ckpt-1-metadata.tsv").touch()
+    (inside / "checkpoint").write_text(f'model_checkpoint_path: "{named}"\n')
+    before = set(tmp_path.rglob("*"))
+    write_bundle(inside, "new")
+    assert before <= set(tmp_path.rglob("*"))
+
+
 def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
     images = np.zeros((3, 4, 4, 3), np.uint8)
     metadata = {"index": [0, 1, 2], "label": ["a\tb", "c\nd", "é\r"]}

@@ -119,6 +119,17 @@ def test_no_checkpoint_at_all(tmp_path):
         checkpoints.load(tmp_path / "checkpoints" / "step-00000001")
 
 
+def test_a_link_in_the_way_is_deleted_and_what_it_leads_to_is_left_alone(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("tmp-step-00000007", "tmp-old-step-00000007", "tmp-file"):
+        (tmp_path / "checkpoints" / name).symlink_to(precious, target_is_directory=True)
+    checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    assert names(tmp_path) == ["step-00000007"] and list(precious.iterdir()) == [precious / "file"]
+
+
 def test_what_a_killed_save_leaves_is_ignored_and_cleaned_up(tmp_path):
     checkpoints.save(tmp_path, 7, TENSORS, keep=5)
     unfinished = tmp_path / "checkpoints" / "tmp-step-00000008"
