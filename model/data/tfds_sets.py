@@ -4,10 +4,14 @@ Facts about TFDS 4.9.10. Making the builder of an image set contacts no host (it
 are switched off). `download_and_prepare` contacts the hosts of `builder.url_infos`, ten times each, and takes
 205 s to notice that there is no network. It writes to a temporary folder and renames that at the end, so
 half a preparation never has the final name. It remembers what it extracted by file name, so two sets
-must not share their downloads.
+must not share their downloads. `features.json` and `dataset_info.json` of a prepared folder name the classes of
+features, at any depth, also in JSON within JSON. TFDS imports the module of each, whichever it is, in
+`FeatureConnector.cls_from_name` and nowhere else.
 """
 
+import contextlib
 import difflib
+import os
 import queue
 import sys
 import threading
@@ -28,6 +32,9 @@ from model.common.errors import UserError, one_line
 from model.data.idx_files import FILES
 from model.data.image_files import resize
 
+# Classes of features that a prepared folder may name: those of TFDS itself.
+_FEATURES = "tensorflow_datasets.core.features."
+
 NETWORK_SECONDS = 4.0  # within which one of the download servers has to answer
 
 
@@ -45,9 +52,12 @@ def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np
         the names of the labels 0, 1, ...
 
     Raises:
-        UserError: no such set, not one of labelled images, no network, or a damaged preparation.
+        UserError: no such set, not one of labelled images, no network, or a damaged preparation; also one that names
+            a Python module to import, or files outside of its folder.
     """
-    builder = _builder(name, store)
+    with _no_code_from(store):
+        builder = _builder(name, store)
+    _check_inside(builder, store)
     image_key, label_key = _feature_keys(name, builder, image_size)
     if not builder.data_path.exists():
         _prepare(name, store, builder)
@@ -73,6 +83,36 @@ def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np
     return images, labels, num_train, builder.info.features[label_key].names
 
 
+@contextlib.contextmanager
+def _no_code_from(store: Path) -> Iterator[None]:
+    """While the block runs, TFDS imports nothing that a prepared folder names."""
+    connector = tfds.features.FeatureConnector
+    before = vars(connector)["cls_from_name"]
+    cls_from_name = connector.cls_from_name
+
+    def only_of_tfds(class_name: str) -> type[tfds.features.FeatureConnector]:
+        if not class_name.startswith(_FEATURES):
+            raise UserError(
+                f"{store}: a features.json or dataset_info.json in it names the Python class {class_name!r}, expected "
+                f"one of {_FEATURES}*; nothing that lies with data is run; delete this folder, or prepare it anew"
+            )
+        return cls_from_name(class_name)
+
+    connector.cls_from_name = staticmethod(only_of_tfds)
+    try:
+        yield
+    finally:
+        connector.cls_from_name = before
+
+
+def _check_inside(builder: DatasetBuilder, store: Path) -> None:
+    """Makes sure that all that will be read lies in the folder, wherever its files say that it does."""
+    paths = [path for split in builder.info.splits.values() for path in split.filepaths]
+    for path in (builder.data_path, *paths):
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(store)):  # noqa: PTH100, links may lead anywhere
+            raise UserError(f"{store}: leads to {path}, outside of it; delete this folder, or prepare it anew")
+
+
 def _builder(name: str, store: Path) -> DatasetBuilder:
     known = tfds.list_builders(with_community_datasets=False)
     base, _, config = name.partition("/")
@@ -80,6 +120,8 @@ def _builder(name: str, store: Path) -> DatasetBuilder:
         known = [f"{base}/{config}" for config in tfds.builder_cls(base).builder_configs]
     try:
         return tfds.builder(name, data_dir=store)
+    except UserError:
+        raise
     except Exception as error:  # TFDS promises no type, and wraps what a data set's own code raises
         if name in known:
             raise UserError(

@@ -1,7 +1,9 @@
+import json
 import os
 import shutil
 import socket
 import struct
+import sys
 import threading
 import time
 from contextlib import closing
@@ -249,6 +251,112 @@ def test_what_a_killed_preparation_left_is_no_data(tmp_path):
 def test_disk_that_refuses_is_one_line(tmp_path):
     (tmp_path / "tfds").write_text("a file where the folder has to be")
     assert "could not prepare it" in error_of("small_set", tmp_path)
+
+
+# What lies there is read and never run, and leads nowhere else
+
+
+@pytest.fixture
+def evil(prepared, tmp_path, monkeypatch):
+    """A set that TFDS knows from its folder alone, and a module that would be found if somebody imported it."""
+    version = tmp_path / "tfds/evil_set/1.0.0"
+    shutil.copytree(prepared / "tfds/small_set/1.0.0", version)
+    for path in version.glob("small_set-*"):
+        path.rename(version / path.name.replace("small_set", "evil_set"))
+    info = version / "dataset_info.json"
+    info.write_text(info.read_text().replace("small_set", "evil_set"))
+    for folder in (tmp_path / "tfds", tmp_path / "tfds/evil_set", version):
+        for name in ("evil_payload", "evil_set", "evil_set_dataset_builder", "__init__"):
+            (folder / f"{name}.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'executed')!r}).touch()")
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(version)
+    return tmp_path
+
+
+def change(path, changes):
+    content = json.loads(path.read_text())
+    changes(content)
+    path.write_text(json.dumps(content))
+
+
+PAYLOAD = "evil_payload.X"
+OWN = "tensorflow_datasets.core.features"
+SEQUENCE = {"pythonClassName": f"{OWN}.sequence_feature.Sequence"}
+INNER = {"feature": {"type": PAYLOAD, "content": {}}, "length": None}
+
+
+def text_feature(**feature):
+    """Features like those of the set, of which the one that nobody needs is another."""
+
+    def changes(content):
+        content["featuresDict"]["features"]["note"] = feature
+
+    return changes
+
+
+NAMED = {
+    "features.json": ("features.json", text_feature(pythonClassName=PAYLOAD, text={})),
+    "another spelling": ("features.json", text_feature(python_class_name=PAYLOAD, text={})),
+    "the old form": ("features.json", lambda content: content.update(type=PAYLOAD, content={})),
+    "within a sequence": (
+        "features.json", text_feature(**SEQUENCE, sequence={"feature": {"pythonClassName": PAYLOAD, "text": {}}}),
+    ),
+    "JSON within JSON": ("features.json", text_feature(**SEQUENCE, jsonFeature={"json": json.dumps(INNER)})),
+    "dataset_info.json": (
+        "dataset_info.json", lambda content: content.update(features={"pythonClassName": PAYLOAD, "text": {}}),
+    ),
+    "a module of TFDS that has no features": (
+        "features.json", text_feature(pythonClassName="tensorflow_datasets.scripts.cli.main.X", text={}),
+    ),
+}  # fmt: skip
+
+
+def test_a_set_that_is_known_from_its_folder_alone_is_read(evil):
+    change(evil / "tfds/evil_set/1.0.0/dataset_info.json", lambda content: content.update(moduleName="evil_payload"))
+    assert as_set(load("evil_set", evil).train) == expected_set(range(20))
+    assert not (evil / "executed").exists() and "evil_payload" not in sys.modules
+
+
+@pytest.mark.parametrize(("file", "changes"), NAMED.values(), ids=NAMED)
+def test_no_code_that_lies_with_the_data_is_run(evil, file, changes):
+    change(evil / "tfds/evil_set/1.0.0" / file, changes)
+    message = error_of("evil_set", evil)
+    assert f"{evil}/tfds: a features.json or dataset_info.json in it names the Python class '" in message
+    assert not (evil / "executed").exists() and "evil_payload" not in sys.modules
+
+
+def test_the_payloads_of_these_tests_would_run(evil):
+    """Otherwise the tests above would prove nothing."""
+    change(evil / "tfds/evil_set/1.0.0/features.json", text_feature(pythonClassName=PAYLOAD, text={}))
+    with pytest.raises(ValueError, match="Unrecognized FeatureConnector type"):
+        tfds.builder("evil_set", data_dir=evil / "tfds")
+    assert (evil / "executed").exists()
+    sys.modules.pop("evil_payload", None)
+
+
+def test_tfds_is_left_as_it_was(evil):
+    before = vars(tfds.features.FeatureConnector)["cls_from_name"]
+    load("evil_set", evil)
+    assert vars(tfds.features.FeatureConnector)["cls_from_name"] is before
+
+
+def test_a_folder_does_not_lead_out_of_itself(evil, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    shutil.copytree(evil / "tfds/evil_set/1.0.0", outside / "1.0.0")
+    shutil.rmtree(evil / "tfds/evil_set/1.0.0")
+    (evil / "tfds/evil_set/.config").mkdir()
+    relative = os.path.relpath(outside, evil / "tfds/evil_set")
+    (evil / "tfds/evil_set/.config/metadata.json").write_text(json.dumps({"default_config_name": relative}))
+    assert f"{evil}/tfds: leads to " in error_of("evil_set", evil)
+
+
+def test_the_records_of_a_folder_lie_in_it(evil):
+    template = "../../../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    change(
+        evil / "tfds/evil_set/1.0.0/dataset_info.json",
+        lambda content: [split.update(filepathTemplate=template) for split in content["splits"]],
+    )
+    assert f"{evil}/tfds: leads to " in error_of("evil_set", evil)
 
 
 # Network
