@@ -95,6 +95,11 @@ def open_to_append(path: Path) -> int:
         raise
 
 
+def is_name(text: str) -> bool:
+    """Returns whether a text that was read from a file can be the name of a file or folder, and leads nowhere else."""
+    return text.isprintable() and "/" not in text and os.sep not in text and text not in ("", ".", "..")
+
+
 def flush(path: Path) -> None:
     """Waits until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

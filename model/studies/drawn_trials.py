@@ -13,6 +13,7 @@ import sqlalchemy.exc
 from optuna.trial import TrialState, create_trial
 
 from model.common.errors import UserError, one_line
+from model.common.files import is_name
 from model.studies.search_space import SearchSpace
 from model.studies.trials import DATABASE, Trial, folder_of
 
@@ -91,10 +92,25 @@ class Drawn:
         with self._errors_in_one_line():
             drawn_trials = self._study.trials
         return [
-            Trial(self._parent / drawn.user_attrs["folder"], drawn.user_attrs["settings"], drawn.number)
+            self._read(drawn)
             for drawn in drawn_trials
             if "settings" in drawn.user_attrs  # without, it was refused, or the search was killed while it drew it
         ]
+
+    def _read(self, drawn: optuna.trial.FrozenTrial) -> Trial:
+        """Returns a trial that the database holds.
+
+        Raises:
+            UserError: Its folder is not in that of the search, or it sets something else than `search.json` varies.
+        """
+        name, settings = drawn.user_attrs.get("folder"), drawn.user_attrs["settings"]
+        if not isinstance(name, str) or not is_name(name):
+            wrong = f"has the folder {name!r}, expected a name"
+        elif not isinstance(settings, dict) or not settings.keys() <= self._space.varied:
+            wrong = f"sets {settings!r}, expected {', '.join(sorted(self._space.varied))}"
+        else:
+            return Trial(self._parent / name, settings, drawn.number)
+        raise UserError(f"{self._parent / DATABASE}: damaged, trial {drawn.number} {wrong}; search in a new folder")
 
     def ask(self) -> Trial | None:
         """Returns the trials of earlier searches first, then new ones; None when there are `num_trials`.

@@ -2,15 +2,19 @@
 
 import contextlib
 import itertools
+import json
 import sqlite3
 
+import hypothesis
+import hypothesis.strategies as st
 import optuna
 import pytest
 
 from model.common.errors import UserError
+from model.common.files import is_name
 from model.studies import drawn_trials
 from model.studies.drawn_trials import Drawn
-from model.studies.search_space import SearchSpace
+from model.studies.search_space import SearchSpace, name_of
 from model.studies.trials import Grid
 
 pytestmark = pytest.mark.slow
@@ -141,6 +145,53 @@ def test_a_damaged_database_is_one_line(tmp_path, content):
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def in_database(parent, key, value):
+    """Lets every trial have another attribute, None for none."""
+    with contextlib.closing(sqlite3.connect(parent / "search.db")) as database, database:
+        if value is None:
+            database.execute("DELETE FROM trial_user_attributes WHERE key = ?", [key])
+        else:
+            changed = [json.dumps(value), key]
+            database.execute("UPDATE trial_user_attributes SET value_json = ? WHERE key = ?", changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("folder", "../..", r"trial 0 has the folder '../..', expected a name"),
+        ("folder", "..", "trial 0 has the folder '..', expected a name"),
+        ("folder", ".", "trial 0 has the folder '.', expected a name"),
+        ("folder", "", "trial 0 has the folder '', expected a name"),
+        ("folder", "/tmp", "trial 0 has the folder '/tmp', expected a name"),
+        ("folder", "a/b", "trial 0 has the folder 'a/b', expected a name"),
+        ("folder", "nul\0", r"trial 0 has the folder 'nul\x00', expected a name"),
+        ("folder", "\x1b[31m", r"trial 0 has the folder '\x1b[31m', expected a name"),
+        ("folder", 7, "trial 0 has the folder 7, expected a name"),
+        ("folder", None, "trial 0 has the folder None, expected a name"),
+        (
+            "settings",
+            {"margin": 0.5, "dataset": "other"},
+            "trial 0 sets {'margin': 0.5, 'dataset': 'other'}, expected margin",
+        ),
+        ("settings", "margin", "trial 0 sets 'margin', expected margin"),
+        ("settings", [], r"trial 0 sets [], expected margin"),
+    ],
+)
+def test_what_the_database_says_leads_nowhere_else(tmp_path, key, value, expected):
+    with drawn(tmp_path, LINE, 1) as source:
+        source.ask()
+    in_database(tmp_path, key, value)
+    with pytest.raises(UserError) as caught, drawn(tmp_path, LINE, 1):
+        pass
+    assert str(caught.value) == f"{tmp_path / 'search.db'}: damaged, {expected}; search in a new folder"
+
+
+@hypothesis.given(st.dictionaries(st.text(), st.text() | st.none() | st.lists(st.text()), min_size=1))
+@hypothesis.settings(deadline=None)
+def test_whatever_search_json_says_names_a_folder_inside(settings):
+    assert is_name(name_of(settings))
 
 
 def test_a_search_that_was_killed_while_it_drew(tmp_path):
