@@ -67,12 +67,15 @@ def write_bundle(
 
 
 def _bundle_in(folder: Path) -> set[Path]:
-    """Returns the files of the bundle that the `checkpoint` file of a folder names; none if it names anything else."""
-    newest = tf.train.latest_checkpoint(str(folder))
-    name = Path(newest).name if newest else ""
-    of_bundle = re.compile(re.escape(name) + r"(\.index|\.data-\d{5}-of-\d{5}|-metadata\.tsv|-sprite\.png)")
-    if not name or not (folder / f"{name}-metadata.tsv").is_file():  # somebody else's checkpoint
+    """Returns the files of the bundle that the `checkpoint` file of a folder names; none if it is somebody else's."""
+    try:
+        named = re.fullmatch(rb'model_checkpoint_path: "([\w.-]+)"\n', (folder / "checkpoint").read_bytes())
+    except FileNotFoundError:
         return set()
+    if named is None or not (folder / f"{named[1].decode()}-metadata.tsv").is_file():
+        return set()
+    name = re.escape(named[1].decode())
+    of_bundle = re.compile(name + r"(\.index|\.data-\d{5}-of-\d{5}|-metadata\.tsv|-sprite\.png)")
     return {path for path in folder.iterdir() if of_bundle.fullmatch(path.name)}
 
 

@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 # is taken to be nothing else.
 _MOST_DRAWS = 50
 
+# What Optuna raises where the database holds something else than it wrote.
+_OF_WHAT_IS_READ = (ValueError, LookupError, TypeError, AttributeError)
+
 
 class Drawn:
     """Trials that Optuna's tree-structured Parzen estimator draws, and its median rule ends early.
@@ -55,7 +58,8 @@ class Drawn:
             except RuntimeError as error:  # of another version of Optuna
                 raise optuna.exceptions.StorageInternalError(str(error)) from None
             self._study = self._open()
-        if self._study.user_attrs.get("vary", self._vary) != self._vary:
+            vary = self._study.user_attrs.get("vary", self._vary)
+        if vary != self._vary:
             raise UserError(
                 f"{parent / 'search.json'}: 'vary' is not what trials were drawn from; set it back, or search in a new "
                 "folder (num_trials may change)"
@@ -64,13 +68,14 @@ class Drawn:
 
     @contextlib.contextmanager
     def _errors_in_one_line(self) -> Iterator[None]:
-        """Turns errors of the database into a UserError."""
+        """Turns errors of the database, and of Optuna over what is in it, into a UserError."""
         try:
             yield
-        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, *_OF_WHAT_IS_READ) as error:
+            said = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(
-                f"{self._parent / DATABASE}: cannot be used ({one_line(error)}); make room on the disk and start "
-                "again, or, if it is damaged, search in a new folder"
+                f"{self._parent / DATABASE}: cannot be used ({said}); make room on the disk and start again, or, if it "
+                "is damaged, search in a new folder"
             ) from None
 
     def _open(self) -> optuna.Study:

@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import json
+import re
+import shutil
 import sqlite3
 
 import hypothesis
@@ -186,6 +188,39 @@ def test_what_the_database_says_leads_nowhere_else(tmp_path, key, value, expecte
     with pytest.raises(UserError) as caught, drawn(tmp_path, LINE, 1):
         pass
     assert str(caught.value) == f"{tmp_path / 'search.db'}: damaged, {expected}; search in a new folder"
+
+
+COLUMNS = [
+    ("trials", "state"), ("trials", "datetime_start"), ("studies", "study_name"), ("study_directions", "direction"),
+    ("study_user_attributes", "value_json"), ("trial_user_attributes", "value_json"), ("trial_values", "value"),
+    ("trial_params", "distribution_json"), ("version_info", "schema_version"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A folder with a search of two trials, of which one has come to its end; to be copied."""
+    folder = tmp_path_factory.mktemp("begun")
+    with drawn(folder, LINE, 2) as source:
+        first, _ = ask_all(source)
+        source.tell(first, 0.5)
+    return folder
+
+
+@pytest.mark.parametrize("value", ["{\x1b[31m\n", -1], ids=repr)
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_a_database_with_something_else_in_it_is_used_or_refused_in_one_line(begun, tmp_path, table, column, value):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as database, database:
+        database.execute(f"UPDATE {table} SET {column} = ?", [value])
+    try:
+        with drawn(tmp_path, LINE, 2) as source:
+            for trial in ask_all(source):
+                assert trial.folder.parent == tmp_path
+                source.tell(trial, 0.5)
+    except UserError as error:
+        assert re.fullmatch(rf"{tmp_path}/search\.(db|json): .*search in a new folder.*", str(error))
+        assert str(error).isprintable()
 
 
 @hypothesis.given(st.dictionaries(st.text(), st.text() | st.none() | st.lists(st.text()), min_size=1))
