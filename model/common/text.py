@@ -4,26 +4,29 @@
 _LONGEST_LINE = 4_000
 
 
-def printable(text: str, length: int = _LONGEST_LINE) -> str:
+def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = True) -> str:
     r"""Returns a text on one line of at most so many characters, in which nothing is hidden.
 
     Line breaks, the escape sequences of terminals, marks that turn the direction of writing and halves of characters
-    stand there as Python writes them, such as `\n`, `\x1b` or `\u202e`. Too long a text loses its middle: of a path
-    both ends are worth more.
+    stand there as Python writes them, such as `\n`, `\x1b` or `\u202e`. Too long a text loses its middle, for of a path
+    both ends are worth more, or its start, which classes below one folder have in common.
 
     >>> printable("two\nlines")
     'two\\nlines'
     >>> printable("data/pets/cat/1.png", 11)
     'data/…1.png'
+    >>> printable("Fruit/Apple/Granny-Smith", 14, keeps_start=False)
+    '…/Granny-Smith'
     """
-    if len(text) > length:  # before it is escaped, which makes it longer
-        text = _without_middle(text, length)
     shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in _cut(text, length, keeps_start)  # before it is escaped, which makes it longer
     )
-    return shown if len(shown) <= length else _without_middle(shown, length)
+    return _cut(shown, length, keeps_start)
 
 
-def _without_middle(text: str, length: int) -> str:
-    end = (length - 1) // 2
+def _cut(text: str, length: int, keeps_start: bool) -> str:
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2 if keeps_start else length - 1
     return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"

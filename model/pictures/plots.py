@@ -283,4 +283,7 @@ def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: s
 
 
 def _name(view: View, label: int) -> str:
-    return printable(view.class_names[label], 14).replace("$", r"\$")  # which matplotlib takes for mathematics
+    name = view.class_names[label]
+    return printable(name, 14, keeps_start="/" not in name).replace(
+        "$", r"\$"
+    )  # which matplotlib takes for mathematics

@@ -107,7 +107,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
         step=trained.checkpoint.step,
-        class_names=tuple(printable(name, 60) for name in data.class_names),
+        class_names=tuple(printable(name, 60, keeps_start="/" not in name) for name in data.class_names),
         margin=params.margin,
         shown=shown,
         gallery=gallery,

@@ -49,3 +49,9 @@ def test_whatever_the_text(text, length):
     shown.encode()  # there is no half of a character
     assert not any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in shown)
     assert text.isprintable() <= (shown == text or len(text) > length)
+
+
+def test_of_names_that_begin_alike_the_end_stays():
+    apples = [printable(f"Fruit/Apple/{kind}", 14, keeps_start=False) for kind in ("Granny-Smith", "Golden-Delicious")]
+    assert apples == ["…/Granny-Smith", "…den-Delicious"]
+    assert printable("a/b", 3, keeps_start=False) == "a/b"
