@@ -1,5 +1,9 @@
 """Compares the experiments in a folder: what differs, what they reach over their seeds, which one is better."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,9 @@
 """Scores a checkpoint of the experiment in --model_dir on the test images."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 
 from model.common import cli

@@ -1,5 +1,9 @@
 """Asks the experiment in --model_dir what new images show, or with --pair whether two of them show the same."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 import io
 import json

@@ -1,5 +1,9 @@
 """Tries the parameters that search.json in --parent_dir varies, and compares them by the validation images."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 from pathlib import Path
 

@@ -1,5 +1,9 @@
 """Trains and evaluates the experiment in --model_dir, going on where it was if it was trained before."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 
 from model.common import cli

@@ -1,5 +1,9 @@
 """Makes what there is to see of the experiment in --model_dir: the Projector's files, pictures, a report."""
 
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
 import argparse
 from pathlib import Path
 

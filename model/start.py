@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.common import cli, devices
+from model.common.signals import ending_at_once
 from model.experiment import open_experiment
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def start(model_dir: Path, data_dir: Path | None = None) -> "Runner":
     """
     experiment = open_experiment(model_dir, data_dir)
     device = devices.start_tensorflow()
-
-    from model.runner import Runner  # which imports TensorFlow
+    with ending_at_once():
+        from model.runner import Runner  # which imports TensorFlow
 
     precision = devices.choose_precision(experiment.params.precision)
     cli.start_log(model_dir / "train.log")

@@ -6,16 +6,23 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import tqdm
 
-from model.common.errors import Interrupted, UserError
+from model.common import signals
+from model.common.errors import Interrupted, UserError, explain, is_full, is_read_only
 from model.common.files import open_to_append
 from model.common.text import printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_STDOUT = "standard output"
 
 
 def run(
@@ -43,15 +50,21 @@ def run(
         add_data_option(parser)
     if add_options is not None:
         add_options(parser)
-    options = parser.parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
+    _open_streams()
     try:
-        main(options)
+        signals.interrupt_again()
+        try:
+            main(parser.parse_args(arguments))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         _end(str(error), 2)
     except OSError as error:
-        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+        if error.filename == _STDOUT:
+            _give_up_stdout()
+            if isinstance(error, BrokenPipeError):  # nobody reads any more: the end that other programs have, too
+                sys.exit(128 + signal.SIGPIPE)
+        _end(explain(error), 2)
     except Interrupted as error:
         _end(str(error), error.exit_code)
     except MemoryError as error:
@@ -89,17 +102,27 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 
 def start_log(path: Path) -> None:
-    """Sends the log to the terminal and, with the time, to a file; no longer to where it went before."""
+    """Sends the log to the terminal and, with the time, to a file; no longer to where it went before.
+
+    Where no file can be written, because nobody may or because there is no room, the terminal has to do.
+    """
     _end_log()
     console = _Console()
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
-    file = _File(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for handler in (console, file):
-        handler.addFilter(_on_one_line)
+    console.addFilter(_on_one_line)
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)
-    log.handlers = [console, file]
+    log.handlers = [console]
+    try:
+        file = _File(path, encoding="utf-8")
+    except OSError as error:
+        if not (is_read_only(error) or is_full(error)):
+            raise
+        log.warning("%s: cannot be written (%s); the log is only here.", path, error.strerror)
+        return
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.addFilter(_on_one_line)
+    log.handlers.append(file)
 
 
 def _end_log() -> None:
@@ -114,6 +137,54 @@ def _on_one_line(record: logging.LogRecord) -> bool:
     """Makes what a record says one line, so that no name in it can move the cursor or look like a line of its own."""
     record.msg, record.args = printable(record.getMessage()), ()
     return True
+
+
+class _Stdout(io.FileIO):
+    """Says of an error that it was its own."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Writes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = _STDOUT
+            raise
+
+
+class _Stderr(io.FileIO):
+    """Drops what cannot be written: a terminal or a reader that is gone, or a full disk, stops nobody here."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Writes as far as that is possible."""
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return memoryview(data).nbytes
+
+
+def _open_streams() -> None:
+    """Makes sure that whatever is printed can be, and that no file takes the place of a stream that was closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # it has the lowest number that is free
+        pass
+    os.close(descriptor)
+    # There is no stream where it was closed, and another one where a test reads what is printed.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(1, "w", closefd=False)),
+            sys.stdout.encoding,
+            line_buffering=sys.stdout.line_buffering or sys.stdout.write_through,
+        )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        raw = io.BufferedWriter(_Stderr(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+
+
+def _give_up_stdout() -> None:
+    """Forgets what could not be printed, which Python would try to write again at its end."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
 
 
 class _Console(logging.Handler):

@@ -8,6 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from model.common.signals import ending_at_once
 
 
 @functools.cache
@@ -92,14 +95,23 @@ def _quiet_stderr() -> Iterator[None]:
     # TensorFlow greets before it reads its own log level; only the file descriptor can be silenced.
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
+    with _open_temporary() as noise, ending_at_once(stderr):
         os.dup2(noise.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             noise.seek(0)
-            os.write(stderr, noise.read())
+            with contextlib.suppress(OSError):
+                os.write(stderr, noise.read())
             raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _open_temporary() -> IO[bytes]:
+    """Opens a file for what is soon forgotten; one that forgets it at once where the disk is full."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return Path(os.devnull).open("r+b")

@@ -1,11 +1,17 @@
 """The two exceptions that a command line answers with one line instead of a traceback."""
 
 import contextlib
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from model.common.text import printable
+
+# How the system says that a disk is full, or that this user may take no more of it, and what to do then.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAKE_ROOM = "make room on the disk, and start the same command again"
 
 
 class UserError(Exception):
@@ -36,6 +42,33 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more
 
 
+def is_full(error: OSError) -> bool:
+    """Returns whether there was no room on the disk, or no more for this user."""
+    return error.errno in _FULL
+
+
+def says_full(text: str) -> bool:
+    """Returns whether a message, of whatever library or process, tells the same."""
+    return any(os.strerror(number) in text for number in _FULL)
+
+
+def is_read_only(error: OSError) -> bool:
+    """Returns whether something may not be written: by this user, or by anybody."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def explain(error: OSError, where: str | Path = "") -> str:
+    """Returns in one line which file could not be read or written, why, and what to do.
+
+    Args:
+        error: What the system said.
+        where: A file or folder, for an error that names none.
+    """
+    name = error.filename or where
+    reason = f"{name}: {error.strerror}" if name and error.strerror else str(error)
+    return reason + (f"; {MAKE_ROOM}" if is_full(error) else "")
+
+
 @contextlib.contextmanager
 def one_line_errors(model_dir: Path) -> Iterator[None]:
     """Turns what TensorFlow says of disks and memories into one line; what it says of a program is not touched."""
@@ -43,10 +76,18 @@ def one_line_errors(model_dir: Path) -> Iterator[None]:
 
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"{model_dir}: no space left on the disk or in the memory of the device: {one_line(error)}; make room, or "
-            "lower batch_size, and the same command goes on from the last checkpoint"
-        ) from None
-    except (tf.errors.FailedPreconditionError, tf.errors.PermissionDeniedError, tf.errors.NotFoundError) as error:
-        raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
+    except OSError as error:
+        raise UserError(explain(error, model_dir)) from None
+    except tf.errors.OpError as error:
+        if says_full(str(error)):
+            raise UserError(f"{model_dir}: {one_line(error)}; {MAKE_ROOM}") from None
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise UserError(
+                f"{model_dir}: no space left in the memory of the device: {one_line(error)}; lower batch_size, and the "
+                "same command goes on from the last checkpoint"
+            ) from None
+        if isinstance(
+            error, tf.errors.FailedPreconditionError | tf.errors.PermissionDeniedError | tf.errors.NotFoundError
+        ):
+            raise UserError(f"{model_dir}: a file cannot be read or written: {one_line(error)}") from None
+        raise

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -59,8 +60,13 @@ def test_a_command_that_is_not_of_an_experiment(capsys):
         (UserError("x.json: no such file"), 2, "x.json: no such file"),
         (Interrupted("Stopped at step 7", signal.SIGTERM), 143, "Stopped at step 7"),
         (Interrupted("Stopped at step 7", signal.SIGINT), 130, "Stopped at step 7"),
+        (Interrupted("Stopped at step 7", signal.SIGHUP), 129, "Stopped at step 7"),
         (KeyboardInterrupt(), 130, "Stopped."),
-        (OSError(errno.ENOSPC, "No space left on device", "x.npy"), 2, "x.npy: No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.npy"),
+            2,
+            "x.npy: No space left on device; make room on the disk, and start the same command again",
+        ),
         (OSError("of no file"), 2, "of no file"),
         (PermissionError(errno.EACCES, "Permission denied", "x.npy"), 2, "x.npy: Permission denied"),
     ],
@@ -97,6 +103,64 @@ def test_names_that_a_terminal_cannot_show_are_printed_nevertheless():
     options = {"cwd": ROOT, "env": {"PYTHONIOENCODING": "ascii"}, "capture_output": True, "text": True}
     result = subprocess.run([sys.executable, "-c", code], **options)
     assert (result.returncode, result.stdout) == (0, "bad-\\udcff-gr\\xf6\\xdfe\n")
+
+
+# ------------------------------------------------------------------------------------------- streams
+
+# Logs, draws a bar, prints, and says in a file that it has come to its end.
+BUSY = """
+import logging, pathlib, sys, tqdm
+from model.common import cli
+folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+def main(_):
+    cli.start_log(folder / "train.log")
+    for _ in tqdm.trange(1000, disable=None): logging.getLogger("model.x").info("a line")
+    (folder / "saved").touch()
+    print("result\\n" * count)
+    (folder / "ended").touch()
+cli.run(main, "", [])
+"""
+
+
+def in_a_shell(folder, redirection, count=1):
+    """Runs it as one command of a shell: its exit code, what came out, and which files it left."""
+    line = f'"$0" -c "$1" "$2" {count} {redirection}; echo ${{PIPESTATUS[0]}} > "$2/code"'
+    command = ["bash", "-c", line, sys.executable, BUSY, folder]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # set, it would change when something is written
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    files = {path.name for path in folder.iterdir()} - {"train.log", "code"}
+    return int((folder / "code").read_text()), result.stdout, result.stderr, files
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(head -1 >/dev/null)", "0<&- 2>&-"])
+def test_a_log_that_nobody_can_read_stops_nobody(tmp_path, redirection):
+    assert in_a_shell(tmp_path, redirection) == (0, "result\n\n", "", {"saved", "ended"})
+    assert (tmp_path / "train.log").read_text().count("a line\n") == 1000  # and no file was given the number 2
+
+
+@pytest.mark.parametrize("count", [1, 100_000])  # what fits into a buffer is written at the end
+def test_output_that_nobody_reads_any_more_ends_quietly(tmp_path, count):
+    code, printed, said, files = in_a_shell(tmp_path, "2>/dev/null | true", count)
+    assert (code, printed, said) == (141, "", "")
+    assert files == ({"saved", "ended"} if count == 1 else {"saved"})
+
+
+@pytest.mark.parametrize("count", [1, 100_000])
+def test_output_that_finds_no_room_is_one_line(tmp_path, count):
+    code, _, said, files = in_a_shell(tmp_path, ">/dev/full", count)
+    assert code == 2 and "saved" in files
+    last = said.splitlines()[-1]
+    assert last == "standard output: No space left on device; make room on the disk, and start the same command again"
+    assert "Traceback" not in said and "ignored" not in said
+
+
+def test_both_streams_in_a_pipe_that_is_closed(tmp_path):
+    assert in_a_shell(tmp_path, "2>&1 | head -1") == (141, "a line\n", "", {"saved", "ended"})
+
+
+def test_a_stdout_that_was_closed(tmp_path):
+    code, _, _, files = in_a_shell(tmp_path, ">&-")
+    assert (code, files) == (0, {"saved", "ended"})
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("007", 7), ("100000", 100_000)])
@@ -215,3 +279,17 @@ def test_a_long_name_makes_no_long_line(tmp_path, capsys):
     assert max(map(len, [logged, said])) == 4000 and logged.endswith(": read.")
     assert said.startswith("params.json: unknown key 'xxx") and said.endswith("xxx'; see the manual")
     assert (tmp_path / "train.log").stat().st_size < 9_000
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_a_log_that_may_not_be_written_goes_to_the_terminal(tmp_path, capsys, monkeypatch, number):
+    path = tmp_path / "train.log"
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(cli._File, "_open", refuse)
+    assert run(logging_main(path, UserError("the reason"))) == 2
+    first = f"{path}: cannot be written ({os.strerror(number)}); the log is only here."
+    assert capsys.readouterr() == ("", f"{first}\nbegun\nbeware of 5 µ\nthe reason\n")
+    assert not path.exists()
