@@ -7,7 +7,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -33,6 +34,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.write(data)
         flush(beside)
         os.replace(beside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # to write and to flush know no name
+        raise
     finally:
         beside.unlink(missing_ok=True)
     flush(path.parent)
@@ -109,32 +113,114 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def lock_experiment(model_dir: Path) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """Makes a new folder in another one, for use in a `with` statement; after the block it is gone.
+
+    What is to replace files of the other folder is written there first, as a whole: see `move_all`.
+
+    Args:
+        folder: Made if it is not there.
+    """
+    path = folder / "tmp-new"
+    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def move_all(source: Path, target: Path, last: Sequence[str] = ()) -> list[Path]:
+    """Moves all files of a folder, and of those in it, into another one; none is touched there before all are on disk.
+
+    Args:
+        source: On the same disk as the other one.
+        target: Where files of the same names are replaced.
+        last: The names of those that are moved last, in this order.
+
+    Returns:
+        Where they are now, in the order of their names.
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for file in files:
+        flush(file)
+        (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+    for file in sorted(files, key=lambda path: last.index(path.name) if path.name in last else -1):
+        file.replace(target / file.relative_to(source))
+    return [target / file.relative_to(source) for file in files]
+
+
+class Held(UserError):
+    """Another process holds a lock."""
+
+
+class Place:
+    """A file or folder as it is now, to ask later whether its path still leads to it.
+
+    Args:
+        path: What must be there.
+        name: What to call it in a message.
+    """
+
+    def __init__(self, path: Path, name: Path) -> None:
+        self._path, self._name = path, name
+        # As long as it is open, the system gives its number to no other file.
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+
+    def check(self) -> None:
+        """Makes sure that it is still there; to be asked before something is written.
+
+        Raises:
+            UserError: It was deleted, moved away or replaced.
+        """
+        try:
+            is_same = os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise UserError(
+                f"{self._name}: deleted, moved or replaced while this command ran, which has stopped and writes "
+                "nothing more; put the folder back to go on from its last checkpoint, or begin anew"
+            )
+
+
+def lock_experiment(model_dir: Path) -> contextlib.AbstractContextManager[Place]:
     """Takes the lock of an experiment, for use in a `with` statement: while its block runs, nobody else trains there.
 
     Raises:
-        UserError: Somebody else holds it.
+        Held: Another process trains there.
     """
     return lock(model_dir / ".lock", f"{model_dir}: another process is training here; wait for it or stop it")
 
 
 @contextlib.contextmanager
-def lock(path: Path, if_held: str) -> Iterator[None]:
+def lock(path: Path, if_held: str) -> Iterator[Place]:
     """Holds a lock while the block runs.
 
     Args:
-        path: A file that stays; who holds it is gone when its process is.
+        path: A file that stays, in a folder that is there; who holds it is gone when its process is.
         if_held: What to tell when another process holds it.
 
+    Yields:
+        What was locked. Whoever deletes or replaces it lets another process in, which `Place.check` notices.
+
     Raises:
-        UserError: Another process holds it.
+        Held: Another process holds it.
     """
+    if not path.parent.is_dir():  # which the lock would make
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     held = filelock.FileLock(path, timeout=0)
     try:
         held.acquire()
     except filelock.Timeout:
-        raise UserError(if_held) from None
+        raise Held(if_held) from None
     try:
-        yield
+        place = Place(path, path.parent)
+        try:
+            yield place
+        finally:
+            place.close()
     finally:
         held.release()

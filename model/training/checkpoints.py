@@ -24,7 +24,7 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from model.common.commands import command
-from model.common.errors import UserError, one_line
+from model.common.errors import MAKE_ROOM, UserError, one_line, says_full
 from model.common.files import delete, flush
 from model.params import Params
 from model.training.run_state import RunState
@@ -141,10 +141,11 @@ def folder(model_dir: str | os.PathLike[str]) -> Path:
 
 
 def list_checkpoints(model_dir: str | os.PathLike[str]) -> list[Path]:
-    """Returns the checkpoints of an experiment, the oldest first."""
+    """Returns the checkpoints of an experiment, the oldest first; what has the name of one must be a folder."""
     if not folder(model_dir).is_dir():
         return []
-    return sorted((path for path in folder(model_dir).iterdir() if _NAME.fullmatch(path.name)), key=step_of)
+    paths = folder(model_dir).iterdir()
+    return sorted((path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
 
 
 def name_of(step: int) -> str:
@@ -201,7 +202,7 @@ def save(
         for written in beside.iterdir():
             flush(written)
         flush(beside)
-        if path.exists():  # a damaged one, or the same state saved again
+        if path.exists() or path.is_symlink():  # a damaged one, or the same state saved again
             path.rename(parent / f"tmp-old-{path.name}")
         beside.rename(path)
         flush(parent)
@@ -214,7 +215,10 @@ def save(
         _delete_unfinished(parent)
     except (OSError, tf.errors.OpError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise UserError(f"{path}: cannot write the checkpoint: {one_line(error)}; older ones are untouched") from None
+        more = f"; {MAKE_ROOM}" if says_full(str(error)) else ""
+        raise UserError(
+            f"{path}: cannot write the checkpoint: {one_line(error)}; older ones are untouched{more}"
+        ) from None
     return path
 
 
@@ -249,6 +253,23 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors)
 
 
+def load_unless_deleted(path: Path) -> Checkpoint | None:
+    """Reads a checkpoint that was there a moment ago: None if a training that goes on has deleted it since.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        UserError: As `load`.
+    """
+    try:
+        return load(path)
+    except UserError:
+        if path.is_dir():
+            raise
+        return None
+
+
 @contextlib.contextmanager
 def _without_wildcards(path: Path) -> Iterator[Path]:
     """Gives a folder another name while the block runs, if TensorFlow would take its own for a pattern."""
@@ -276,9 +297,11 @@ def load_newest(model_dir: str | os.PathLike[str]) -> Checkpoint | None:
     paths = list_checkpoints(model_dir)
     for path in reversed(paths):
         try:
-            return load(path)
+            found = load_unless_deleted(path)
         except Damaged as error:
             _log.warning("%s", error)
+            continue
+        return found or load_newest(model_dir)  # a training that deletes one has saved a newer one
     if paths:
         raise UserError(
             f"{folder(model_dir)}: none of its {len(paths)} checkpoints can be read; restore one from a backup, or "
@@ -320,7 +343,8 @@ def choose(
     best_step = newest.state.best_step
     best = folder(model_dir) / name_of(best_step)
     if best_step and best.is_dir():
-        return newest if best == newest.path else load(best)
+        found = newest if best == newest.path else load_unless_deleted(best)
+        return found or choose(model_dir, choice, read_newest)  # meanwhile there is another best one
     if choice == "best":
         raise UserError(
             f"{model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "

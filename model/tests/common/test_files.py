@@ -4,10 +4,12 @@ import errno
 import os
 import resource
 import secrets
+import shutil
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -236,3 +238,103 @@ def test_another_process_trains_in_a_folder_until_it_is_killed(tmp_path):
         process.kill()
     with files.lock_experiment(tmp_path):
         pass
+
+
+# ------------------------------------------------------------------------------------------- a folder that goes
+
+
+def delete(folder):
+    shutil.rmtree(folder)
+
+
+def replace(folder):
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+    (folder / ".lock").touch()
+
+
+def delete_the_lock(folder):
+    (folder / ".lock").unlink()
+
+
+def make_the_lock_anew(folder):
+    """A file system likes to give a new file the number of the last one that was deleted."""
+    (folder / ".lock").unlink()
+    (folder / ".lock").touch()
+
+
+@pytest.mark.parametrize("harm", [delete, replace, delete_the_lock, make_the_lock_anew])
+def test_a_lock_knows_whether_it_is_still_there(tmp_path, harm):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with files.lock_experiment(folder) as place:
+        (folder / "another file").touch()
+        place.check()
+        harm(folder)
+        with pytest.raises(UserError, match=rf"^{folder}: deleted, moved or replaced while this command ran, .*anew$"):
+            place.check()
+
+
+def test_a_folder_that_is_moved_and_put_back_is_the_same(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    place = files.Place(folder, folder)
+    folder.rename(tmp_path / "away")
+    with pytest.raises(UserError, match="moved"):
+        place.check()
+    (tmp_path / "away").rename(folder)
+    place.check()
+    place.close()
+
+
+def test_a_lock_does_not_bring_back_a_folder_that_was_deleted(tmp_path):
+    with pytest.raises(FileNotFoundError), files.lock_experiment(tmp_path / "gone"):
+        pytest.fail("there is nothing to lock")
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------- many files at once
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync"])
+def test_an_error_of_writing_names_the_file(tmp_path, monkeypatch, broken):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if broken == "write":
+        (tmp_path / "tmp-file.txt").symlink_to("/dev/full")
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        files.write_whole(tmp_path / "file.txt", "new")
+    assert raised.value.filename == str(tmp_path / "file.txt")
+
+
+def test_files_are_moved_together_the_last_ones_last(tmp_path, monkeypatch):
+    (tmp_path / "b").write_text("old")
+    (tmp_path / "tmp-new").mkdir()
+    (tmp_path / "tmp-new" / "left by a kill").touch()
+    moved, rename = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: moved.append(self.name) or rename(self, to))
+    with files.beside(tmp_path) as new:
+        (new / "plots").mkdir()
+        for name in ("a", "b", "plots/c"):
+            (new / name).write_text(name)
+        assert (tmp_path / "b").read_text() == "old"
+        assert files.move_all(new, tmp_path, ["b", "a"]) == [tmp_path / name for name in ("a", "b", "plots/c")]
+    assert moved == ["c", "b", "a"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"a", "b", "plots", "c"}
+    assert (tmp_path / "b").read_text() == "b" and (tmp_path / "plots" / "c").read_text() == "plots/c"
+
+
+def test_no_file_is_moved_before_all_are_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), files.beside(tmp_path) as new:
+        (new / "a").write_text("new")
+        monkeypatch.setattr(os, "fsync", full)
+        files.move_all(new, tmp_path)
+    assert (tmp_path / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a"]

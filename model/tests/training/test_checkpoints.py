@@ -12,6 +12,7 @@ from model.common.errors import UserError
 from model.params import Params
 from model.training import checkpoints
 from model.training.checkpoints import Checkpoint
+from model.training.run_state import RunState
 
 TENSORS = {
     "network/kernel": np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32),
@@ -200,7 +201,9 @@ def test_a_save_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
-    with pytest.raises(UserError, match=r"step-00000008: cannot write .* No space left on device"):
+    with pytest.raises(
+        UserError, match=r"step-00000008: cannot write .* No space left on device; older .*; make room on the disk"
+    ):
         checkpoints.save(tmp_path, 8, at(8), keep=1)
     assert names(tmp_path) == ["step-00000007"]
     assert_equal(checkpoints.load_newest(tmp_path).tensors)
@@ -225,6 +228,65 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"step-00000008: the checkpoint cannot be read: Permission denied"):
         checkpoints.load_newest(tmp_path)
     assert older.exists() and newer.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link to a file"])
+def test_what_is_no_folder_is_no_checkpoint(tmp_path, kind):
+    """Whatever it is called: the newest good one is taken, and training goes on, also where that is in its way."""
+    good = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    (tmp_path / "a file").write_text("not ours")
+    for name in ("step-99999999", "step-00000008", "tmp-old-step-00000001"):
+        path = good.with_name(name)
+        if kind == "file":
+            path.write_text("not ours")
+        else:
+            path.symlink_to(tmp_path / ("nowhere" if kind == "dangling link" else "a file"))
+    assert checkpoints.list_checkpoints(tmp_path) == [good]
+    assert checkpoints.load_newest(tmp_path).path == checkpoints.choose(tmp_path).path == good
+    newer = checkpoints.save(tmp_path, 8, at(8), keep=1)
+    assert checkpoints.list_checkpoints(tmp_path) == [newer]
+    assert checkpoints.load_newest(tmp_path).step == 8
+    assert (tmp_path / "a file").read_text() == "not ours"
+
+
+def having_evaluated(step, best_step):
+    return RunState(step, "knn_accuracy", 0.5, best_step).to_tensors() | {"run/params": np.array("{}")}
+
+
+def train_on_before_each_read(monkeypatch, *trainings):
+    """Lets a training that goes on save and delete, just before a checkpoint that was listed is read."""
+    load, left = checkpoints.load, iter(trainings)
+
+    def late_load(path):
+        next(left, lambda: None)()
+        return load(path)
+
+    monkeypatch.setattr(checkpoints, "load", late_load)
+
+
+def test_a_newest_checkpoint_that_is_deleted_before_it_is_read(tmp_path, monkeypatch, caplog):
+    checkpoints.save(tmp_path, 7, at(7), keep=1)
+    trainings = [lambda step=step: checkpoints.save(tmp_path, step, at(step), keep=1) for step in (8, 9)]
+    train_on_before_each_read(monkeypatch, *trainings)
+    assert checkpoints.load_newest(tmp_path).step == 9
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("choice", [None, "best"])
+def test_a_best_checkpoint_that_is_deleted_before_it_is_read(tmp_path, monkeypatch, choice, caplog):
+    for step in (7, 8):
+        checkpoints.save(tmp_path, step, having_evaluated(step, best_step=7), keep=1, best_step=7)
+    better = lambda: checkpoints.save(tmp_path, 9, having_evaluated(9, best_step=9), keep=1, best_step=9)  # noqa: E731
+    train_on_before_each_read(monkeypatch, lambda: None, better)
+    assert checkpoints.choose(tmp_path, choice).step == 9
+    assert caplog.text == ""
+
+
+def test_a_checkpoint_that_somebody_names_must_be_there(tmp_path, monkeypatch):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=1)
+    train_on_before_each_read(monkeypatch, lambda: shutil.rmtree(path))
+    with pytest.raises(UserError, match="step-00000007: no such checkpoint"):
+        checkpoints.choose(tmp_path, str(path))
 
 
 class Died(BaseException):
