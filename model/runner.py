@@ -12,7 +12,8 @@ import numpy as np
 
 from model.common import devices
 from model.common.commands import command, tensorboard_command
-from model.common.errors import UserError, one_line_errors
+from model.common.errors import UserError, explain, is_read_only, one_line_errors
+from model.common.files import Place
 from model.common.text import printable
 from model.common.versions import Provenance, code_version, library_versions
 from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
@@ -120,6 +121,8 @@ class Trained:
         self.experiment = experiment
         self.checkpoint = checkpoint
         self.params = checkpoint.params
+        self._place = Place(experiment.model_dir, experiment.model_dir)
+        self._unwritten: set[str] = set()
         checkpoint.check_network(experiment.params)
         self._estimator = _make_estimator(experiment.model_dir, self.params)
         changes = experiment.params.changes_from(self.params).items()
@@ -156,17 +159,21 @@ class Trained:
 
         Args:
             baselines: Whether to score raw pixels, their principal components and the untrained network as well.
+
+        Raises:
+            UserError: The file cannot be written; the scores have been printed then. In a folder that nobody may write
+                to, that is only told.
         """
         experiment, params = self.experiment, self.params
-        record, path = self._score(eval_input_fn, "eval"), experiment.model_dir / "metrics.json"
-        record.write(path)
+        record = self._score(eval_input_fn, "eval")
+        self._keep(record, "metrics.json")
         if baselines:  # which may need more memory than there is
             data = eval_input_fn(experiment.partition, params)
             with one_line_errors(experiment.model_dir):
                 network = self._estimator.network_fn(params, data.images.shape[1:], "float32")
                 scored = score_baselines(data, experiment.train_input.images, params, network)
             record = dataclasses.replace(record, baselines=scored)
-            record.write(path)
+            self._keep(record, "metrics.json")
         return record
 
     def report(self, record: Record, images: str = "test") -> str:
@@ -186,17 +193,31 @@ class Trained:
             [
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
                 record.table,
-                f"\nAll metrics: {printable(str(model_dir / file))}",
+                "" if file in self._unwritten else f"\nAll metrics: {printable(str(model_dir / file))}",
                 f"Pictures: {printable(command('visualize_embeddings.py', model_dir))}",
                 f"Curves:   {printable(tensorboard_command(model_dir.parent))}",
             ]
         )
 
     def validate(self) -> Record:
-        """Scores the validation images and writes `validation.json`."""
+        """Scores the validation images and writes `validation.json`, as `evaluate` does with the test images."""
         record = self._score(validation_input_fn, "validation")
-        record.write(self.experiment.model_dir / "validation.json")
+        self._keep(record, "validation.json")
         return record
+
+    def _keep(self, record: Record, name: str) -> None:
+        """Writes scores into the folder of the experiment; prints them before it tells that there is no room."""
+        path = self.experiment.model_dir / name
+        self._place.check()
+        try:
+            record.write(path)
+        except OSError as error:
+            if is_read_only(error):
+                _log.warning("%s: cannot be written (%s); these scores are not kept.", path, error.strerror)
+                self._unwritten.add(name)
+                return
+            print(record.table, flush=True)
+            raise UserError(explain(error, path)) from None
 
     def _score(self, input_fn: Callable[..., EvalInput], name: str) -> Record:
         state = self.checkpoint.state

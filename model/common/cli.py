@@ -110,6 +110,8 @@ def start_log(path: Path) -> None:
     console = _Console()
     console.addFilter(lambda record: not getattr(record, "on_bar", False))
     console.addFilter(_on_one_line)
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())  # or a library gives it one, and all is told twice
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)
     log.handlers = [console]

@@ -79,8 +79,10 @@ def one_line_errors(model_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(explain(error, model_dir)) from None
     except tf.errors.OpError as error:
-        if says_full(str(error)):
-            raise UserError(f"{model_dir}: {one_line(error)}; {MAKE_ROOM}") from None
+        for reason in map(os.strerror, _FULL):
+            if reason in str(error):
+                file, names_it, _ = one_line(error).partition(f"; {reason}")
+                raise UserError(f"{file if names_it else model_dir}: {reason}; {MAKE_ROOM}") from None
         if isinstance(error, tf.errors.ResourceExhaustedError):
             raise UserError(
                 f"{model_dir}: no space left in the memory of the device: {one_line(error)}; lower batch_size, and the "

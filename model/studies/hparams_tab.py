@@ -3,18 +3,22 @@
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
 
 from model.common.errors import Interrupted, UserError
-from model.common.files import lock_experiment
+from model.common.files import Held, Place, lock_experiment
 from model.params import Params
 from model.scoring.protocol import HEADLINES
 from model.studies.search_space import SearchSpace
 from model.training import event_files
+
+_log = logging.getLogger(__name__)
 
 # Parameters that may be a number or something else: a column of the tab has one type.
 _TEXT = {"margin", "holdout_classes", "validation_classes"}
@@ -49,18 +53,26 @@ def session(model_dir: Path, params: Params) -> Iterator[None]:
     ]
     with lock_experiment(model_dir):
         event_files.write_hparams(model_dir, start, text)
-    status = api_pb2.STATUS_FAILURE
+    place = Place(model_dir, model_dir)
+
+    def end(status: int) -> None:
+        place.check()
+        # Where another process has begun to train here meanwhile, the row is about that one.
+        with contextlib.suppress(Held), lock_experiment(model_dir):
+            event_files.write_hparams(model_dir, [*start, summary.session_end_pb(status)], text)
+
     try:
         yield
-        status = api_pb2.STATUS_SUCCESS
     except (Interrupted, KeyboardInterrupt):
-        status = None
         raise
-    finally:
-        if status is not None:
-            # Where another process has begun to train here meanwhile, the row is about that one.
-            with contextlib.suppress(UserError), lock_experiment(model_dir):
-                event_files.write_hparams(model_dir, [*start, summary.session_end_pb(status)], text)
+    except BaseException:
+        with contextlib.suppress(UserError, OSError, tf.errors.OpError):  # what ended the run is what is told
+            end(api_pb2.STATUS_FAILURE)
+        raise
+    try:
+        end(api_pb2.STATUS_SUCCESS)
+    except (OSError, tf.errors.OpError):  # which costs no result
+        _log.warning("%s: cannot be written; TensorBoard's HParams tab does not say that the run has ended.", model_dir)
 
 
 def _name(model_dir: Path) -> str:

@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import signal
 import statistics
 import threading
 import time
@@ -25,9 +24,9 @@ from pydantic import ValidationError
 
 from model.common import devices, json_file
 from model.common.commands import ROOT
-from model.common.errors import Interrupted, UserError
+from model.common.errors import Interrupted, UserError, says_full
 from model.common.files import lock, lock_experiment, open_to_append, write_whole
-from model.common.signals import stop_requests
+from model.common.signals import STOPPING, stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
 from model.scoring.evaluations import Evaluations
@@ -43,7 +42,7 @@ _TRAIN = ROOT / "train.py"
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 # Exit codes of a process that was asked to stop: 128 + n if it obeyed signal n, -n if the signal killed it.
-_STOPPED = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (128 + number, -number)}
+_STOPPED = {code for number in STOPPING for code in (128 + number, -number)}
 
 
 class Search:
@@ -184,7 +183,7 @@ class Search:
 
         Raises:
             UserError: Another process searches here, or the parameters are not those that trials were begun with.
-            Interrupted: SIGINT or SIGTERM came. The trials under way have saved their state.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came. The trials under way have saved their state.
         """
         if_held = f"{self.parent}: another process searches here; wait for it or stop it"
         with lock(self.parent / ".search.lock", if_held), self._open() as source, stop_requests() as stop:
@@ -292,6 +291,9 @@ class Search:
 
         Returns:
             What became of it; BEGUN if it or the search was asked to stop.
+
+        Raises:
+            UserError: There was no room on the disk, as there will be none for others; it counts as begun.
         """
         self._wait_for_others(folder)
         if self._stopping.is_set():
@@ -316,6 +318,11 @@ class Search:
         if process.returncode in _STOPPED and not is_pruned:
             _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
             return State.BEGUN
+        if process.returncode != 0 and not is_pruned and says_full(last_line(folder / "output.log")):
+            raise UserError(
+                f"{folder}: ended for want of room on the disk; the next search tries it again: "
+                f"{last_line(folder / 'output.log')}"
+            )
         if process.returncode != 0:
             said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"
             write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")

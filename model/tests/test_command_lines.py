@@ -1,6 +1,7 @@
 """train.py and evaluate.py as a user runs them, on real digits; and one clear line for every mistake."""
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -29,6 +30,7 @@ from model.data.partition import divide
 from model.params import Params
 from model.scoring import protocol, verification
 from model.scoring.protocol import HEADLINES
+from model.scoring.record import Record
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 from model.training import checkpoints
 from model.training.network import build_network
@@ -306,6 +308,43 @@ def test_sigterm_saves_and_the_same_command_goes_on_and_learns_in_reduced_precis
     assert "Going on from step 7.\n" in capfd.readouterr().err
     written = json.loads((model_dir / "metrics.json").read_text())["metrics"]
     assert written["global_step"] == 180 and written["recall_at_1"] > 0.9
+
+
+# ------------------------------------------------------------------------------------------- disks
+
+
+def refuse_to_write(monkeypatch, number):
+    """Scores find no place, for this reason."""
+
+    def refuse(record, path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Record, "write", refuse)
+    monkeypatch.setattr(protocol, "score", lambda *_: {"num_images": 359, **dict.fromkeys(HEADLINES, 0.5)})
+
+
+def test_scores_that_find_no_room_are_printed_before_the_error(trained_copy, capsys, monkeypatch):
+    refuse_to_write(monkeypatch, errno.ENOSPC)
+    with pytest.raises(SystemExit) as raised:
+        run_here(evaluate, "--model_dir", trained_copy)
+    assert raised.value.code == 2
+    output = capsys.readouterr()
+    assert all(re.search(rf"^  {name} +0.5000", output.out, re.MULTILINE) for name in HEADLINES)
+    path = trained_copy / "metrics.json"
+    line = f"{path}: No space left on device; make room on the disk, and start the same command again"
+    assert output.err.splitlines()[-1] == line and output.err.count("No space left") == 1
+
+
+def test_in_a_folder_that_nobody_may_write_to_scores_are_printed(trained_copy, capsys, monkeypatch):
+    refuse_to_write(monkeypatch, errno.EROFS)
+    before = (trained_copy / "metrics.json").read_bytes()
+    run_here(evaluate, "--model_dir", trained_copy)
+    output = capsys.readouterr()
+    assert all(re.search(rf"^  {name} +0.5000", output.out, re.MULTILINE) for name in HEADLINES)
+    assert "All metrics" not in output.out
+    expected = f"{trained_copy / 'metrics.json'}: cannot be written (Read-only file system); these scores are not kept."
+    assert output.err.splitlines()[-1] == expected
+    assert (trained_copy / "metrics.json").read_bytes() == before
 
 
 # ------------------------------------------------------------------------------------------- mistakes

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from model import triplet_loss
 from model.common.errors import Interrupted, UserError, one_line_errors
-from model.common.files import folder_beside, lock_experiment, write_whole
+from model.common.files import Held, Place, folder_beside, lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput
@@ -137,8 +137,9 @@ class Estimator:
 
         Raises:
             UserError: The checkpoints cannot be used, or the run broke down (the loss is not a number, the disk is
-                full, another process trains here). What was saved before is untouched.
-            Interrupted: SIGINT or SIGTERM came; the state has been saved.
+                full, another process trains here, or `model_dir` was deleted or replaced). What was saved before is
+                untouched.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; the state has been saved.
         """
         self._train(TrainSpec(input_fn, max_steps), None)
         return self
@@ -162,18 +163,25 @@ class Estimator:
         data = input_fn()
         with one_line_errors(self.model_dir):
             learner = self._learner_to_use(data.images.shape[1:], checkpoint)
+            place = Place(self.model_dir, self.model_dir)
             scores = Evaluator(self.model_fn, learner, data).evaluate()
-            step = learner.state.global_step
-            with contextlib.ExitStack() as stack:
-                try:
-                    stack.enter_context(lock_experiment(self.model_dir))
-                except UserError:
-                    _log.info("%s: training goes on here; these scores are not added to its curves.", self.model_dir)
-                    return scores
+            place.check()
+        self._add_to_curves(scores, name)
+        return scores
+
+    def _add_to_curves(self, scores: Mapping[str, float], name: str) -> None:
+        """Writes scores to the event files; where that cannot be, it is told, and the scores are not lost by it."""
+        step = int(scores["global_step"])
+        not_added = "these scores are not added to its curves"
+        try:
+            with lock_experiment(self.model_dir):
                 writer = event_files.open_writer(self.model_dir / name, range(step, step + 1))
                 with contextlib.closing(writer):
                     write_scores(writer, scores)
-        return scores
+        except Held:
+            _log.info("%s: training goes on here; %s.", self.model_dir, not_added)
+        except (OSError, tf.errors.OpError):
+            _log.warning("%s: cannot be written; %s.", self.model_dir, not_added)
 
     def predict(
         self, input_fn: Callable[[], np.ndarray], checkpoint: Checkpoint | None = None
@@ -231,7 +239,7 @@ class Estimator:
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
-        with lock_experiment(self.model_dir), one_line_errors(self.model_dir):
+        with lock_experiment(self.model_dir) as place, one_line_errors(self.model_dir):
             data, max_steps = train_spec.input_fn(), train_spec.max_steps
             strategy = self.config.train_distribute or tf.distribute.get_strategy()
             learner = self._learner_to_train(data, max_steps, strategy)
@@ -241,7 +249,7 @@ class Estimator:
             if learner.state.global_step:
                 _log.info("Going on from step %d.", learner.state.global_step)
             write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
-            return self._loop(learner, data, to_come, eval_spec, strategy)
+            return self._loop(learner, data, to_come, eval_spec, strategy, place)
 
     def _loop(
         self,
@@ -250,8 +258,9 @@ class Estimator:
         to_come: range,
         eval_spec: EvalSpec | None,
         strategy: tf.distribute.Strategy,
+        place: Place,
     ) -> dict[str, float] | None:
-        """Makes the steps to come: step, guard, report, evaluate, save."""
+        """Makes the steps to come: step, guard, report, evaluate, save; writes only where it holds the lock."""
         config, max_steps = self.config, to_come.stop - 1
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
         images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
@@ -261,7 +270,7 @@ class Estimator:
             stop = stack.enter_context(stop_requests())
             progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
             if eval_spec:
-                validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come)
+                validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)
 
             for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
@@ -277,6 +286,7 @@ class Estimator:
                 checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
 
                 if report_due or checkpoint_due:
+                    place.check()
                     self._heed(guard.breakdowns(), step, progress)  # waits for the device
                     learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:

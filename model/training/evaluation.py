@@ -14,6 +14,7 @@ import tensorflow as tf
 import tqdm
 
 from model.common.errors import UserError
+from model.common.files import Place
 from model.data.input_fn import EvalInput
 from model.scoring import protocol
 from model.scoring.evaluations import Evaluations
@@ -105,10 +106,13 @@ class Validation:
         learner: What is trained.
         model_dir: Folder of the experiment.
         steps: The global steps that are going to be made.
+        place: The lock under which the run writes.
     """
 
-    def __init__(self, spec: EvalSpec, model_fn: ModelFn, learner: Learner, model_dir: Path, steps: range) -> None:
-        self._spec, self._learner, self._model_dir = spec, learner, model_dir
+    def __init__(
+        self, spec: EvalSpec, model_fn: ModelFn, learner: Learner, model_dir: Path, steps: range, place: Place
+    ) -> None:
+        self._spec, self._learner, self._model_dir, self._place = spec, learner, model_dir, place
         self._last_step = steps.stop - 1
         self._evaluator = Evaluator(model_fn, learner, spec.input_fn())
         self._writer = event_files.open_writer(model_dir / spec.name, steps)
@@ -124,9 +128,11 @@ class Validation:
         """Evaluates the learner as it is.
 
         Raises:
-            UserError: The metric that chooses the best checkpoint is not defined for these images.
+            UserError: The metric that chooses the best checkpoint is not defined for these images, or the folder is not
+                the one that was locked any more.
         """
         self.scores = self._evaluator.evaluate(thorough=False)
+        self._place.check()
         write_scores(self._writer, self.scores)
         self._kept.append(self.scores)
         value = self.scores[self._spec.metric]

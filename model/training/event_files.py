@@ -65,6 +65,11 @@ def write_hparams(folder: Path, summaries: Sequence[Summary], text: str) -> None
         tf.summary.text("params", text)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the event files that `write_pictures` wrote into a folder."""
+    return list(folder.glob(f"events.out.tfevents.*{_PICTURES}"))
+
+
 @contextlib.contextmanager
 def _replace(folder: Path, ending: str) -> Iterator[tf.summary.SummaryWriter]:
     """Opens an event file whose name has this ending; the ones that had it before are deleted afterwards."""

@@ -208,6 +208,20 @@ def test_after_a_command_nothing_is_logged(tmp_path, capsys):
     assert (tmp_path / "train.log").read_bytes() == before
 
 
+def test_a_line_of_the_log_is_told_once_whatever_libraries_do(tmp_path):
+    """What they log without a logger of their own gives the root of all loggers a handler."""
+    code = (
+        "import logging, pathlib, sys; from model.common import cli\n"
+        "def main(_):\n"
+        "    cli.start_log(pathlib.Path(sys.argv[1]))\n"
+        "    logging.info('of a library'); logging.getLogger('model').info('ours')\n"
+        "cli.run(main, '', [])"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "train.log"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "ours\n")
+
+
 def test_a_line_of_the_log_does_not_tear_a_bar_apart(tmp_path, capsys):
     def main(options):
         cli.start_log(tmp_path / "train.log")

@@ -1,15 +1,16 @@
 """What is told instead of a traceback."""
 
+import errno
 import re
 import signal
 
 import pytest
 import tensorflow as tf
 
-from model.common.errors import Interrupted, UserError, one_line
+from model.common.errors import Interrupted, UserError, explain, one_line, one_line_errors, says_full
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_ends_as_shells_expect(number, code):
     error = Interrupted("Stopped at step 7", number)
     assert (str(error), error.exit_code) == ("Stopped at step 7", code)
@@ -43,3 +44,49 @@ def test_what_tensorflow_says_of_shapes():
         tf.matmul(tf.zeros((2, 3)), tf.zeros((2, 3)))
     line = one_line(raised.value)
     assert "[2,3]" in line and not re.search(r"\n|\{\{|\[Op:", line)
+
+
+# ------------------------------------------------------------------------------------------- disks and memory
+
+ROOM = "; make room on the disk, and start the same command again"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), f"mine: No space left on device{ROOM}"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x.npy"), f"x.npy: Disk quota exceeded{ROOM}"),
+        (OSError(errno.EROFS, "Read-only file system", "x.npy"), "x.npy: Read-only file system"),
+        (OSError("of no number"), "of no number"),
+    ],
+)
+def test_an_error_of_the_system_names_a_file_and_says_what_to_do(error, line):
+    assert explain(error, "mine") == line
+    with pytest.raises(UserError) as raised, one_line_errors("mine"):
+        raise error
+    assert str(raised.value) == line
+    assert says_full(line) == (ROOM in line)
+
+
+@pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded"])
+@pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.UnknownError])
+@pytest.mark.parametrize("file", ["a/events.out", "a/" * 200, ""])
+def test_what_tensorflow_says_of_a_full_disk(kind, file, reason):
+    with pytest.raises(UserError) as raised, one_line_errors("mine"):
+        raise kind(None, None, f"{file}; {reason}\n\tFailed to flush 3 events" if file else reason)
+    assert str(raised.value) == f"{file if 0 < len(file) < 300 else 'mine'}: {reason}{ROOM}"
+
+
+def test_a_full_memory_is_no_full_disk():
+    expected = r"^mine: no space left in the memory .*: OOM when allocating; lower batch_size"
+    with pytest.raises(UserError, match=expected), one_line_errors("mine"):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+
+@pytest.mark.parametrize(
+    "error", [tf.errors.InvalidArgumentError(None, None, "shapes"), ValueError("x"), KeyboardInterrupt()]
+)
+def test_a_mistake_of_the_program_is_not_touched(error):
+    with pytest.raises(type(error)) as raised, one_line_errors("mine"):
+        raise error
+    assert raised.value is error

@@ -1,5 +1,6 @@
 """What TensorBoard's HParams, Text, Histograms and Scalars tell of experiments, by its own HTTP endpoints."""
 
+import errno
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from model.start import start
 from model.studies import hparams_tab
 from model.tests.experiments import write_params
 from model.tests.servers import fetch, tensorboard, wait_for
+from model.training import event_files
 
 EVERY_STATUS = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"]
 
@@ -79,6 +81,35 @@ def test_a_run_that_was_asked_to_stop_has_not_failed(tmp_path, stopped):
         (before,) = tmp_path.glob("*.hparams")
         raise stopped
     assert list(tmp_path.glob("*.hparams")) == [before]
+
+
+def test_what_ended_a_run_is_told_and_not_what_came_of_telling_tensorboard(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="the reason"), hparams_tab.session(tmp_path, Params()):
+        monkeypatch.setattr(event_files, "write_hparams", full)
+        raise UserError("the reason")
+
+
+def test_a_run_whose_end_cannot_be_told_to_tensorboard_has_ended_well(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with hparams_tab.session(tmp_path, Params()):
+        monkeypatch.setattr(event_files, "write_hparams", full)
+    assert caplog.messages == [
+        f"{tmp_path}: cannot be written; TensorBoard's HParams tab does not say that the run has ended."
+    ]
+
+
+def test_a_folder_that_was_replaced_is_not_told_how_the_run_in_the_other_ended(tmp_path):
+    model_dir = tmp_path / "mine"
+    model_dir.mkdir()
+    with pytest.raises(UserError, match="deleted, moved or replaced"), hparams_tab.session(model_dir, Params()):
+        model_dir.rename(tmp_path / "away")
+        model_dir.mkdir()
+    assert not list(model_dir.iterdir())
 
 
 def test_a_trial_shows_what_its_search_varies(tmp_path):

@@ -86,6 +86,19 @@ def test_a_trial_that_fails_is_kept_and_stops_no_other(tmp_path, fake, caplog):
     assert "learning_rate=0.5: failed" in Search(parent, 1, None).describe().splitlines()
 
 
+def test_a_trial_that_found_no_room_ends_the_search_and_is_tried_again(tmp_path, fake):
+    said = "step-00000010: cannot write the checkpoint: No space left on device; make room on the disk"
+    fake(f"import sys; print({said!r}); sys.exit(2)")
+    parent = write(tmp_path / "s", RATES)
+    with pytest.raises(UserError, match=f"learning_rate=0.1: ended for want of room on the disk; .*: {said}$"):
+        Search(parent, 1, None).run(1)
+    assert not list(parent.rglob("failed"))
+    assert Search(parent, 1, None).describe().splitlines()[:2] == ["learning_rate=0.1: begun", "learning_rate=0.2: new"]
+    fake()
+    Search(parent, 1, None).run(1)
+    assert len(list(parent.rglob("validation.json"))) == 3
+
+
 def test_the_table_has_the_best_first(tmp_path, search):
     parent = write(tmp_path / "s", {"learning_rate": [0.1, 0.5, 0.3, 0.2]}, {"early_stopping_metric": "recall_at_1"})
     code, printed, said = search(parent, "--jobs", "2")

@@ -1,6 +1,7 @@
 """The Estimator: trains, resumes exactly, evaluates everything, predicts, exports."""
 
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -448,8 +449,42 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     run = quick(tmp_path)
     with pytest.raises(UserError) as raised:
         run.train(train_input(run), STEPS)
-    assert "memory of the device: event_files.out; No space left on device; make room" in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert str(raised.value) == (
+        "event_files.out: No space left on device; make room on the disk, and start the same command again"
+    )
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_folder_that_is_not_the_one_that_was_locked_gets_nothing(tmp_path, monkeypatch, is_deleted):
+    """Deleted, or moved away with another one in its place, between two checkpoints."""
+    model_dir, after_step = tmp_path / "mine", RunState.after_step
+
+    def after_step_with_harm(state, global_step):
+        if global_step == 12:
+            model_dir.rename(tmp_path / "away")
+            if not is_deleted:
+                model_dir.mkdir()
+        return after_step(state, global_step)
+
+    monkeypatch.setattr(RunState, "after_step", after_step_with_harm)
+    run = quick(model_dir)
+    with pytest.raises(UserError, match=f"^{model_dir}: deleted, moved or replaced while this command ran"):
+        run.train(train_input(run), STEPS)
+    assert not model_dir.exists() if is_deleted else not list(model_dir.iterdir())
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "away")] == ["step-00000010"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EROFS, "Read-only file system"), tf.errors.DataLossError(None, None, "")]
+)
+def test_scores_that_find_no_place_in_the_curves_are_not_lost(begun, tmp_path, monkeypatch, caplog, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(event_files, "open_writer", refuse)
+    run = begun
+    assert run.evaluate(eval_input(run))["global_step"] == 10
+    assert caplog.messages == [f"{tmp_path}: cannot be written; these scores are not added to its curves."]
 
 
 @pytest.mark.usefixtures("begun")

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy.spatial.distance import cdist
 
 from model.common.errors import UserError
+from model.common.files import Place
 from model.data.input_fn import EvalInput
 from model.scoring import protocol
 from model.tests import oracles
@@ -179,7 +180,7 @@ def validation(tmp_path):
 
         def build(learner, steps=range(1, 41), every_steps=10, patience=None):
             spec = EvalSpec(eval_input, every_steps, patience=patience, name="validation")
-            watched = Validation(spec, model_fn, learner, tmp_path, steps)
+            watched = Validation(spec, model_fn, learner, tmp_path, steps, Place(tmp_path, tmp_path))
             stack.callback(watched.close)
             return watched
 
@@ -268,3 +269,19 @@ def test_a_metric_that_is_not_defined_cannot_choose(tmp_path, validation, monkey
     assert str(raised.value).startswith(f"{tmp_path}: ") and "\n" not in str(raised.value)
     assert learner.state == before
     assert kept(tmp_path) == [(10, 0.5), (20, None)]  # whoever watches the run sees why it ended
+
+
+def test_a_folder_that_was_replaced_gets_no_evaluation(tmp_path, validation, monkeypatch):
+    """Also where that happened while the images were scored."""
+    learner = linear_learner()
+    watched, away = validation(learner), tmp_path.with_name(f"{tmp_path.name}-away")
+
+    def watch_and_lose(*_):
+        tmp_path.rename(away)
+        tmp_path.mkdir()
+        return {"knn_accuracy": 0.5}
+
+    monkeypatch.setattr(protocol, "watch", watch_and_lose)
+    with pytest.raises(UserError, match="deleted, moved or replaced"):
+        evaluate_at(watched, learner, 10)
+    assert not list(tmp_path.iterdir()) and not list(away.rglob("evaluations.json"))
