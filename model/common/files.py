@@ -44,10 +44,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def folder_beside(parent: Path) -> Iterator[Path]:
-    """Makes an empty folder in another one, to fill it and to move its content into place; deletes it after the block.
+    """Makes an empty folder in another one, to fill it and to `move_all` into place; deletes it after the block.
 
-    Nobody else knows its name, which says nothing of what it is for, so that no pattern finds in it what is not ready.
+    The other one is made if it is not there. Nobody else knows its name, which says nothing of what it is for, so that no pattern finds in it what is not ready.
     """
+    parent.mkdir(parents=True, exist_ok=True)
     beside = _name_beside(parent)
     beside.mkdir()
     try:
@@ -111,24 +112,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """Makes a new folder in another one, for use in a `with` statement; after the block it is gone.
-
-    What is to replace files of the other folder is written there first, as a whole: see `move_all`.
-
-    Args:
-        folder: Made if it is not there.
-    """
-    path = folder / "tmp-new"
-    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def move_all(source: Path, target: Path, last: Sequence[str] = ()) -> list[Path]:

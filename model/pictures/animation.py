@@ -1,6 +1,7 @@
 """How embeddings came to be: their places at one checkpoint after the other, as one moving picture."""
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import tqdm
 from matplotlib import animation
 from matplotlib.figure import Figure
 
-from model.common.files import folder_beside
+from model.common.errors import MAKE_ROOM, UserError
 from model.pictures.plots import NAMED_CLASSES, draw_points, name_class
 from model.pictures.view import View
 
@@ -68,15 +69,15 @@ def draw_evolution(folder: Path, labels: np.ndarray, places: Mapping[int, np.nda
     }
     if shutil.which("ffmpeg"):
         writers["evolution.mp4"] = animation.FFMpegWriter(fps=_PICTURES_PER_SECOND, bitrate=2000)
-    written = []
-    with folder_beside(folder) as beside:
-        for name, writer in writers.items():
-            with writer.saving(figure, str(beside / name), dpi=90):
+    for name, writer in writers.items():
+        try:
+            with writer.saving(figure, str(folder / name), dpi=90):
                 for way in tqdm.tqdm(ways, name, disable=None, leave=False):
                     draw(way)
                     writer.grab_frame()
-            written.append((beside / name).rename(folder / name))
-    return written
+        except (BrokenPipeError, subprocess.CalledProcessError):
+            raise UserError(f"{folder / name}: ffmpeg could not write it; {MAKE_ROOM}") from None
+    return [folder / name for name in writers]
 
 
 def _spread(points: np.ndarray) -> float:

@@ -14,59 +14,47 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
-from model.common.files import folder_beside
 from model.pictures.thumbnails import make_sprite, make_thumbnails
 
 _log = logging.getLogger(__name__)
 
+# What says which bundle of a folder counts, the config last.
+LAST_FILES = ("checkpoint", "projector_config.pbtxt")
+
 
 def write_bundle(
     folder: Path, name: str, embeddings: np.ndarray, images: np.ndarray, metadata: Mapping[str, Sequence[object]]
-) -> list[Path]:
-    """Writes what the Projector needs into a folder, and takes away what an earlier call wrote there.
-
-    Everything is made beside and moved into its place at the end, the config last.
+) -> None:
+    """Writes what the Projector needs into a folder.
 
     Args:
-        folder: Where to write, beside an event file.
+        folder: Where to write, beside an event file, and no other bundle.
         name: What the embeddings are called; part of every file name. Use a new name for other embeddings.
         embeddings: float32 array of shape (N, D), N at most 100,000, which TensorBoard shows.
         images: uint8 array of shape (N, H, W, C), C is 1 or 3.
         metadata: Columns by name, at least two, each with N entries.
-
-    Returns:
-        The files.
     """
-    before = _bundle_in(folder)
-    with folder_beside(folder) as beside:
-        tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(beside / name))
-        (beside / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')  # what says which is the newest
-        (beside / f"{name}-metadata.tsv").write_text(_as_table(metadata), encoding="utf-8")
-        thumbnails = make_thumbnails(images)
-        if thumbnails.shape[1] < images.shape[1]:
-            _log.info(
-                "The images in the Projector are shrunk to %dx%d pixels, so that %d of them fit into one sprite.",
-                *thumbnails.shape[1:3], len(images),
-            )  # fmt: skip
-        make_sprite(thumbnails).save(beside / f"{name}-sprite.png")
+    tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(folder / name))
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')  # what says which is the newest
+    (folder / f"{name}-metadata.tsv").write_text(_as_table(metadata), encoding="utf-8")
+    thumbnails = make_thumbnails(images)
+    if thumbnails.shape[1] < images.shape[1]:
+        _log.info(
+            "The images in the Projector are shrunk to %dx%d pixels, so that %d of them fit into one sprite.",
+            *thumbnails.shape[1:3], len(images),
+        )  # fmt: skip
+    make_sprite(thumbnails).save(folder / f"{name}-sprite.png")
 
-        config = projector.ProjectorConfig()
-        entry = config.embeddings.add()
-        entry.tensor_name = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
-        entry.metadata_path = f"{name}-metadata.tsv"
-        entry.sprite.image_path = f"{name}-sprite.png"
-        entry.sprite.single_image_dim.extend([thumbnails.shape[2], thumbnails.shape[1]])
-        projector.visualize_embeddings(str(beside), config)
-
-        last = ("checkpoint", "projector_config.pbtxt")
-        files = sorted(beside.iterdir(), key=lambda path: (path.name in last, path.name))
-        written = [path.rename(folder / path.name) for path in files]
-    for path in before - set(written):
-        path.unlink(missing_ok=True)
-    return written
+    config = projector.ProjectorConfig()
+    entry = config.embeddings.add()
+    entry.tensor_name = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+    entry.metadata_path = f"{name}-metadata.tsv"
+    entry.sprite.image_path = f"{name}-sprite.png"
+    entry.sprite.single_image_dim.extend([thumbnails.shape[2], thumbnails.shape[1]])
+    projector.visualize_embeddings(str(folder), config)
 
 
-def _bundle_in(folder: Path) -> set[Path]:
+def bundle_in(folder: Path) -> set[Path]:
     """Returns the files of the bundle that the `checkpoint` file of a folder names; none if it is somebody else's."""
     try:
         named = re.fullmatch(rb'model_checkpoint_path: "([\w.-]+)"\n', (folder / "checkpoint").read_bytes())

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from model.common import files
 from model.common.errors import UserError, one_line_errors
-from model.common.files import write_whole
 from model.common.text import printable
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
@@ -69,16 +69,19 @@ def visualize(
         pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
         report = make_report(view, pictures, _scores(experiment.model_dir, view), params.model_dump())
         name = f"{split}_{len(view.points)}_images_step_{view.step}"
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        written = [folder / "plots" / f"{picture}.png" for picture in pictures]
-        for path, png in zip(written, pictures.values(), strict=True):
-            write_whole(path, png)
-        event_files.write_pictures(folder, pictures, view.step)
-        written += projector.write_bundle(folder, name, view.shown.embeddings, view.shown.images, _metadata(view))
-        write_whole(folder / "report.html", report)
-        written.append(folder / "report.html")
-        if animate:
-            written += draw_evolution(folder / "plots", *_frames(trained, view), view)
+        with files.folder_beside(folder) as new:
+            (new / "plots").mkdir()
+            for picture, png in pictures.items():
+                files.write_whole(new / "plots" / f"{picture}.png", png)
+            event_files.write_pictures(new, pictures, view.step)
+            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images, _metadata(view))
+            if animate:
+                draw_evolution(new / "plots", *_frames(trained, view), view)
+            files.write_whole(new / "report.html", report)
+            old = [*projector.bundle_in(folder), *event_files.pictures_in(folder)]
+            written = files.move_all(new, folder, last=(*projector.LAST_FILES, "report.html"))
+        for path in set(old) - set(written):
+            path.unlink()
     return written
 
 
@@ -145,7 +148,9 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
     frames: dict[int, np.ndarray] = {}
     points = None
     for path in checkpoints.list_checkpoints(trained.experiment.model_dir):
-        checkpoint = checkpoints.load(path)
+        checkpoint = checkpoints.load_unless_deleted(path)
+        if checkpoint is None:
+            continue
         if checkpoint.params.has_unit_length != trained.params.has_unit_length:
             _log.warning("%s: trained with another kind of distance; left out of the animation.", path)
             continue

@@ -316,7 +316,7 @@ def test_files_are_moved_together_the_last_ones_last(tmp_path, monkeypatch):
     (tmp_path / "tmp-new" / "left by a kill").touch()
     moved, rename = [], Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, to: moved.append(self.name) or rename(self, to))
-    with files.beside(tmp_path) as new:
+    with files.folder_beside(tmp_path) as new:
         (new / "plots").mkdir()
         for name in ("a", "b", "plots/c"):
             (new / name).write_text(name)
@@ -333,7 +333,7 @@ def test_no_file_is_moved_before_all_are_on_the_disk(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"), files.beside(tmp_path) as new:
+    with pytest.raises(OSError, match="No space left"), files.folder_beside(tmp_path) as new:
         (new / "a").write_text("new")
         monkeypatch.setattr(os, "fsync", full)
         files.move_all(new, tmp_path)

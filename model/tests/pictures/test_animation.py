@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.common.errors import UserError
 from model.pictures.animation import draw_evolution
 from model.tests.views import view
 
@@ -88,12 +89,15 @@ def test_a_film_can_be_read(tmp_path):
     assert "Video: h264" in result.stderr
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(writer):
-        (tmp_path / writer.outfile).write_text("half of a")
-        raise OSError(28, "No space left on device")
+def test_a_film_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """Where there is no room, ffmpeg ends, and then nobody reads the pictures."""
 
-    monkeypatch.setattr("matplotlib.animation.PillowWriter.finish", full)
-    with pytest.raises(OSError, match="No space left"):
+    def gone(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("matplotlib.animation.FFMpegWriter.saving", gone)
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}/evolution.mp4: ffmpeg could not write it; make room on the disk"
+    ):
         draw_evolution(tmp_path, view().shown.labels, {1: view().points}, view())
-    assert not list(tmp_path.iterdir())
