@@ -46,7 +46,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def folder_beside(parent: Path) -> Iterator[Path]:
     """Makes an empty folder in another one, to fill it and to `move_all` into place; deletes it after the block.
 
-    The other one is made if it is not there. Nobody else knows its name, which says nothing of what it is for, so that no pattern finds in it what is not ready.
+    The other one is made if it is not there. Nobody else knows the name of the new one, which says nothing of what it
+    is for, so that no pattern finds in it what is not ready.
     """
     parent.mkdir(parents=True, exist_ok=True)
     beside = _name_beside(parent)

@@ -74,7 +74,9 @@ def test_an_error_of_the_system_names_a_file_and_says_what_to_do(error, line):
 def test_what_tensorflow_says_of_a_full_disk(kind, file, reason):
     with pytest.raises(UserError) as raised, one_line_errors("mine"):
         raise kind(None, None, f"{file}; {reason}\n\tFailed to flush 3 events" if file else reason)
-    assert str(raised.value) == f"{file if 0 < len(file) < 300 else 'mine'}: {reason}{ROOM}"
+    line = str(raised.value)
+    assert line.startswith(file[:60] or "mine") and line.endswith(f": {reason}{ROOM}") and len(line) < 400
+    assert file in line or len(file) > 300
 
 
 def test_a_full_memory_is_no_full_disk():

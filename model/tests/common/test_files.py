@@ -301,8 +301,12 @@ def test_an_error_of_writing_names_the_file(tmp_path, monkeypatch, broken):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def open_full(descriptor, mode):
+        os.close(descriptor)
+        return Path("/dev/full").open(mode)
+
     if broken == "write":
-        (tmp_path / "tmp-file.txt").symlink_to("/dev/full")
+        monkeypatch.setattr(os, "fdopen", open_full)
     else:
         monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left") as raised:
@@ -312,8 +316,6 @@ def test_an_error_of_writing_names_the_file(tmp_path, monkeypatch, broken):
 
 def test_files_are_moved_together_the_last_ones_last(tmp_path, monkeypatch):
     (tmp_path / "b").write_text("old")
-    (tmp_path / "tmp-new").mkdir()
-    (tmp_path / "tmp-new" / "left by a kill").touch()
     moved, rename = [], Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, to: moved.append(self.name) or rename(self, to))
     with files.folder_beside(tmp_path) as new:
