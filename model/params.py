@@ -21,7 +21,8 @@ from model.strategies import STRATEGIES, Strategy, strategies_with
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # Of a single class, every neighbour is right.
 Classes = (
-    Annotated[int, Field(ge=2, le=2**31 - 1)] | Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=2)]
+    Annotated[int, Field(ge=2, le=2**31 - 1)]
+    | Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)] | str], Field(min_length=2)]
 )
 
 # Keys that older files carry and that nothing reads any more, with the reason that the log gives for each.
@@ -119,10 +120,10 @@ class Params(BaseModel):
 
     # Batches
     batch_size: Annotated[int, Field(ge=3, le=2**20)] = Field(64, description="Images of a training batch")
-    num_classes_per_batch: Annotated[int, Field(ge=2)] | None = Field(
+    num_classes_per_batch: Annotated[int, Field(ge=2, le=2**20)] | None = Field(
         None, description="P of P x K batches: different classes in each batch; null draws images uniformly"
     )
-    num_images_per_class: Annotated[int, Field(ge=2)] | None = Field(
+    num_images_per_class: Annotated[int, Field(ge=2, le=2**20)] | None = Field(
         None, description="K of P x K batches: images of each of these classes; batch_size must be P x K"
     )
 
@@ -140,7 +141,7 @@ class Params(BaseModel):
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="Momentum of the moving averages of batch normalization"
     )
-    embedding_size: Annotated[int, Field(ge=1, le=2**16)] = Field(64, description="Dimension of the embeddings")
+    embedding_size: Annotated[int, Field(ge=1, le=2**12)] = Field(64, description="Dimension of the embeddings")
     normalize_embeddings: bool = Field(
         False, description="Scale every embedding to length 1, which the cosine distance always does"
     )
@@ -176,7 +177,9 @@ class Params(BaseModel):
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: linear warm-up over warmup_steps, then down to 0 along a cosine"
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the warm-up of the cosine schedule")
+    warmup_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Steps of the warm-up of the cosine schedule, fewer than the training has"
+    )
 
     # What happens when training breaks down
     on_nan: Literal["stop", "skip"] = Field(

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,11 @@ from model.common.errors import UserError
 from model.common.text import printable
 
 Content = TypeVar("Content", bound=BaseModel)
+
+# What a person writes is far smaller; more is another file under this name.
+_MOST_BYTES = 2**20
+# What follows a parser, from Pydantic to the message, descends into a nest by recursion, of which there is an end.
+_MOST_LEVELS = 32
 
 
 def read(path: str | os.PathLike[str], model: type[Content], if_missing: str, known_keys: str = "") -> Content:
@@ -26,22 +31,28 @@ def read_object(path: str | os.PathLike[str], if_missing: str) -> dict[str, Any]
     """Reads a file that holds a JSON object, without its "$schema", which is for editors.
 
     Args:
-        path: The file.
+        path: The file, in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
         if_missing: What to tell somebody whose file is not there.
 
     Raises:
-        UserError: The file cannot be read, or holds no JSON object.
+        UserError: The file cannot be read, or holds no JSON object, or one of more than 1 MiB or 32 levels.
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicates)
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise UserError(
+                f"{path}: larger than {_MOST_BYTES:,} bytes, expected a short JSON file; is it another one?"
+            )
+        content = parse(text, object_pairs_hook=_reject_duplicates)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {if_missing}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # a duplicate key, a number too long or a nest too deep
+    except ValueError as error:  # a duplicate key, a number too long or a nest too deep
         raise UserError(f"{path}: {error}") from None
     try:
         json.dumps(content, ensure_ascii=False).encode()
@@ -51,6 +62,35 @@ def read_object(path: str | os.PathLike[str], if_missing: str) -> dict[str, Any]
         raise UserError(f"{path}: expected a JSON object {{...}}, received {_show(content)}")
     content.pop("$schema", None)
     return content
+
+
+def parse(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
+    """Parses JSON that nobody vouches for, as `json.loads` does.
+
+    Args:
+        text: The JSON; bytes in UTF-8, UTF-16 or UTF-32.
+        object_pairs_hook: As for `json.loads`.
+
+    Raises:
+        ValueError: It is no JSON, or has more than 32 levels, one object or list in the other.
+    """
+    too_deep = f"nested deeper than {_MOST_LEVELS} levels, one object or list in the other; flatten it"
+    try:
+        content = json.loads(text, object_pairs_hook=object_pairs_hook)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [content]
+    for _ in range(_MOST_LEVELS):
+        level = [part for value in level for part in _parts(value)]
+    if any(isinstance(value, dict | list) for value in level):
+        raise ValueError(too_deep)
+    return content
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def validate(

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+from model.common import json_file
 from model.common.files import write_whole
 from model.scoring.record import Scores, scores_from_json, scores_to_json
 
@@ -35,7 +36,7 @@ class Evaluations:
         """Reads a file; there are no evaluations in one that is missing, damaged or of somebody else."""
         try:
             return cls(path, _parse(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return cls(path, {})
 
     def values(self, metric: str) -> dict[int, float]:
@@ -62,7 +63,7 @@ class Evaluations:
 def _parse(text: str) -> dict[int, Scores]:
     """Returns the scores by global step; raises what `read` expects of text that `append` did not write."""
     parsed: dict[int, Scores] = {}
-    for entry in json.loads(text):
+    for entry in json_file.parse(text):
         step = entry.pop("global_step")
         if type(step) is not int or step <= max(parsed, default=-1):
             raise ValueError("the steps are no ascending whole numbers")

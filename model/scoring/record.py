@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model.common import json_file
 from model.common.files import write_whole
 from model.common.versions import Provenance
 from model.scoring.protocol import HEADLINES
@@ -83,7 +84,7 @@ class Record:
     def read(cls, path: Path) -> "Record | None":
         """Reads a file; None where there is none, or none that `write` can have written, whatever else it holds."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json_file.parse(path.read_text(encoding="utf-8"))
             provenance = content.get("provenance")
             return cls(
                 _checked(content["checkpoint"]["name"], str),
@@ -95,7 +96,7 @@ class Record:
                 None if provenance is None else Provenance(**_checked(provenance, dict)),
                 tuple(_part_of_a_run(**part) for part in content.get("params_history", ())),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
 
 

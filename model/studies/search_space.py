@@ -13,12 +13,13 @@ asks for twenty, drawn where earlier ones were good. What belongs together varie
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from model.common import json_file
 from model.params import WITHOUT_EFFECT
@@ -33,6 +34,9 @@ _WHAT_IS_MEASURED = {
     "dataset", "validation_size", "validation_classes", "holdout_classes", "split_seed", "early_stopping_metric",
     "evaluate_every_epochs",
 }  # fmt: skip
+
+# Of a grid; each is a training of its own.
+_MOST_COMBINATIONS = 10_000
 
 _LONGEST_NAME = 200  # bytes; file systems take 255
 
@@ -70,13 +74,19 @@ class SearchSpace(BaseModel):
             Discriminator(lambda values: "range" if isinstance(values, dict | Range) else "list"),
         ],
     ] = Field(min_length=1)
-    num_trials: PositiveInt | None = None
+    num_trials: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "SearchSpace":
         ranges = [key for key, values in self.vary.items() if isinstance(values, Range)]
         if ranges and self.num_trials is None:
             raise ValueError(f"'num_trials' is missing: '{ranges[0]}' is a range, of which trials are drawn")
+        combinations = math.prod(len(values) for values in self.vary.values() if isinstance(values, list))
+        if self.num_trials is None and combinations > _MOST_COMBINATIONS:
+            raise ValueError(
+                f"'vary' makes a grid of {combinations:,} trials, at most {_MOST_COMBINATIONS:,} can be; vary less, or "
+                "set 'num_trials' to draw some of them"
+            )
         owner: dict[str, str] = {}
         for key, values in self.vary.items():
             choices = values if isinstance(values, list) else [None]

@@ -66,9 +66,10 @@ def participation_ratio(embeddings: np.ndarray) -> float:
         Gao, Trautmann, Yu et al.: A theory of multineuronal dimensionality, dynamics and measurement, 2017.
     """
     centered = np.asarray(embeddings, np.float64) - np.mean(embeddings, axis=0, dtype=np.float64)
-    covariance = centered.T @ centered  # (D, D)
-    total = np.trace(covariance)
-    return float(total**2 / np.sum(covariance**2)) if total > 0 else 1.0
+    # The covariance and the Gram matrix have the same eigenvalues but for zeros; the smaller one will do.
+    product = centered.T @ centered if centered.shape[1] <= len(centered) else centered @ centered.T  # (D, D) or (B, B)
+    total = np.trace(product)
+    return float(total**2 / np.sum(product**2)) if total > 0 else 1.0
 
 
 def rms_distance(embeddings: np.ndarray) -> float:

@@ -197,3 +197,11 @@ def test_a_history_that_nobody_wrote_is_no_record(tmp_path, history):
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({**content(), "params_history": history}))
     assert Record.read(path) is None
+
+
+def test_parameters_nested_too_deep_for_what_follows_are_no_record(tmp_path):
+    path = tmp_path / "metrics.json"
+    deep = "[" * 600 + "]" * 600
+    path.write_text(json.dumps({**content(), "params": {"margin": None}}).replace("null}", f"{deep}}}"))
+    json.loads(path.read_text())  # JSON it is
+    assert Record.read(path) is None

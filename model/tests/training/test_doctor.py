@@ -41,6 +41,15 @@ def test_the_participation_ratio_by_hand():
     assert participation_ratio(np.ones((1, 3))) == 1.0
 
 
+def test_the_participation_ratio_from_the_eigenvalues_of_few_points_in_many_dimensions():
+    points = np.random.default_rng(3).normal(size=(6, 40)) * np.arange(40)
+    values = np.linalg.eigvalsh(np.cov(points.T))
+    assert participation_ratio(points) == pytest.approx(values.sum() ** 2 / (values**2).sum())
+    wide = np.zeros((3, 10**6), np.float32)  # a covariance of 10^12 numbers
+    wide[0, 0] = wide[1, 1] = wide[2, 2] = 1
+    assert participation_ratio(wide) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_the_rms_distance_by_loops(offset):
     points = np.random.default_rng(1).normal(size=(9, 3)) + offset
