@@ -7,7 +7,7 @@ from model.common.errors import UserError, listed
 from model.common.text import printable
 from model.data import datasets
 from model.data.datasets import Dataset
-from model.data.input_fn import TrainInput, train_input_fn
+from model.data.input_fn import TrainInput, classes_too_small, train_input_fn
 from model.data.partition import Partition, divide
 from model.params import ONLY_WITH_VALIDATION, Params
 
@@ -53,6 +53,8 @@ class Experiment:
             used = self.params.validation_size is None and self.params.validation_classes is None
             what = "validate" if used else "are not used, as params.json sets others aside to validate"
             lines.append(f"{len(data.validation.labels)} images of the folder of validation images {what}.")
+        if warning := classes_too_small(learned.labels, self.params):
+            lines.append(f"Warning: {warning}.")
         return lines + [f"{self.model_dir}/params.json: {line}." for line in self.notes]
 
     def _kinds_of_classes(self) -> str:

@@ -90,6 +90,11 @@ def train_input_fn(partition: Partition, params: Params) -> TrainInput:
     if params.strategy.mines:
         steps_per_mining = _steps_per_mining(data.name, labels, params)
         batches = sampling.anchor_positive_batches(labels, params.seed, params.batch_size)
+    elif np.bincount(labels).max() < 2:
+        raise UserError(
+            f"no class of {data.name} has two images to learn from, so nothing tells which images belong together (of "
+            "the two images of a class, one is for the test); add images"
+        )
     elif params.num_classes_per_batch is None or params.num_images_per_class is None:
         batches = sampling.uniform_batches(labels, params.seed, params.batch_size)
     else:
@@ -102,7 +107,33 @@ def train_input_fn(partition: Partition, params: Params) -> TrainInput:
         batches = sampling.class_balanced_batches(
             labels, params.seed, params.num_classes_per_batch, params.num_images_per_class
         )
-    return TrainInput(images, labels, batches, params.batch_size, steps_per_mining, data.train_sha256)
+    train_input = TrainInput(images, labels, batches, params.batch_size, steps_per_mining, data.train_sha256)
+    steps = train_input.steps_in(params.num_epochs)
+    if params.warmup_steps >= steps:
+        raise UserError(
+            f"'warmup_steps' must be fewer than the {steps:,} steps of the training, received {params.warmup_steps:,}"
+        )
+    return train_input
+
+
+def classes_too_small(labels: np.ndarray, params: Params) -> str:
+    """Returns a warning of training classes that have fewer images than P x K batches take of them, "" if none has.
+
+    Args:
+        labels: (N,) int32, of the training images.
+        params: The experiment.
+    """
+    images = params.num_images_per_class
+    _, sizes = np.unique(labels, return_counts=True)
+    too_small = int(np.count_nonzero(sizes < images)) if images is not None else 0
+    if not too_small:
+        return ""
+    lone = int(np.count_nonzero(sizes == 1))
+    more = f", and {lone} have one alone, which has no positive" if lone else ""
+    return (
+        f"{too_small} of {len(sizes)} training classes have fewer than 'num_images_per_class' = {images} images{more}; "
+        "batches repeat these, and a copy of an image teaches nothing: lower it or add images"
+    )
 
 
 def _steps_per_mining(name: str, labels: np.ndarray, params: Params) -> int:

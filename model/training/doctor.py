@@ -89,6 +89,8 @@ class Doctor:
         self._params = params
         self._first: Batch | None = None
         self._in_a_row: dict[str, int] = {}
+        self._examined = 0
+        self._last: dict[str, str] = {}  # what each check said of the last batch
         self._named: set[str] = set()
 
     def begin(self, batch: Batch) -> None:
@@ -102,9 +104,10 @@ class Doctor:
             self._in_a_row.clear()
             return []
         self._first = self._first or batch
+        self._examined += 1
         found = []
         for name, check in _CHECKS.items():
-            message = check(batch, self._first, self._params)
+            message = self._last[name] = check(batch, self._first, self._params)
             self._in_a_row[name] = self._in_a_row.get(name, 0) + 1 if message else 0
             patience = _PATIENCE_WITHOUT_LOSS if name == "few_triplets" else _PATIENCE
             if self._in_a_row[name] >= patience and name not in self._named:
@@ -112,6 +115,16 @@ class Doctor:
                 ends_the_run = name == "collapse" and self._params.on_collapse == "stop"
                 found.append(Finding(name, message, ends_the_run))
         return found
+
+    def conclude(self) -> list[Finding]:
+        """Returns what a run that was too short to be patient with has shown in all of its reports.
+
+        That hardly any triplet has a loss is none of it: that is no trouble before it lasts.
+        """
+        if self._examined >= _PATIENCE:
+            return []
+        names = [name for name, count in self._in_a_row.items() if count == self._examined and name != "few_triplets"]
+        return [Finding(name, self._last[name]) for name in names]
 
 
 def _is_finite(batch: Batch) -> bool:

@@ -294,6 +294,8 @@ class Estimator:
                     batch = _batch(step, result, more)
                     progress.report(batch, result.images)
                     self._heed(guard.examine(batch), step, progress)
+                    if step == max_steps:
+                        self._heed(guard.conclude(), step, progress)
                 if validation and evaluation_due:
                     validation.evaluate()
                 if checkpoint_due:

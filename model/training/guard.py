@@ -73,3 +73,7 @@ class Guard:
     def examine(self, batch: Batch) -> list[Finding]:
         """Returns what the doctor finds in a batch."""
         return self._doctor.examine(batch)
+
+    def conclude(self) -> list[Finding]:
+        """Returns what the doctor has to say at the end of the run."""
+        return self._doctor.conclude()

@@ -23,10 +23,11 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True)
 class Composition:
-    """What is in a batch, on average over many.
+    """What is in a batch, on average over many. An image that is there several times counts once.
 
     Attributes:
         num_classes: Different classes.
+        copies: Part of the batch that is there already.
         positives: Other images of its class, for an anchor.
         negatives: Images of other classes, for an anchor.
         without_positive: Part of the anchors that have no positive.
@@ -36,6 +37,7 @@ class Composition:
     """
 
     num_classes: float
+    copies: float
     positives: float
     negatives: float
     without_positive: float
@@ -48,15 +50,17 @@ def compose(data: TrainInput) -> Composition:
     """Looks at the first batches of a training."""
     rows = []
     for step in range(_BATCHES):
-        labels = data.labels[data.batches(step)]
+        batch = data.batches(step)
+        images = np.unique(batch)
+        labels = data.labels[images]
         _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
         positives = counts[inverse] - 1  # (B,)
         negatives = len(labels) - counts[inverse]  # (B,)
         triplets = int(np.sum(positives.astype(np.int64) * negatives))
         rows.append(
             (
-                len(counts), positives.mean(), negatives.mean(), np.mean(positives == 0), np.mean(negatives == 0),
-                triplets, triplets > 0,
+                len(counts), 1 - len(images) / len(batch), positives.mean(), negatives.mean(),
+                np.mean(positives == 0), np.mean(negatives == 0), triplets, triplets > 0,
             )
         )  # fmt: skip
     return Composition(*np.mean(rows, axis=0).tolist())
@@ -137,6 +141,11 @@ def _about_batches(batch: Composition, params: Params) -> Iterator[str]:
         f"{batch.positives:.1f} positives and {batch.negatives:.1f} negatives, a batch {batch.num_triplets:,.0f} "
         "triplets."
     )
+    if batch.copies > 0:
+        yield (
+            f"Warning: {batch.copies:.1%} of a batch are copies of other images in it, which teach nothing; lower "
+            "num_images_per_class or add images."
+        )
     for kind, part in (("positive", batch.without_positive), ("negative", batch.without_negative)):
         if part > 0:
             yield f"Anchors without a {kind}: {part:.1%}."

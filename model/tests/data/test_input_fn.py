@@ -40,6 +40,10 @@ def test_p_x_k_input():
             "'num_classes_per_batch' must be at most the 3 training classes of small, received 4",
         ),
         (
+            {"batch_size": 10, "num_epochs": 2, "learning_rate_schedule": "cosine", "warmup_steps": 6},
+            "'warmup_steps' must be fewer than the 6 steps of the training, received 6",
+        ),
+        (
             {"batch_size": 31, "triplet_strategy": "offline_hard"},
             "'batch_size' must be at most the 30 training images of small, received 31",
         ),
@@ -58,6 +62,24 @@ def test_offline_mining_needs_classes_and_pairs(num_classes, per_class, found):
         UserError, match=f"'triplet_strategy' \"offline_semi_hard\" needs two training classes.*{found}"
     ):
         input_fn.train_input_fn(divide(data, params), params)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_classes_per_batch": 3, "num_images_per_class": 2}])
+def test_classes_of_one_image_each_have_nothing_to_teach(changes):
+    params = Params(batch_size=6, **changes)
+    with pytest.raises(UserError, match=r"no class of small has two images to learn from, .*; add images$"):
+        input_fn.train_input_fn(divide(dataset(num_classes=8, per_class=1), params), params)
+
+
+def test_classes_that_are_too_small_for_p_x_k_are_counted():
+    labels = np.repeat(np.arange(5, dtype=np.int32), [1, 1, 3, 4, 9])
+    balanced = Params(batch_size=8, num_classes_per_batch=2, num_images_per_class=4)
+    line = input_fn.classes_too_small(labels, balanced)
+    assert line.startswith("3 of 5 training classes have fewer than 'num_images_per_class' = 4 images, and 2 have one ")
+    assert input_fn.classes_too_small(labels[labels > 2], balanced) == ""
+    assert input_fn.classes_too_small(labels, Params(batch_size=8)) == ""
+    assert input_fn.classes_too_small(labels[labels > 1], balanced).startswith("1 of 3 ")
+    assert "alone" not in input_fn.classes_too_small(labels[labels > 1], balanced)
 
 
 def test_evaluation_sees_every_image_once_and_mixes_the_classes():

@@ -115,6 +115,25 @@ def test_three_classes_on_a_line():
     assert names(Params(embedding_size=1), *[batch(line[:, :1], np.arange(12) % 3)] * 3) == []
 
 
+def concluded(params, *batches):
+    doctor = Doctor(params)
+    said = [finding for seen in batches for finding in doctor.examine(seen)]
+    return said, {finding.name for finding in doctor.conclude()}
+
+
+def test_the_last_word_on_a_run_of_few_reports():
+    lone = batch(labels=np.arange(64), anchors_without_positive=64.0)
+    flat = batch(np.zeros((64, 16)))
+    for reports in (1, 2):
+        assert concluded(Params(), *[lone] * reports) == ([], {"no_triplets", "no_positives"})
+        assert concluded(Params(), *[flat] * reports) == ([], {"collapse"})
+    assert concluded(Params(), batch(), flat) == concluded(Params(), flat, batch()) == ([], set())
+    assert concluded(Params()) == ([], set())
+    assert concluded(Params(), batch(loss=0.0)) == ([], set())  # nothing to learn is no trouble so early
+    said, last = concluded(Params(on_collapse="stop"), *[flat] * 3)  # said in time, and not again
+    assert [finding.is_fatal for finding in said] == [True] and last == set()
+
+
 @pytest.mark.parametrize("labels", [np.arange(64), np.zeros(64, int)])
 def test_batches_without_a_triplet(labels):
     assert "no_triplets" in names(Params(), *[batch(labels=labels)] * 3)

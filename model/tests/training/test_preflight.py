@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import train
 from model.common import cli
-from model.data.input_fn import train_input_fn
+from model.data import sampling
+from model.data.input_fn import TrainInput, train_input_fn
 from model.data.partition import divide
 from model.params import Params
 from model.strategies import STRATEGIES
@@ -38,7 +39,7 @@ def composition(**changes):
 
 def test_a_p_x_k_batch():
     batch = composition(batch_size=64, num_classes_per_batch=8, num_images_per_class=8)
-    assert batch == preflight.Composition(8.0, 7.0, 56.0, 0.0, 0.0, 64 * 7 * 56, 1.0)
+    assert batch == preflight.Composition(8.0, 0.0, 7.0, 56.0, 0.0, 0.0, 64 * 7 * 56, 1.0)
 
 
 def test_a_batch_without_classes_is_drawn_without_replacement():
@@ -51,6 +52,18 @@ def test_a_batch_without_classes_is_drawn_without_replacement():
     assert batch.negatives == pytest.approx(11 - batch.positives)
     assert batch.without_positive == pytest.approx(share @ others.pmf(0), rel=0.1)
     assert batch.without_negative == 0 and batch.teaches == 1
+
+
+def test_copies_of_an_image_are_no_positives():
+    """Classes of 1, 2 and 9 images in batches of 3 x 4, by loops over the images that differ."""
+    labels = np.repeat(np.arange(3, dtype=np.int32), [1, 2, 9])
+    batches = sampling.class_balanced_batches(labels, 1, 3, 4)
+    batch = preflight.compose(TrainInput(np.zeros((12, 2, 2, 1), np.uint8), labels, batches, 12))
+    assert batch.num_classes == 3 and batch.copies == pytest.approx(5 / 12)  # 1 + 2 + 4 different images
+    images = [0, 1, 1, 2, 2, 2, 2]  # their classes
+    positives = [sum(b == a for b in images) - 1 for a in images]
+    assert batch.positives == pytest.approx(np.mean(positives)) and batch.without_positive == pytest.approx(1 / 7)
+    assert batch.num_triplets == sum(p * sum(b != a for b in images) for a, p in zip(images, positives, strict=True))
 
 
 def test_triplets_by_loops():
