@@ -12,27 +12,54 @@ from typing import IO
 
 from model.common.signals import ending_at_once
 
+from model.common.errors import UserError
+
 
 @functools.cache
 def start_tensorflow() -> str:
-    """Imports TensorFlow and sets it up; to be called before anything else imports it.
+    """Imports TensorFlow and Keras and sets them up; to be called before anything else imports them.
 
     GPUs take memory as they need it, and operations are deterministic: the same step from the same state gives
-    the same bits, which resuming a run relies on.
+    the same bits, which resuming a run relies on. Keras runs on TensorFlow in float32, whatever the user's
+    keras.json and KERAS_BACKEND say: the results of an experiment depend on its params.json alone.
 
     Returns:
         One line that says what the computation runs on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, unless the user asks for more
-    with _quiet_stderr():
-        import tensorflow as tf
+    with _quiet_stderr(), _default_keras():
+        import tensorflow as tf  # which imports Keras
 
         gpus = tf.config.list_physical_devices("GPU")
+        import keras
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            f"Keras was imported with the backend {keras.config.backend()!r}, expected 'tensorflow': start TensorFlow "
+            "before anything else imports Keras"
+        )
+    keras.config.set_floatx("float32")  # in a program that had imported it before
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 has 24 bits here, not TF32's 11
     return f"Running on {describe()}." if gpus else f"No GPU found: running on {describe()}."
+
+
+@contextlib.contextmanager
+def _default_keras() -> Iterator[None]:
+    """Lets what is imported in the block find Keras on TensorFlow, and no keras.json."""
+    # A bad keras.json ends the import, which reads it: Keras looks into an empty folder instead.
+    before = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with tempfile.TemporaryDirectory() as os.environ["KERAS_HOME"]:
+        try:
+            yield
+        finally:
+            os.environ.pop("KERAS_HOME")
+            if before is not None:
+                os.environ["KERAS_HOME"] = before
 
 
 @contextlib.contextmanager
@@ -77,6 +104,20 @@ def choose_precision(asked: str) -> str:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "float32"
     return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(_cpu_info().get("flags", "").split()) else "float32"
+
+
+def free_memory() -> int | None:
+    """Returns how many bytes of memory the computation can still take; None where nobody can tell, as on GPUs."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":") for line in lines if ":" in line)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
 
 
 def _cpu_info() -> dict[str, str]:

@@ -1,7 +1,10 @@
 """TensorFlow as it is started, and what is said of the machine."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config
 
 from model.common import devices
+from model.common.commands import ROOT
 
 GPU = "the first GPU"
 
@@ -112,6 +116,56 @@ def test_tensorflow_is_started_once_and_deterministic():
     assert config.is_op_determinism_enabled()
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert "TF_CPP_MIN_LOG_LEVEL" in os.environ
+
+
+_DIGEST = """
+import hashlib, os, sys
+from model.common import devices
+from model.common.commands import ROOT
+devices.start_tensorflow()
+import keras, numpy as np
+from model.params import Params
+from model.training.network import build_network
+network = build_network(Params(num_channels=2, use_batch_norm=True, distance="cosine", embedding_size=3), (8, 6, 3))
+images = np.random.default_rng(0).random((4, 8, 6, 3), np.float32)
+print(hashlib.sha256(network(images).numpy().tobytes()).hexdigest(), keras.config.epsilon())
+print(sorted(os.listdir(os.environ["KERAS_HOME"])))
+"""
+
+
+@pytest.mark.slow
+def test_the_keras_configuration_of_the_user_changes_nothing(tmp_path):
+    said = []
+    for name, content in (
+        ("plain", None),
+        ("hostile", {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}),
+        ("broken", {"floatx": "float99", "epsilon": "small"}),
+    ):
+        (tmp_path / name).mkdir()
+        environment = {**os.environ, "KERAS_HOME": str(tmp_path / name)}
+        environment.pop("KERAS_BACKEND", None)
+        if content is not None:
+            (tmp_path / name / "keras.json").write_text(json.dumps(content))
+            environment["KERAS_BACKEND"] = "jax"
+        result = subprocess.run(
+            [sys.executable, "-c", _DIGEST], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr
+        said.append(result.stdout.splitlines())
+    (digest, of_plain), *others = said
+    assert of_plain == "[]" and digest.endswith(" 1e-07")
+    assert others == [[digest, "['keras.json']"]] * 2
+
+
+@pytest.mark.slow
+def test_the_losses_alone_leave_the_configuration_of_others_as_it_is(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float64", "image_data_format": "channels_first"}')
+    code = "import model.losses, keras; print(keras.config.floatx(), keras.config.image_data_format())"
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout == "float64 channels_first\n"
 
 
 def test_a_start_that_fails_shows_what_was_kept_back(capfd):
