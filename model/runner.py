@@ -32,6 +32,7 @@ from model.training.estimator import (
     train_and_evaluate,
 )
 from model.training.model_fn import model_fn
+from model.training.network import size_of_network
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Runner:
             new_learner = functools.partial(
                 self._estimator.new_learner, data.images.shape[1:], self._train_spec.max_steps
             )
-            yield from preflight.check(data, params, new_learner)
+            yield from preflight.check(data, params, new_learner, self._estimator.config.precision)
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
@@ -74,7 +75,11 @@ class Runner:
             newest.check_network(self.experiment.params)
             newest.check_data(self.experiment.data.train_sha256)
             _log.info("Training is complete: %s.", newest.path)
-        elif self._eval_spec:
+            return
+        size = size_of_network(self.experiment.params, self.experiment.train_input.images.shape[1:])
+        if problem := preflight.too_large(size):
+            raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
+        if self._eval_spec:
             train_and_evaluate(self._estimator, self._train_spec, self._eval_spec)
         else:
             self._estimator.train(self._train_spec.input_fn, self._train_spec.max_steps)

@@ -1,5 +1,7 @@
 """The convolutional network that turns an image into an embedding."""
 
+from dataclasses import dataclass
+
 import keras
 import tensorflow as tf
 
@@ -32,6 +34,44 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             for moving, of_batch in ((self.moving_mean, batch_mean), (self.moving_variance, batch_variance)):
                 moving.assign(moving * self.momentum + of_batch * (1 - self.momentum))
         return outputs
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a network is that nobody has built yet.
+
+    Attributes:
+        weights: Numbers that are learned.
+        weights_of_embedding: Those of them that are in the last layer.
+        outputs: Numbers that all layers together put out for an image.
+    """
+
+    weights: int
+    weights_of_embedding: int
+    outputs: int
+
+
+def size_of_network(params: Params, image_shape: tuple[int, int, int]) -> Size:
+    """Returns how large the network of `build_network` would be.
+
+    Args:
+        params: The experiment.
+        image_shape: Height, width and channels of an image.
+    """
+    height, width, channels = image_shape
+    weights, outputs = 0, height * width * channels
+    for block in range(params.num_blocks):
+        of_block = params.num_channels * 2**block
+        for _ in range(params.convolutions_per_block):
+            weights += (9 * channels + 1 + 2 * params.use_batch_norm) * of_block
+            outputs += (2 + params.use_batch_norm) * height * width * of_block  # convolution, normalization, ReLU
+            channels = of_block
+        height, width = -(-height // 2), -(-width // 2)
+        outputs += height * width * channels
+    features = height * width * channels
+    of_embedding = (features + 1) * params.embedding_size
+    outputs += features + params.embedding_size * (1 + params.has_unit_length)
+    return Size(weights + of_embedding, of_embedding, outputs)
 
 
 def build_network(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:

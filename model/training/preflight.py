@@ -4,21 +4,28 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from model.common.devices import free_memory
 from model.data.input_fn import TrainInput
 from model.params import Params
 from model.training.doctor import explain_missing
 from model.training.learner import Learner
 from model.training.model_fn import model_fn
+from model.training.network import Size, size_of_network
 from model.training.steps import compile_train_step
 
 _BATCHES = 200  # to look at
 _STEPS = 20  # to time, after those in which everything is compiled
 _WARM_UP_STEPS = 3
+_SECONDS = 3.0  # after the first step, which is compiled
+
+# Of the memory that is free, what a step may take by the estimate, which leaves out what convolutions need to work.
+_SHARE_OF_MEMORY = 0.5
+# TensorFlow counts the numbers of a tensor in 32 bits here and there.
+_MOST_WEIGHTS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -67,17 +74,19 @@ def compose(data: TrainInput) -> Composition:
 
 
 def seconds_per_step(data: TrainInput, learner: Learner) -> float:
-    """Makes some steps and returns the median of what one takes."""
+    """Makes steps, for three seconds at most once everything is compiled; returns the median of what one takes."""
     step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
     images, labels = tf.constant(data.images), tf.constant(data.labels)
     number = _WARM_UP_STEPS + _STEPS
     batches = tf.constant(np.stack([_some_batch(data, step) for step in range(number)]))
-    seconds = []
+    seconds: list[float] = []
     for _ in tqdm.trange(number, desc="timing", disable=None, leave=False):
         started = time.perf_counter()
         float(step(images, labels, batches, tf.constant(0, tf.int64)).sums["loss"][0])  # waits for the device
         seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[_WARM_UP_STEPS:]))
+        if sum(seconds[1:]) >= _SECONDS:
+            break
+    return float(np.median(seconds[_WARM_UP_STEPS:] or seconds[-1:]))
 
 
 def _some_batch(data: TrainInput, step: int) -> np.ndarray:
@@ -95,24 +104,46 @@ def bytes_of_the_loss(params: Params) -> int:
     return params.strategy.bytes_per_pair * params.batch_size**2
 
 
-def bytes_of_the_network(network: keras.Model, batch_size: int) -> int:
-    """Returns about how much memory a training step takes for weights, gradients, Adam and what layers put out."""
-    weights = 4 * 4 * sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
-    outputs = sum(
-        int(np.prod(layer.output.shape[1:])) * tf.as_dtype(layer.compute_dtype).size for layer in network.layers
+def bytes_of_the_network(size: Size, batch_size: int, precision: str = "float32") -> int:
+    """Returns about how much memory a training step takes for weights, gradients, Adam and what layers put out.
+
+    Args:
+        size: Of the network.
+        batch_size: Images of a step.
+        precision: "float32" or "mixed_bfloat16".
+    """
+    bytes_per_output = 4 if precision == "float32" else 2
+    # Adam has two numbers for each weight; the gradient of what a layer puts out is as large as that.
+    return 4 * 4 * size.weights + 2 * batch_size * size.outputs * bytes_per_output
+
+
+def too_large(size: Size) -> str:
+    """Returns what to change in a network that no tensor can hold, or memory for its weights alone; "" if it fits."""
+    free = free_memory()
+    if size.weights <= _MOST_WEIGHTS and (free is None or 4 * 4 * size.weights <= free):
+        return ""
+    part = f", {size.weights_of_embedding:,} of them in the dense layer behind the blocks"
+    takes = f"with gradients and Adam {4 * 4 * size.weights / 1e9:,.0f} GB"
+    has = "" if free is None else f", and {free / 1e9:,.0f} GB of memory are free"
+    return (
+        f"the network would have {size.weights:,} weights{part}: {takes}{has}; lower image_size, num_channels or "
+        "embedding_size, or raise num_blocks if most are in the dense layer"
     )
-    return weights + 2 * batch_size * outputs  # the gradient of what a layer puts out is as large
 
 
-def check(data: TrainInput, params: Params, new_learner: Callable[[], Learner]) -> Iterator[str]:
+def check(
+    data: TrainInput, params: Params, new_learner: Callable[[], Learner], precision: str = "float32"
+) -> Iterator[str]:
     """Yields what there is to know before a training, line by line.
 
-    No checkpoint and no curve is written. A few steps are made with a learner that is thrown away.
+    No checkpoint and no curve is written. A few steps are made with a learner that is thrown away, unless they might
+    take more than half of the memory that is free.
 
     Args:
         data: What would be trained on.
         params: The experiment.
         new_learner: Returns what would be trained.
+        precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
     """
     if data.steps_per_mining is None:
         yield from _about_batches(compose(data), params)
@@ -124,10 +155,20 @@ def check(data: TrainInput, params: Params, new_learner: Callable[[], Learner]) 
         f"Memory: the loss takes about {bytes_of_the_loss(params) / 1e6:,.1f} MB, the training images "
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
-    learner = new_learner()
-    megabytes = bytes_of_the_network(learner.network, data.images_per_step) / 1e6
-    yield f"Memory: the network takes about {megabytes:,.0f} MB."
-    seconds = seconds_per_step(data, learner)
+    size = size_of_network(params, data.images.shape[1:])
+    of_network = bytes_of_the_network(size, data.images_per_step, precision)
+    yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
+    if warning := too_large(size):
+        yield f"Warning: {warning}."
+        return
+    total, free = of_network + bytes_of_the_loss(params), free_memory()
+    if free is not None and total > _SHARE_OF_MEMORY * free:
+        yield (
+            f"Warning: that is more than {_SHARE_OF_MEMORY:.0%} of the {free / 1e6:,.0f} MB of free memory, so no step "
+            "is timed; lower batch_size, image_size or num_channels."
+        )
+        return
+    seconds = seconds_per_step(data, new_learner())
     steps = data.steps_in(params.num_epochs)
     yield (
         f"Time: {steps:,} steps of {1000 * seconds:.1f} ms, {data.images_per_step / seconds:,.0f} images/s: about "

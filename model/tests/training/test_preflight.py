@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import types
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import tensorflow as tf
 
 import train
 from model.common import cli
+from model.common.errors import UserError
 from model.data import sampling
 from model.data.input_fn import TrainInput, train_input_fn
 from model.data.partition import divide
 from model.params import Params
+from model.start import start
 from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
 from model.training import preflight
+from model.training.network import size_of_network
 
 pytestmark = pytest.mark.slow
 
@@ -113,6 +117,56 @@ def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkey
     output = capsys.readouterr()
     assert raised.value.code == 2 and "OOM when allocating; make room, or lower batch_size" in output.err
     assert output.out.startswith("Batches: 64 images")  # what could be said
+
+
+def never():
+    raise AssertionError("built")
+
+
+def test_what_might_not_fit_is_not_built(monkeypatch):
+    """Memory that is free is made up; 64 images of the default network put out about 0.05 GB with their gradients."""
+    data = train_input(batch_size=64)
+    for free, is_built in ((10**12, True), (10**6, False)):
+        monkeypatch.setattr(preflight, "free_memory", lambda free=free: free)
+        lines = preflight.check(data, Params(**SMALL), never)
+        if is_built:
+            with pytest.raises(AssertionError, match="built"):
+                list(lines)
+        else:
+            *_, estimate, warning = lines
+            assert estimate.startswith("Memory: the network takes about ")
+            assert re.match("Warning: that is more than 50% of the 1 MB of free memory, so no step is timed", warning)
+
+
+def test_a_dense_layer_of_billions_of_weights_is_one_line(monkeypatch):
+    """348 x 348 pixels, halved once, with 64 channels: 174 * 174 * 64 * 4096 weights and 4096 biases."""
+    monkeypatch.setattr(preflight, "free_memory", lambda: None)
+    params = Params(num_blocks=1, num_channels=64, embedding_size=4096)
+    labels = np.repeat(np.arange(2, dtype=np.int32), 2)
+    batches = sampling.uniform_batches(labels, 0, 4)
+    *_, warning = preflight.check(TrainInput(np.zeros((4, 348, 348, 1), np.uint8), labels, batches, 4), params, never)
+    assert f"{174 * 174 * 64 * 4096 + 4096:,} of them in the dense layer behind the blocks" in warning
+    assert preflight.too_large(size_of_network(Params(), (28, 28, 1))) == ""
+
+
+def test_a_network_that_no_memory_takes_is_not_trained(tmp_path, monkeypatch):
+    model_dir = write_params(tmp_path, num_blocks=8, num_channels=16384)
+    with pytest.raises(UserError, match=r"params.json: the network would have [\d,]{13,} weights"):
+        start(model_dir).train()
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.01, 23), (1.0, 4), (10.0, 2)])
+def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, seconds, steps):
+    clock, made = itertools.count(), []
+    monkeypatch.setattr(preflight.time, "perf_counter", lambda: (next(clock) + 1) // 2 * seconds)
+
+    def step(*_):
+        made.append(1)
+        return types.SimpleNamespace(sums={"loss": (0.5, 1.0)})
+
+    monkeypatch.setattr(preflight, "compile_train_step", lambda *_: step)
+    assert preflight.seconds_per_step(train_input(), None) == pytest.approx(seconds)
+    assert len(made) == steps
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
