@@ -15,6 +15,24 @@ from model.data.partition import Partition
 from model.params import Params
 
 
+def check_images(images: np.ndarray) -> None:
+    """Makes sure that an array holds images: TensorFlow would cut off what numbers have behind the point, and NaN.
+
+    Args:
+        images: What has to be a uint8 array of shape (N, H, W, C), N at least 1.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    is_array = isinstance(images, np.ndarray)
+    if not is_array or images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        received = f"{images.dtype}, shape {images.shape}" if is_array else type(images).__name__
+        raise ValueError(
+            "Expected images, a NumPy array of uint8 of shape (N, H, W, C), N at least 1, pixels from 0 to 255. "
+            f"Received: {received}"
+        )
+
+
 @dataclass(frozen=True)
 class TrainInput:
     """The training images and the order in which they come.
@@ -35,6 +53,9 @@ class TrainInput:
     batch_size: int
     steps_per_mining: int | None = None
     train_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
 
     @property
     def images_per_step(self) -> int:
@@ -72,6 +93,10 @@ class EvalInput:
     batches: list[np.ndarray]
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+        check_images(self.gallery_images)
 
 
 def train_input_fn(partition: Partition, params: Params) -> TrainInput:

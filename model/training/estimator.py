@@ -23,7 +23,7 @@ from model.common.errors import Interrupted, UserError, one_line_errors
 from model.common.files import Held, Place, folder_beside, lock_experiment, write_whole
 from model.common.signals import stop_requests
 from model.common.versions import code_version
-from model.data.input_fn import EvalInput, TrainInput
+from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
 from model.training import checkpoints, event_files, steps
 from model.training.checkpoints import Checkpoint
@@ -197,8 +197,10 @@ class Estimator:
 
         Raises:
             UserError: There is no checkpoint, or it cannot be used.
+            ValueError: The images are of another type or shape; nothing is converted.
         """
         images = input_fn()
+        check_images(images)
         with one_line_errors(self.model_dir):
             checkpoint = checkpoint or self.checkpoint("newest")
             if images.shape[1:] not in self._predictors:
@@ -212,6 +214,9 @@ class Estimator:
         self, export_dir_base: str | Path, image_shape: Shape, checkpoint: Checkpoint | None = None
     ) -> Path:
         """Writes a SavedModel for serving: uint8 images (N, *image_shape) in, the predictions out.
+
+        Its `serve` also takes float32 images, of pixels from 0 to 255 as well, and fails where one of them is no whole
+        number: TensorFlow would else convert NumPy arrays of floats, NaN among them, without a word.
 
         Args:
             export_dir_base: The model goes into a new folder in it, named by the time in seconds.
@@ -230,7 +235,7 @@ class Estimator:
             name += 1
         archive = keras.export.ExportArchive()
         archive.track(learner.network)
-        archive.add_endpoint("serve", steps.compile_predict_step(self.model_fn, learner))
+        archive.add_endpoint("serve", steps.compile_serving_step(self.model_fn, learner))
         path.parent.mkdir(parents=True, exist_ok=True)
         with folder_beside(path.parent) as beside:
             archive.write_out(str(beside / path.name), verbose=False)

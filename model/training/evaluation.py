@@ -15,7 +15,7 @@ import tqdm
 
 from model.common.errors import UserError
 from model.common.files import Place
-from model.data.input_fn import EvalInput
+from model.data.input_fn import EvalInput, check_images
 from model.scoring import protocol
 from model.scoring.evaluations import Evaluations
 from model.scoring.labelled import LabelledEmbeddings
@@ -192,9 +192,9 @@ def predict(
 
     Raises:
         UserError: An embedding is not finite.
+        ValueError: The images are of another type or shape.
     """
-    if not len(images) or images.dtype != np.uint8:  # TensorFlow would cut off what numbers have behind the point
-        raise ValueError(f"Expected at least one image, of uint8. Received: {images.dtype}, shape {images.shape}")
+    check_images(images)
     size = max(1, min(_MAX_IMAGES, _MAX_PIXELS // (images.shape[1] * images.shape[2])))
     starts = range(0, len(images), size)
     parts = [

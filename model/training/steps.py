@@ -119,5 +119,31 @@ def compile_predict_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Te
     return predict_step
 
 
+def compile_serving_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
+    """Compiles step(images) -> predictions for images of other programs, (B, H, W, C), B free.
+
+    Of uint8, or float32: then whatever is no whole number from 0 to 255 is an InvalidArgumentError. With this choice of
+    two, TensorFlow does not convert an array to uint8 by itself.
+    """
+    predict_step = compile_predict_step(model_fn, learner)
+
+    @tf.function
+    def serving_step(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        if images.dtype == tf.uint8:
+            return predict_step(images)
+        pixels = tf.cast(tf.clip_by_value(images, 0.0, 255.0), tf.uint8)
+        is_pixel = tf.reduce_all(tf.cast(pixels, images.dtype) == images)  # never of NaN
+        expected = "Expected images of uint8, or whole numbers from 0 to 255. Received at most and at least:"
+        with tf.control_dependencies(
+            [tf.debugging.Assert(is_pixel, [expected, tf.reduce_max(images), tf.reduce_min(images)])]
+        ):
+            return predict_step(tf.identity(pixels))
+
+    spec = _images_spec(learner)
+    for dtype in (tf.uint8, tf.float32):  # the first is what a server of the model takes
+        serving_step.get_concrete_function(tf.TensorSpec(spec.shape, dtype, name=spec.name))
+    return serving_step
+
+
 def _images_spec(learner: Learner) -> tf.TensorSpec:
     return tf.TensorSpec((None, *learner.network.input_shape[1:]), tf.uint8, name="images")

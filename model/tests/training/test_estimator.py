@@ -14,7 +14,7 @@ import tensorflow as tf
 from scipy.spatial.distance import cdist
 
 from model.common.errors import Interrupted, UserError
-from model.data.input_fn import eval_input_fn, train_input_fn
+from model.data.input_fn import EvalInput, TrainInput, eval_input_fn, train_input_fn
 from model.data.partition import divide
 from model.scoring import protocol
 from model.tests import oracles
@@ -561,3 +561,38 @@ def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices
     odd = estimator(tmp_path / "odd", config, batch_size=63)
     with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
         odd.train(train_input(odd), 1)
+
+
+def test_an_exported_model_takes_pixels_and_nothing_else(tmp_path):
+    run = quick(tmp_path / "run")
+    run.train(train_input(run), 1)
+    loaded = tf.saved_model.load(str(run.export_saved_model(tmp_path / "export", (8, 8, 1))))
+    (_, taken), *_ = loaded.signatures["serving_default"].structured_input_signature[1].items()
+    assert taken.dtype == tf.uint8
+    images = digits().test.images[:4]
+    expected = run.predict(lambda: images)["embeddings"]
+    for same in (images, tf.constant(images), images.astype(np.float32), tf.constant(images, tf.float32)):
+        np.testing.assert_array_equal(loaded.serve(same)["embeddings"], expected)
+    wrong = [images / 255, images + 0.5, images * np.nan, images - 300.0, images + np.inf, images.astype(int) + 300]
+    for pixels in wrong:
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError, TypeError)):
+            loaded.serve(pixels)
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="Expected images of uint8, or whole numbers from 0 to"
+        ):
+            loaded.serve(tf.constant(pixels, tf.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, bool])
+def test_images_of_another_type_are_refused_everywhere(tmp_path, dtype):
+    run = estimator(tmp_path)
+    images, labels = digits().test.images.astype(dtype), digits().test.labels
+    for call in (
+        lambda: run.predict(lambda: images),
+        lambda: run.predict(lambda: images.tolist()),
+        lambda: run.evaluate(lambda: EvalInput(images, labels, digits().train.images, digits().train.labels, [])),
+        lambda: run.evaluate(lambda: EvalInput(digits().train.images, digits().train.labels, images, labels, [])),
+        lambda: run.train(lambda: TrainInput(images, labels, lambda step: labels[:8], 8), 1),
+    ):
+        with pytest.raises(ValueError, match=r"Expected images, .* of uint8 of shape \(N, H, W, C\), .*Received: "):
+            call()
