@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> None:
     from model.new_images import answers, convert  # after the quick checks
 
     files = convert.find_images(options.pair or options.images)
-    calibration = answers.read_calibration(options.model_dir) if options.pair else None
+    calibration = answers.read_calibration(options.model_dir, options.data_dir) if options.pair else None
     trained = start(options.model_dir, options.data_dir).trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started

@@ -22,6 +22,7 @@ class Experiment:
         partition: Its data, and which images are learned from, choose, or are kept from training.
         train_input: What is learned from, in its order.
         notes: A line for each key of `params.json` that has no effect.
+        data_dir: Folder with the data, where somebody has named it.
     """
 
     model_dir: Path
@@ -29,6 +30,7 @@ class Experiment:
     partition: Partition
     train_input: TrainInput
     notes: list[str] = field(default_factory=list)
+    data_dir: Path | None = None
 
     @property
     def data(self) -> Dataset:
@@ -82,6 +84,6 @@ def open_experiment(model_dir: Path, data_dir: Path | None) -> Experiment:
         if partition.validation is None:
             unused = [key for key in ONLY_WITH_VALIDATION if key in params.model_fields_set]
             notes += [f"'{key}' has no effect: no images validate, see 'validation_size'" for key in unused]
-        return Experiment(model_dir, params, partition, train_input_fn(partition, params), notes)
+        return Experiment(model_dir, params, partition, train_input_fn(partition, params), notes, data_dir)
     except UserError as error:
         raise UserError(f"{model_dir / 'params.json'}: {error}") from None

@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class Runner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         params, data = experiment.params, experiment.train_input
-        self._estimator = _make_estimator(experiment.model_dir, params)
+        self._estimator = _make_estimator(experiment, params)
         self._train_spec = TrainSpec(lambda: data, data.steps_in(params.num_epochs))
         self._eval_spec = None
         if experiment.partition.validation is not None:
@@ -129,7 +128,7 @@ class Trained:
         self._place = Place(experiment.model_dir, experiment.model_dir)
         self._unwritten: set[str] = set()
         checkpoint.check_network(experiment.params)
-        self._estimator = _make_estimator(experiment.model_dir, self.params)
+        self._estimator = _make_estimator(experiment, self.params)
         changes = experiment.params.changes_from(self.params).items()
         if changes:
             said = ", ".join(f"{key} {json.dumps(now)} (not {json.dumps(before)})" for key, (before, now) in changes)
@@ -199,7 +198,7 @@ class Trained:
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
                 record.table,
                 "" if file in self._unwritten else f"\nAll metrics: {printable(str(model_dir / file))}",
-                f"Pictures: {printable(command('visualize_embeddings.py', model_dir))}",
+                f"Pictures: {printable(command('visualize_embeddings.py', model_dir, data_dir=self.experiment.data_dir))}",
                 f"Curves:   {printable(tensorboard_command(model_dir.parent))}",
             ]
         )
@@ -264,11 +263,12 @@ class Trained:
         )
 
 
-def _make_estimator(model_dir: Path, params: Params) -> Estimator:
+def _make_estimator(experiment: Experiment, params: Params) -> Estimator:
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,
         save_checkpoints_steps=params.save_checkpoints_steps,
         keep_checkpoint_max=params.keep_checkpoint_max,
         precision=devices.choose_precision(params.precision),
+        data_dir=experiment.data_dir,
     )
-    return Estimator(model_fn, model_dir, params, config)
+    return Estimator(model_fn, experiment.model_dir, params, config)

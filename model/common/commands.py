@@ -9,15 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def command(script: str, model_dir: Path, *arguments: str) -> str:
+def command(script: str, model_dir: Path, *arguments: str, data_dir: Path | None = None) -> str:
     """Returns how a script is called for an experiment.
 
     Args:
         script: Its name, such as "evaluate.py".
         model_dir: Folder of the experiment.
         *arguments: What else it is told.
+        data_dir: The --data_dir that the command was given which shows this one; None where it was given none.
     """
-    return shlex.join(["python", script, "--model_dir", str(model_dir), *arguments])
+    data = [] if data_dir is None else ["--data_dir", str(data_dir)]
+    return shlex.join(["python", script, "--model_dir", str(model_dir), *data, *arguments])
 
 
 def tensorboard_command(logdir: Path) -> str:

@@ -132,7 +132,8 @@ def _builder(name: str, store: Path) -> DatasetBuilder:
         guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UserError(
             f"data set {name!r}: unknown{guess}; expected digits, a name of TFDS (mnist, fashion_mnist, "
-            f"kmnist, emnist/letters, cifar10, ...), or your own files in {store.parent} as data/README.md says"
+            f"kmnist, emnist/letters, cifar10, ...), or your own files in {store.parent.absolute()}, where none lie, "
+            "as data/README.md says"
         ) from error
 
 
@@ -166,9 +167,9 @@ def _are_image_and_label(features: Any, keys: Sequence[Any]) -> bool:
 
 def _prepare(name: str, store: Path, builder: DatasetBuilder) -> None:
     if builder.name in ("mnist", "fashion_mnist", "kmnist", "emnist"):
-        by_hand = f"put {', '.join(f'{file}.gz' for file in FILES.values())} into {store.parent}"
+        by_hand = f"put {', '.join(f'{file}.gz' for file in FILES.values())} into {store.parent.absolute()}"
     else:
-        by_hand = f"put one folder of images per class into {store.parent}"
+        by_hand = f"put one folder of images per class into {store.parent.absolute()}"
     by_hand += ", or start without a download: python train.py --model_dir experiments/digits"
 
     hosts = {urlsplit(url).netloc: url for url in builder.url_infos or () if url.startswith("http")}

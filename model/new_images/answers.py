@@ -160,12 +160,14 @@ class Calibration:
         digest: Of its tensors, as `Checkpoint.digest` gives it.
         rates: "verification_threshold", "false_accept_rate" and "false_reject_rate" for the test images; where classes
             were kept out of training, also "unseen/...", for these alone and at a threshold of their own.
+        data_dir: Folder with the data, where somebody has named it.
     """
 
     model_dir: Path
     checkpoint: str
     digest: str
     rates: Mapping[str, float]
+    data_dir: Path | None = None
 
     def check(self, path: Path, digest: str, choice: str | None) -> None:
         """Makes sure that it is of the checkpoint that is used.
@@ -182,12 +184,16 @@ class Calibration:
             other = f"another {path.name}" if path.name == self.checkpoint else self.checkpoint
             raise UserError(
                 f"{self.model_dir / 'metrics.json'}: tells of {other}, not of {path}; run: "
-                f"{_evaluate(self.model_dir, choice)}"
+                f"{_evaluate(self.model_dir, self.data_dir, choice)}"
             )
 
 
-def read_calibration(model_dir: Path) -> Calibration:
+def read_calibration(model_dir: Path, data_dir: Path | None = None) -> Calibration:
     """Reads what the evaluation wrote into `metrics.json`.
+
+    Args:
+        model_dir: Folder of the experiment.
+        data_dir: Folder with the data, where somebody has named it.
 
     Raises:
         UserError: It is not there, or there were too few pairs.
@@ -195,7 +201,7 @@ def read_calibration(model_dir: Path) -> Calibration:
     path = model_dir / "metrics.json"
     record = Record.read(model_dir / "metrics.json")
     if record is None or not record.metrics.keys() >= set(_RATES):
-        raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir)}")
+        raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir, data_dir)}")
     rates = {name: record.metrics[name] for name in _RATES}
     if math.isnan(sum(rates.values())):
         raise UserError(
@@ -204,11 +210,12 @@ def read_calibration(model_dir: Path) -> Calibration:
     unseen = {f"unseen/{name}": record.metrics.get(f"unseen/{name}", math.nan) for name in _RATES}
     if not math.isnan(sum(unseen.values())):
         rates |= unseen
-    return Calibration(model_dir, record.checkpoint, record.digest, rates)
+    return Calibration(model_dir, record.checkpoint, record.digest, rates, data_dir)
 
 
-def _evaluate(model_dir: Path, checkpoint: str | None = None) -> str:
-    return command("evaluate.py", model_dir, *([] if checkpoint is None else ["--checkpoint", checkpoint]))
+def _evaluate(model_dir: Path, data_dir: Path | None, checkpoint: str | None = None) -> str:
+    chosen = [] if checkpoint is None else ["--checkpoint", checkpoint]
+    return command("evaluate.py", model_dir, *chosen, data_dir=data_dir)
 
 
 @dataclass(frozen=True)

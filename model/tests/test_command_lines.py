@@ -405,6 +405,15 @@ def test_evaluate_before_training(tmp_path, capsys):
     assert f"no checkpoint; train first: python train.py --model_dir {tmp_path}\n" in capsys.readouterr().err
 
 
+def test_a_command_that_is_shown_names_the_data_that_were_named(tmp_path, capsys):
+    data = tmp_path / "my digits"
+    data.mkdir()
+    with pytest.raises(SystemExit):
+        run_here(evaluate, "--model_dir", write_params(tmp_path / "mine"), "--data_dir", data)
+    shown = f"train first: python train.py --model_dir {tmp_path / 'mine'} --data_dir '{data}'\n"
+    assert shown in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     model_dir = write_params(tmp_path)
     (model_dir / "train.log").mkdir()

@@ -320,7 +320,10 @@ def stamps(model_dir: str | os.PathLike[str]) -> list[tuple[Path, int]]:
 
 
 def choose(
-    model_dir: Path, choice: str | None = None, read_newest: Callable[[], Checkpoint | None] | None = None
+    model_dir: Path,
+    choice: str | None = None,
+    read_newest: Callable[[], Checkpoint | None] | None = None,
+    data_dir: Path | None = None,
 ) -> Checkpoint:
     """Reads the checkpoint that a person or a command asks for.
 
@@ -329,6 +332,7 @@ def choose(
         choice: "newest", "best" (the one that the validation images chose) or the folder of one; None takes the best
             where images chose one, else the newest.
         read_newest: Returns the newest, for somebody who has read it; `load_newest` otherwise.
+        data_dir: As for `command`.
 
     Raises:
         UserError: It is not there, or cannot be read.
@@ -337,7 +341,8 @@ def choose(
         return load(Path(choice))
     newest = read_newest() if read_newest else load_newest(model_dir)
     if newest is None:
-        raise UserError(f"{folder(model_dir)}: no checkpoint; train first: {command('train.py', model_dir)}")
+        train = command("train.py", model_dir, data_dir=data_dir)
+        raise UserError(f"{folder(model_dir)}: no checkpoint; train first: {train}")
     if choice == "newest":
         return newest
     best_step = newest.state.best_step

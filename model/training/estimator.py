@@ -53,6 +53,7 @@ class RunConfig:
         keep_checkpoint_max: Newest checkpoints that are kept.
         precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
         train_distribute: The strategy that spreads a step over devices; None takes the default one.
+        data_dir: Folder with the data, where somebody has named it, for the commands that messages show.
     """
 
     save_summary_steps: int = 50
@@ -60,6 +61,7 @@ class RunConfig:
     keep_checkpoint_max: int = 5
     precision: str = "float32"
     train_distribute: tf.distribute.Strategy | None = None
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Estimator:
 
     def checkpoint(self, choice: str | None = None) -> Checkpoint:
         """Returns a checkpoint, as `checkpoints.choose` does."""
-        return checkpoints.choose(self.model_dir, choice, self.newest_checkpoint)
+        return checkpoints.choose(self.model_dir, choice, self.newest_checkpoint, self.config.data_dir)
 
     def is_complete(self, max_steps: int, eval_spec: EvalSpec | None = None) -> bool:
         """Returns whether the run in the folder has come to this step, or has stopped early."""

@@ -32,6 +32,10 @@ def test_a_command_reads_as_one_types_it():
     assert (
         commands.command("evaluate.py", Path("experiments/mine")) == "python evaluate.py --model_dir experiments/mine"
     )
+    assert (
+        commands.command("train.py", Path("mine"), "--check", data_dir=Path("my data"))
+        == "python train.py --model_dir mine --data_dir 'my data' --check"
+    )
 
 
 def test_tensorboard_is_called_by_its_name_where_that_is_found(tmp_path, monkeypatch):

@@ -171,6 +171,11 @@ def test_unusable_sets(tmp_path, name, expected):
     assert expected in message and repr(name) in message
 
 
+def test_data_that_are_not_found_name_the_folder_that_was_searched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"your own files in {tmp_path / 'data' / 'mine'}, where none lie" in error_of("mine")
+
+
 def test_emnist_is_the_same_from_tfds_and_from_idx_files(tmp_path, monkeypatch, no_network):
     upright = np.random.default_rng(3).integers(0, 256, (6, 28, 28), np.uint8)
     stored, labels = upright.transpose(0, 2, 1), np.array([26, 1, 3, 1, 26, 3], np.uint8)

@@ -13,6 +13,7 @@ from PIL import Image
 
 import predict
 from model.common import cli
+from model.common.errors import UserError
 from model.new_images import answers
 from model.new_images.answers import NewImages
 from model.new_images.convert import Converted
@@ -353,3 +354,12 @@ def test_embeddings_that_are_no_numbers(trained, drawings, capsys, monkeypatch):
 
     monkeypatch.setattr(Learner, "restore", restore_and_blow_up)
     assert "an embedding is NaN or infinite" in refused(capsys, "--model_dir", trained, drawings)
+
+
+def test_a_pair_before_evaluation_names_the_data_that_were_named(tmp_path):
+    data = tmp_path / "mine.data"
+    with pytest.raises(UserError, match=rf"run: python evaluate.py --model_dir {tmp_path} --data_dir {data}$"):
+        answers.read_calibration(tmp_path, data)
+    calibration = answers.Calibration(tmp_path, "step-00000001", "0f", {}, data)
+    with pytest.raises(UserError, match=rf"evaluate.py --model_dir {tmp_path} --data_dir {data} --checkpoint newest$"):
+        calibration.check(tmp_path / "step-00000002", "1e", "newest")
