@@ -31,7 +31,6 @@ from model.training.estimator import (
     train_and_evaluate,
 )
 from model.training.model_fn import model_fn
-from model.training.network import size_of_network
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +74,8 @@ class Runner:
             newest.check_data(self.experiment.data.train_sha256)
             _log.info("Training is complete: %s.", newest.path)
             return
-        size = size_of_network(self.experiment.params, self.experiment.train_input.images.shape[1:])
-        if problem := preflight.too_large(size):
+        shape = self.experiment.train_input.images.shape[1:]
+        if problem := preflight.too_large(self.experiment.params, shape):
             raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
         if self._eval_spec:
             train_and_evaluate(self._estimator, self._train_spec, self._eval_spec)

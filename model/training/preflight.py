@@ -117,9 +117,9 @@ def bytes_of_the_network(size: Size, batch_size: int, precision: str = "float32"
     return 4 * 4 * size.weights + 2 * batch_size * size.outputs * bytes_per_output
 
 
-def too_large(size: Size) -> str:
-    """Returns what to change in a network that no tensor can hold, or memory for its weights alone; "" if it fits."""
-    free = free_memory()
+def too_large(params: Params, image_shape: tuple[int, int, int]) -> str:
+    """Returns what to change in a network of more weights than a tensor or the memory holds; "" if they fit."""
+    size, free = size_of_network(params, image_shape), free_memory()
     if size.weights <= _MOST_WEIGHTS and (free is None or 4 * 4 * size.weights <= free):
         return ""
     part = f", {size.weights_of_embedding:,} of them in the dense layer behind the blocks"
@@ -158,7 +158,7 @@ def check(
     size = size_of_network(params, data.images.shape[1:])
     of_network = bytes_of_the_network(size, data.images_per_step, precision)
     yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
-    if warning := too_large(size):
+    if warning := too_large(params, data.images.shape[1:]):
         yield f"Warning: {warning}."
         return
     total, free = of_network + bytes_of_the_loss(params), free_memory()

@@ -20,7 +20,6 @@ from model.start import start
 from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
 from model.training import preflight
-from model.training.network import size_of_network
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +145,7 @@ def test_a_dense_layer_of_billions_of_weights_is_one_line(monkeypatch):
     batches = sampling.uniform_batches(labels, 0, 4)
     *_, warning = preflight.check(TrainInput(np.zeros((4, 348, 348, 1), np.uint8), labels, batches, 4), params, never)
     assert f"{174 * 174 * 64 * 4096 + 4096:,} of them in the dense layer behind the blocks" in warning
-    assert preflight.too_large(size_of_network(Params(), (28, 28, 1))) == ""
+    assert preflight.too_large(Params(), (28, 28, 1)) == ""
 
 
 def test_a_network_that_no_memory_takes_is_not_trained(tmp_path, monkeypatch):
