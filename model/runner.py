@@ -187,6 +187,7 @@ class Trained:
             images: "test" or "validation", which were scored.
         """
         model_dir = self.experiment.model_dir
+        pictures = command("visualize_embeddings.py", model_dir, data_dir=self.experiment.data_dir)
         chosen = ""
         if record.is_best:
             chosen = f", the best by {printable(str(record.validation['metric']), 60)} of the validation images"
@@ -197,7 +198,7 @@ class Trained:
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
                 record.table,
                 "" if file in self._unwritten else f"\nAll metrics: {printable(str(model_dir / file))}",
-                f"Pictures: {printable(command('visualize_embeddings.py', model_dir, data_dir=self.experiment.data_dir))}",
+                f"Pictures: {printable(pictures)}",
                 f"Curves:   {printable(tensorboard_command(model_dir.parent))}",
             ]
         )

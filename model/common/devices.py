@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from model.common.signals import ending_at_once
-
 from model.common.errors import UserError
+from model.common.signals import ending_at_once
 
 
 @functools.cache
