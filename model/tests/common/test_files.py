@@ -168,6 +168,14 @@ def test_a_log_is_not_written_through_a_link(tmp_path, target):
     assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "nowhere").exists()
 
 
+def test_a_lock_is_not_taken_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".lock").symlink_to("precious")
+    with pytest.raises(OSError, match="symbolic link"), files.lock_experiment(tmp_path):
+        pytest.fail("it is held")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_log_grows_at_its_end_and_waits_for_no_reader(tmp_path):
     for text in (b"one\n", b"two\n"):
         with os.fdopen(files.open_to_append(tmp_path / "log"), "ab") as log:
