@@ -1,5 +1,6 @@
 """TensorFlow as it is started, and what is said of the machine."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config
 
 from model.common import devices
 from model.common.commands import ROOT
+from model.params import Params
+from model.training.network import build_network
 
 GPU = "the first GPU"
 
@@ -118,46 +123,38 @@ def test_tensorflow_is_started_once_and_deterministic():
     assert "TF_CPP_MIN_LOG_LEVEL" in os.environ
 
 
-_DIGEST = """
-import hashlib, os, sys
-from model.common import devices
-from model.common.commands import ROOT
-devices.start_tensorflow()
-import keras, numpy as np
-from model.params import Params
-from model.training.network import build_network
-network = build_network(Params(num_channels=2, use_batch_norm=True, distance="cosine", embedding_size=3), (8, 6, 3))
-images = np.random.default_rng(0).random((4, 8, 6, 3), np.float32)
-print(hashlib.sha256(network(images).numpy().tobytes()).hexdigest(), keras.config.epsilon())
-print(sorted(os.listdir(os.environ["KERAS_HOME"])))
-"""
+def print_digest():
+    """Prints what a network makes of images, and what Keras is set to."""
+    params = Params(num_channels=2, use_batch_norm=True, distance="cosine", embedding_size=3)
+    embeddings = build_network(params, (8, 6, 3))(np.random.default_rng(0).random((4, 8, 6, 3), np.float32))
+    print(hashlib.sha256(embeddings.numpy().tobytes()).hexdigest(), keras.config.epsilon())
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5},
+        pytest.param({"floatx": "float99", "epsilon": "small"}, marks=pytest.mark.proof),
+    ],
+    ids=["hostile", "broken"],
+)
 @pytest.mark.slow
-def test_the_keras_configuration_of_the_user_changes_nothing(tmp_path):
-    said = []
-    for name, content in (
-        ("plain", None),
-        ("hostile", {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}),
-        ("broken", {"floatx": "float99", "epsilon": "small"}),
-    ):
-        (tmp_path / name).mkdir()
-        environment = {**os.environ, "KERAS_HOME": str(tmp_path / name)}
-        environment.pop("KERAS_BACKEND", None)
-        if content is not None:
-            (tmp_path / name / "keras.json").write_text(json.dumps(content))
-            environment["KERAS_BACKEND"] = "jax"
-        result = subprocess.run(
-            [sys.executable, "-c", _DIGEST], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-        )
-        assert result.returncode == 0, result.stderr
-        said.append(result.stdout.splitlines())
-    (digest, of_plain), *others = said
-    assert of_plain == "[]" and digest.endswith(" 1e-07")
-    assert others == [[digest, "['keras.json']"]] * 2
+def test_the_keras_configuration_of_the_user_changes_nothing(tmp_path, capsys, content):
+    (tmp_path / "keras.json").write_text(json.dumps(content))
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    code = "from model.common import devices; devices.start_tensorflow(); "
+    code += "from model.tests.common import test_devices; test_devices.print_digest()"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    print_digest()
+    assert result.stdout == capsys.readouterr().out
+    assert result.stdout.endswith(" 1e-07\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["keras.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_the_losses_alone_leave_the_configuration_of_others_as_it_is(tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float64", "image_data_format": "channels_first"}')
     code = "import model.losses, keras; print(keras.config.floatx(), keras.config.image_data_format())"

@@ -224,7 +224,7 @@ def test_a_database_with_something_else_in_it_is_used_or_refused_in_one_line(beg
 
 
 @hypothesis.given(st.dictionaries(st.text(), st.text() | st.none() | st.lists(st.text()), min_size=1))
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=30)
 def test_whatever_search_json_says_names_a_folder_inside(settings):
     assert is_name(name_of(settings))
 

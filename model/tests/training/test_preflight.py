@@ -114,7 +114,7 @@ def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkey
     with pytest.raises(SystemExit) as raised:
         check(tmp_path, capsys)
     output = capsys.readouterr()
-    assert raised.value.code == 2 and "OOM when allocating; make room, or lower batch_size" in output.err
+    assert raised.value.code == 2 and "OOM when allocating; lower batch_size" in output.err
     assert output.out.startswith("Batches: 64 images")  # what could be said
 
 
