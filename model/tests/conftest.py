@@ -17,6 +17,7 @@ if _PROCESSES > 1:  # not OMP_THREAD_LIMIT: with fewer threads than it asked for
         os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
 
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -37,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts TensorFlow, but not in the process that only hands the tests to others."""
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
         return
+    for number in (signal.SIGINT, signal.SIGHUP):  # which stay ignored if whoever started the tests ignores them
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     devices.start_tensorflow()
     import tensorflow as tf
 
