@@ -7,6 +7,7 @@ out where EXIF can be read.
 """
 
 import contextlib
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ SUFFIXES = (
 )  # fmt: skip
 # As Pillow calls them; its other readers are older, rarer, or start programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# How Pillow names the layout of pixels whose every channel has 16 bits, as in "RGB;16B".
+_SIXTEEN_BITS = re.compile(r";16[BLN]")
 
 # Pixels of the largest image that is decoded, which takes 2 GB, and of one that is decoded beside others.
 _MAX_PIXELS, _MAX_PIXELS_BESIDE_OTHERS = 2**27, 2**24
@@ -96,7 +100,7 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
     try:
         opened = Image.open(path, formats=_FORMATS)
         with opened as image:
-            is_deep = any("16" in str(tile.args) for tile in opened.tile)  # loading forgets it
+            is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)  # loading forgets it
             num_pixels = image.size[0] * image.size[1]
             if num_pixels > _MAX_PIXELS:
                 raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")

@@ -192,6 +192,14 @@ def test_colour_of_16_bits_tells_how_bright_it_is(tmp_path):
     assert decoded.brightest == 15 * 257
 
 
+@pytest.mark.parametrize("width", [53, 54, 160, 1600])
+def test_a_width_with_a_16_in_it_is_no_depth(tmp_path, width):
+    """BMP has the bytes of a row, 160 for example, where others have their depth."""
+    path = tmp_path / "x.bmp"
+    path.write_bytes(stored("BMP", np.full((2, width, 3), 30, np.uint8)))
+    assert read_image(path, Decoding()).brightest is None
+
+
 def jpeg_with_exif(payload: bytes) -> bytes:
     """A JPEG file with any bytes in the place of its EXIF block."""
     jpeg = stored("JPEG", SMOOTH, quality=95)
