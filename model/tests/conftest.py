@@ -16,6 +16,7 @@ if _PROCESSES > 1:  # not OMP_THREAD_LIMIT: with fewer threads than it asked for
     for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
 
+import json  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
@@ -84,15 +85,18 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]
 def trained(made_once) -> Path:
     """The small experiment after 8 epochs, 180 steps, trained by the command line in a new process; to be read only.
 
-    What the process said is beside it, in `stdout` and `stderr`.
+    By a user who has configured Keras for something else, which has to change nothing. What the process said is beside
+    it, in `stdout` and `stderr`.
     """
-    from model.tests.experiments import write_params
+    from model.tests.experiments import HOSTILE_KERAS, write_params
 
     def train(folder: Path) -> None:
         model_dir = write_params(folder / "experiments" / "small", num_epochs=8, num_labels=10)
         command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir]
         # It has to keep TensorFlow quiet by itself, as where nobody has set this.
         environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+        environment |= {"KERAS_HOME": str(folder), "KERAS_BACKEND": "jax"}
+        (folder / "keras.json").write_text(json.dumps(HOSTILE_KERAS))
         result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
         (folder / "stdout").write_text(result.stdout)
         (folder / "stderr").write_text(result.stderr)

@@ -16,9 +16,12 @@ from model.training.estimator import Estimator, RunConfig
 from model.training.model_fn import model_fn
 
 SMALL = {
-    "dataset": "digits", "num_channels": 4, "embedding_size": 8, "num_epochs": 2,
+    "dataset": "digits", "num_blocks": 1, "num_channels": 4, "embedding_size": 8, "num_epochs": 2,
     "save_summary_steps": 5, "save_checkpoints_steps": 10, "learning_rate": 0.002,
 }  # fmt: skip
+
+# A `keras.json` of a user that would change every number, if it were heeded.
+HOSTILE_KERAS = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}
 
 
 def digits():

@@ -17,6 +17,7 @@ from tensorflow.python.framework import config
 from model.common import devices
 from model.common.commands import ROOT
 from model.params import Params
+from model.tests.experiments import HOSTILE_KERAS
 from model.training.network import build_network
 
 GPU = "the first GPU"
@@ -130,15 +131,8 @@ def print_digest():
     print(hashlib.sha256(embeddings.numpy().tobytes()).hexdigest(), keras.config.epsilon())
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5},
-        pytest.param({"floatx": "float99", "epsilon": "small"}, marks=pytest.mark.proof),
-    ],
-    ids=["hostile", "broken"],
-)
-@pytest.mark.slow
+@pytest.mark.proof  # `trained` is trained beside the first of these files
+@pytest.mark.parametrize("content", [HOSTILE_KERAS, {"floatx": "float99", "epsilon": "small"}])
 def test_the_keras_configuration_of_the_user_changes_nothing(tmp_path, capsys, content):
     (tmp_path / "keras.json").write_text(json.dumps(content))
     environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}

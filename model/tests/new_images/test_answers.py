@@ -25,6 +25,7 @@ from model.training import checkpoints
 from model.training.estimator import Estimator
 from model.training.learner import Learner
 
+READER = {"num_blocks": 2, "num_channels": 16, "embedding_size": 16}
 RATES = {"verification_threshold": 1.5, "false_accept_rate": 0.0125, "false_reject_rate": 0.03}
 
 
@@ -49,7 +50,7 @@ def trained(made_once):
     """An experiment that has learned enough to read what somebody draws, and was asked once; to be read only."""
 
     def train(folder):
-        start(write_params(folder, num_channels=16, embedding_size=16, num_epochs=4), None).train()
+        start(write_params(folder, **READER, num_epochs=4), None).train()
         cli._end_log()
         draw(0).save(folder / "zero.png")
         cli.run(predict.main, "", ["--model_dir", str(folder), str(folder / "zero.png")], predict.add_options)
@@ -113,7 +114,7 @@ def test_black_on_white_or_white_on_black_makes_no_difference(answer):
 
 
 def test_the_neighbors_are_what_plain_loops_find(answer, trained):
-    data, run = digits(), estimator(trained, num_channels=16, embedding_size=16)
+    data, run = digits(), estimator(trained, **READER)
     training = run.predict(lambda: data.train.images)["embeddings"].astype(float)
     assert answer[0]["step"] == 90 and answer[0]["experiment"] == str(trained)
     for image, embedding in zip(answer[0]["images"], answer[1], strict=True):
@@ -131,7 +132,7 @@ def test_the_neighbors_are_what_plain_loops_find(answer, trained):
 
 def test_images_of_the_test_set_have_the_embeddings_of_the_evaluation(trained, tmp_path, capsys):
     data = digits()
-    expected = estimator(trained, num_channels=16, embedding_size=16).predict(lambda: data.test.images)["embeddings"]
+    expected = estimator(trained, **READER).predict(lambda: data.test.images)["embeddings"]
     for index in range(100):
         Image.fromarray(data.test.images[index, ..., 0]).save(tmp_path / f"{index:03}.png")
     printed = ask(capsys, "--model_dir", trained, tmp_path, "--output", tmp_path / "x.npy", "--neighbors", 1)

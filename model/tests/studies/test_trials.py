@@ -149,6 +149,16 @@ def test_a_damaged_database_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A folder with a search of two trials, of which one has come to its end; to be copied."""
+    folder = tmp_path_factory.mktemp("begun")
+    with drawn(folder, LINE, 2) as source:
+        first, _ = ask_all(source)
+        source.tell(first, 0.5)
+    return folder
+
+
 def in_database(parent, key, value):
     """Lets every trial have another attribute, None for none."""
     with contextlib.closing(sqlite3.connect(parent / "search.db")) as database, database:
@@ -181,11 +191,10 @@ def in_database(parent, key, value):
         ("settings", [], r"trial 0 sets [], expected margin"),
     ],
 )
-def test_what_the_database_says_leads_nowhere_else(tmp_path, key, value, expected):
-    with drawn(tmp_path, LINE, 1) as source:
-        source.ask()
+def test_what_the_database_says_leads_nowhere_else(begun, tmp_path, key, value, expected):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     in_database(tmp_path, key, value)
-    with pytest.raises(UserError) as caught, drawn(tmp_path, LINE, 1):
+    with pytest.raises(UserError) as caught, drawn(tmp_path, LINE, 2):
         pass
     assert str(caught.value) == f"{tmp_path / 'search.db'}: damaged, {expected}; search in a new folder"
 
@@ -195,16 +204,6 @@ COLUMNS = [
     ("study_user_attributes", "value_json"), ("trial_user_attributes", "value_json"), ("trial_values", "value"),
     ("trial_params", "distribution_json"), ("version_info", "schema_version"),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """A folder with a search of two trials, of which one has come to its end; to be copied."""
-    folder = tmp_path_factory.mktemp("begun")
-    with drawn(folder, LINE, 2) as source:
-        first, _ = ask_all(source)
-        source.tell(first, 0.5)
-    return folder
 
 
 @pytest.mark.parametrize("value", ["{\x1b[31m\n", -1], ids=repr)
