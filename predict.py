@@ -24,24 +24,27 @@ def main(options: argparse.Namespace) -> None:
     """Checks the question, converts and embeds the images, and answers."""
     _check(options)
 
-    from model.new_images import answers, convert  # after the quick checks
+    from model.new_images import answers, convert, training_images  # after the quick checks
 
     files = convert.find_images(options.pair or options.images)
     calibration = answers.read_calibration(options.model_dir, options.data_dir) if options.pair else None
-    trained = start(options.model_dir, options.data_dir).trained(options.checkpoint)
+    known = training_images.read(options.model_dir)
+    runner = start(options.model_dir, options.data_dir, known.summary if known else None)
+    trained = runner.trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started
 
     if calibration is not None:
         calibration.check(trained.checkpoint.path, trained.checkpoint.digest, options.checkpoint)
-    images = embed.embed_files(trained, files)
+    seen = training_images.look_at(trained.experiment, known)
+    images = embed.embed_files(trained, files, seen)
     answer: answers.Comparison | answers.Predictions
     if calibration is not None:
         answer = answers.compare(images, calibration)
     else:
-        data = trained.experiment.data
+        labels, class_names = seen.summary.train_labels, seen.summary.class_names
         gallery = embed.embed_gallery(trained)
-        answer = answers.classify(images, gallery, data.train.labels, data.class_names, options.neighbors)
+        answer = answers.classify(images, gallery, labels, class_names, options.neighbors)
     if options.output:
         content = io.BytesIO()
         np.save(content, images.embeddings)

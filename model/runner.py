@@ -44,18 +44,25 @@ class Runner:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        params, data = experiment.params, experiment.train_input
-        self._estimator = _make_estimator(experiment, params)
-        self._train_spec = TrainSpec(lambda: data, data.steps_in(params.num_epochs))
-        self._eval_spec = None
-        if experiment.partition.validation is not None:
-            self._eval_spec = EvalSpec(
-                lambda: validation_input_fn(experiment.partition, params),
-                every_steps=data.steps_per_epoch * params.evaluate_every_epochs,
-                metric=params.early_stopping_metric,
-                patience=params.early_stopping_patience,
-                name="validation",
-            )
+        self._estimator = _make_estimator(experiment, experiment.params)
+
+    @functools.cached_property
+    def _train_spec(self) -> TrainSpec:
+        data = self.experiment.train_input
+        return TrainSpec(lambda: data, data.steps_in(self.experiment.params.num_epochs))
+
+    @functools.cached_property
+    def _eval_spec(self) -> EvalSpec | None:
+        experiment, params = self.experiment, self.experiment.params
+        if experiment.partition.validation is None:
+            return None
+        return EvalSpec(
+            lambda: validation_input_fn(experiment.partition, params),
+            every_steps=experiment.train_input.steps_per_epoch * params.evaluate_every_epochs,
+            metric=params.early_stopping_metric,
+            patience=params.early_stopping_patience,
+            name="validation",
+        )
 
     def check(self) -> Iterator[str]:
         """Yields lines on what training will meet: batches that cannot teach, memory, time."""
@@ -136,7 +143,7 @@ class Trained:
                 experiment.model_dir, checkpoint.path.name, said,
             )  # fmt: skip
         try:
-            checkpoint.check_data(experiment.data.train_sha256)
+            checkpoint.check_data(experiment.summary.train_sha256)
         except UserError as error:
             _log.warning("%s.", error)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from model.common import cli, devices
 from model.common.signals import ending_at_once
-from model.experiment import open_experiment
+from model.experiment import DataSummary, open_experiment
 
 if TYPE_CHECKING:
     from model.runner import Runner
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def start(model_dir: Path, data_dir: Path | None = None) -> "Runner":
+def start(model_dir: Path, data_dir: Path | None = None, known: DataSummary | None = None) -> "Runner":
     """Opens an experiment, and starts TensorFlow and its log. Nothing is written before it was found good.
 
     Args:
         model_dir: Folder with the `params.json`.
         data_dir: Folder with the data; None takes `data/<dataset>`.
+        known: As for `open_experiment`.
 
     Returns:
         What trains the experiment, and opens what was trained.
@@ -27,7 +28,7 @@ def start(model_dir: Path, data_dir: Path | None = None) -> "Runner":
     Raises:
         UserError: The parameters or the data cannot be used, each by itself or with the other.
     """
-    experiment = open_experiment(model_dir, data_dir)
+    experiment = open_experiment(model_dir, data_dir, known)
     device = devices.start_tensorflow()
     with ending_at_once():
         from model.runner import Runner  # which imports TensorFlow

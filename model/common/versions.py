@@ -1,6 +1,7 @@
 """What results come from: code, libraries, hardware, data. Where these differ, so may numbers."""
 
 import functools
+import hashlib
 import importlib.metadata
 import math
 import platform
@@ -58,6 +59,16 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changes else "")
+
+
+@functools.cache
+def source_sha256() -> str:
+    """Returns a digest of this program, without its tests: what it kept is made anew once it has changed."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "model").rglob("*.py")):
+        if "tests" not in path.parts:
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -13,9 +13,14 @@ Where they come from is decided by one rule, in this order:
 Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
 """
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
+import importlib.metadata
+import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +47,8 @@ CLASS_NAMES = {
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 }  # fmt: skip
 
+# What decides which arrays files become.
+_LIBRARIES = ("numpy", "pillow", "scikit-learn", "tensorflow-datasets")
 
 _AS_STORED = Decoding()
 
@@ -114,7 +121,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: De
     Raises:
         UserError: no such data set, no network, or files that are missing, damaged or not what they should be.
     """
-    folder = Path("data", name) if data_dir is None else Path(data_dir)
+    folder = _folder_of(name, data_dir)
     try:
         if not folder.is_dir() and (data_dir is not None or folder.exists()):
             raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
@@ -140,8 +147,53 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: De
 
 def load_for(params: Params, data_dir: Path | None) -> Dataset:
     """Loads the data set of an experiment, as `load` does."""
-    decoding = Decoding(params.image_size, params.image_bits, params.on_damaged_image)
-    return load(params.dataset, data_dir, decoding)
+    return load(params.dataset, data_dir, _decoding_of(params))
+
+
+def stamp_for(params: Params, data_dir: Path | None) -> str:
+    """Returns a fingerprint of what `load_for` reads, for which no image is decoded.
+
+    It is another one when anything below the folder of the data is added, removed or written, as the names, sizes and
+    times of files tell, when it is to be decoded in another way, or when other libraries would do so.
+    """
+    files = [] if params.dataset == "digits" else _files_below(_folder_of(params.dataset, data_dir))
+    versions = [_version_of(library) for library in _LIBRARIES]
+    read = [params.dataset, dataclasses.asdict(_decoding_of(params)), files, versions]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def _files_below(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Returns the path, the size and the times of change of each file that is not hidden; links are followed."""
+    found = []
+    seen = set[tuple[int, int]]()
+    ahead = [folder]
+    while ahead:
+        with contextlib.suppress(OSError):  # which whoever reads the data will tell
+            path = ahead.pop()
+            status = path.stat()
+            if not stat.S_ISDIR(status.st_mode):
+                # Nobody but the system sets the second time: another file may be as large, and as old as it says.
+                times = status.st_mtime_ns, status.st_ctime_ns
+                found.append((path.relative_to(folder).as_posix(), status.st_size, *times))
+            elif (status.st_dev, status.st_ino) not in seen:  # else a link leads back to where this has been
+                seen.add((status.st_dev, status.st_ino))
+                ahead += sorted(below for below in path.iterdir() if not below.name.startswith("."))
+    return sorted(found)
+
+
+def _version_of(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:  # not every data set needs it
+        return ""
+
+
+def _folder_of(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    return Path("data", name) if data_dir is None else Path(data_dir)
+
+
+def _decoding_of(params: Params) -> Decoding:
+    return Decoding(params.image_size, params.image_bits, params.on_damaged_image)
 
 
 def _choose_source(name: str, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Embeddings of new images, and those of the training images, which are kept and never of something else."""
 
 import dataclasses
+import io
 import shutil
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 from model.common.errors import UserError
 from model.data.datasets import Split
 from model.experiment import open_experiment
-from model.new_images import embed
+from model.new_images import embed, training_images
 from model.new_images.embed import embed_files, embed_gallery
+from model.new_images.training_images import look_at
 from model.runner import Runner, Trained
 from model.tests.experiments import digits, estimator, write_params
 from model.training import checkpoints
@@ -65,7 +67,7 @@ def test_files_are_embedded_in_their_order(model_dir, tmp_path):
         files.append(tmp_path / f"{index:02}.png")
         Image.fromarray(images[index, ..., 0]).save(files[-1])
     one = trained(model_dir)
-    new = embed_files(one, files)
+    new = embed_files(one, files, look_at(one.experiment, None))
     assert new.files == files and len(new.converted) == 3
     assert new.embeddings.dtype == np.float32
     np.testing.assert_allclose(new.embeddings, one.embed(images)[[7, 3, 11]], atol=1e-5)
@@ -74,7 +76,8 @@ def test_files_are_embedded_in_their_order(model_dir, tmp_path):
 def test_of_blank_images_alone_is_warned(model_dir, tmp_path, caplog):
     Image.new("L", (50, 70), 250).save(tmp_path / "blank.png")
     Image.fromarray(digits().test.images[0, ..., 0]).save(tmp_path / "digit.png")
-    new = embed_files(trained(model_dir), [tmp_path / "blank.png", tmp_path / "digit.png"])
+    one = trained(model_dir)
+    new = embed_files(one, [tmp_path / "blank.png", tmp_path / "digit.png"], look_at(one.experiment, None))
     assert [image.is_blank for image in new.converted] == [True, False]
     assert [record.message for record in caplog.records if record.name == embed.__name__] == [
         f"{tmp_path / 'blank.png'}: shows nothing but background; its embedding means nothing."
@@ -84,8 +87,10 @@ def test_of_blank_images_alone_is_warned(model_dir, tmp_path, caplog):
 def test_a_file_that_is_no_image_is_named_before_anything_is_embedded(model_dir, tmp_path, embedded):
     Image.new("L", (50, 70), 250).save(tmp_path / "image.png")
     (tmp_path / "text.png").write_text("not an image")
+    one = trained(model_dir)
+    seen = look_at(one.experiment, None)
     with pytest.raises(UserError, match=r"text\.png: "):
-        embed_files(trained(model_dir), [tmp_path / "image.png", tmp_path / "text.png"])
+        embed_files(one, [tmp_path / "image.png", tmp_path / "text.png"], seen)
     assert embedded == []
 
 
@@ -123,7 +128,9 @@ def test_what_is_kept_is_never_of_other_images(model_dir, embedded):
     before = embed_gallery(one)
     partition, train = one.experiment.partition, one.experiment.data.train
     turned = dataclasses.replace(partition.data, train=Split(train.images[::-1], train.labels[::-1]))
-    others = dataclasses.replace(one.experiment, partition=dataclasses.replace(partition, data=turned))
+    summary = dataclasses.replace(one.experiment.summary, train_sha256=turned.train_sha256)
+    loaded = dataclasses.replace(partition, data=turned), one.experiment.train_input
+    others = dataclasses.replace(one.experiment, summary=summary, load=lambda: loaded)
     now = embed_gallery(Trained(others, one.checkpoint))
     assert embedded == [1438, 1438]
     np.testing.assert_allclose(now, before[::-1], atol=1e-5)
@@ -136,6 +143,15 @@ def test_what_is_kept_is_never_of_another_precision(model_dir, embedded, monkeyp
     assert embedded == [1438, 1438]
 
 
+def test_images_that_are_not_those_it_was_opened_with_are_not_embedded(model_dir, embedded):
+    one = trained(model_dir)
+    summary = dataclasses.replace(one.experiment.summary, train_sha256="of others")
+    others = Trained(dataclasses.replace(one.experiment, summary=summary), one.checkpoint)
+    with pytest.raises(UserError, match=r"eval/training_images\.npz: tells of other training images .*; delete it"):
+        embed_gallery(others)
+    assert embedded == []
+
+
 def cut(content):
     return content[: len(content) // 2]
 
@@ -144,7 +160,15 @@ def flip(content):
     return content[:3000] + bytes([content[3000] ^ 4]) + content[3001:]
 
 
-@pytest.mark.parametrize("damage", [cut, flip, lambda content: b"", lambda content: b"PK\3\4 no zip file"])
+def of_fewer_images(content):
+    arrays, stream = dict(np.load(io.BytesIO(content))), io.BytesIO()
+    np.savez(stream, key=arrays["key"], embeddings=arrays["embeddings"][1:])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, flip, of_fewer_images, lambda content: b"", lambda content: b"PK\3\4 no zip file"]
+)
 def test_a_damaged_file_is_made_anew(model_dir, embedded, damage):
     one = trained(model_dir)
     expected = embed_gallery(one)
@@ -166,7 +190,7 @@ def test_what_is_kept_is_written_whole(model_dir, caplog, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(embed, "write_whole", full)
+    monkeypatch.setattr(training_images, "write_whole", full)
     assert embed_gallery(trained(model_dir)).shape == (1438, 8)
     assert "gallery.npz: cannot be written (No space left on device); the next time takes as long." in caplog.text
     assert list((model_dir / "eval").iterdir()) == []
