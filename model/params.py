@@ -74,7 +74,7 @@ class Params(BaseModel):
     )
     image_bits: Annotated[int, Field(ge=8, le=16)] = Field(
         16,
-        description="Of image files that store 16 bits, how many are used: cameras often fill the lower 10 or 12",
+        description="Of grey image files that store 16 bits, how many are used: cameras often fill the lower 10 or 12",
     )
     on_damaged_image: Literal["stop", "skip"] = Field(
         "stop", description="skip: image files that cannot be decoded are left out, with a word"

@@ -5,20 +5,22 @@ training, test and validation images, `find_images` their classes, `read_images`
 """
 
 import collections
+import itertools
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from model.common.errors import UserError, listed
+from model.data import image_files
 from model.data.decoding import Decoding
-from model.data.image_files import SUFFIXES, DamagedImage, Decoded, is_image, metadata_ignored, read_image
+from model.data.image_files import DamagedImage, Decoded, is_hidden, is_image
 
 # What folders of the splits are called, in small letters.
 _SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -26,8 +28,6 @@ _SPLITS: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
-# What programs leave beside the images.
-_JUNK = frozenset({"__MACOSX"})
 # Suffixes of images that are not read: a folder of these was meant as a class.
 _OTHER_IMAGES = frozenset(
     {
@@ -55,45 +55,46 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
     """Finds the folders of the splits.
 
     Args:
-        folder: The folder of the data set. If a single folder is all that it holds, as an unpacked archive often does,
-            that one is looked into instead.
+        folder: The folder of the data set. If all images lie below a single folder in it, as in an unpacked archive,
+            that one is looked into instead. So is `train/train/`, which archives of one split unpack to.
         skip: Names in it that do not count.
 
     Raises:
         UserError: There is a folder of training or of test images without the other, or two of one split.
         OSError: A folder cannot be read.
     """
-    while True:
-        names = sorted({path.name for path in folder.iterdir() if not _is_hidden(path.name)} - set(skip))
-        if len(names) != 1 or _split_of(names[0]) or not (folder / names[0]).is_dir():
-            break
-        if not any(path.is_dir() for path in (folder / names[0]).iterdir() if not _is_hidden(path.name)):
-            break  # a class, and the only one
-        folder, skip = folder / names[0], ()
+    notes: list[str] = []
+    while (inner := _only_folder(folder, skip)) is not None and _split_of(inner.name) is None:
+        notes += _note_on_files(folder, skip)
+        folder, skip = inner, ()
     found: dict[str, Path] = {}
-    for name in names:
-        split = _split_of(name)
-        if split is None or not (folder / name).is_dir():
+    folders, _ = _entries(folder, skip)
+    for path in folders:
+        if (split := _split_of(path.name)) is None:
             continue
         if split in found:
-            raise UserError(f"{folder}: {found[split].name}/ and {name}/ are both of the {split} images; rename one")
-        found[split] = folder / name
-    if not {"train", "test"} & found.keys():
-        return Splits({"all": folder})
-    notes = [
-        f"{folder / name}/ is left out"
-        for name in names
-        if (folder / name).is_dir() and folder / name not in found.values()
-    ]
-    if "train" in found and "test" not in found and "validation" in found:
+            raise UserError(
+                f"{folder}: {found[split].name}/ and {path.name}/ are both of the {split} images; rename one"
+            )
+        found[split] = path
+    is_class = "validation" in found and not _entries(found["validation"])[0]
+    if not found or (found.keys() == {"validation"} and is_class):  # a class "valid" beside one "invalid", for example
+        return Splits({"all": folder}, tuple(notes))
+    notes += _note_on_files(folder, skip)
+    notes += [f"{path}/ is left out" for path in folders if path not in found.values()]
+    if "test" not in found and {"train", "validation"} <= found.keys():
         found["test"] = found.pop("validation")
         notes.append(f"{found['test']}/ is taken for the test images, as there is no test/")
     if not {"train", "test"} <= found.keys():
-        (lone,) = {"train", "test"} & found.keys()
+        lone = next(found[split] for split in _SPLITS if split in found)
         raise UserError(
-            f"{folder}: has class folders in {found[lone].name}/, expected train/ and test/ together or neither; "
+            f"{folder}: has class folders in {lone.name}/, expected train/ and test/ together or neither; "
             "rename the folders"
         )
+    for split, root in found.items():
+        while (inner := _only_folder(root)) is not None and _split_of(inner.name) == split:
+            notes += _note_on_files(root)
+            root = found[split] = inner
     return Splits({split: found[split] for split in _SPLITS if split in found}, tuple(notes))
 
 
@@ -101,8 +102,36 @@ def _split_of(name: str) -> str | None:
     return next((split for split, names in _SPLITS.items() if name.lower() in names), None)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _JUNK
+def _entries(folder: Path, skip: Collection[str] = ()) -> tuple[list[Path], list[Path]]:
+    """Returns the folders that lie in another one, and all else, both sorted."""
+    paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.name not in skip)
+    folders = [path for path in paths if path.is_dir()]
+    return folders, [path for path in paths if path not in folders]
+
+
+def _only_folder(folder: Path, skip: Collection[str] = ()) -> Path | None:
+    """Returns the folder below which all images of another one lie; None if there are several, or it is a class."""
+    folders, others = _entries(folder, skip)
+    if len(folders) != 1 or any(path.is_file() and is_image(path) for path in others):
+        return None
+    return folders[0] if _entries(folders[0])[0] else None
+
+
+def _note_on_files(folder: Path, skip: Collection[str] = ()) -> list[str]:
+    """Returns a line on the files beside the folders that are looked into, if there are some."""
+    _, others = _entries(folder, skip)
+    return [f"{folder}: left out beside the folders: {describe(collections.Counter(map(_kind, others)))}"] * bool(
+        others
+    )
+
+
+def _kind(path: Path) -> str:
+    return path.suffix.lower() or "without a suffix"
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """Returns what was left out, as `Found.left_out` has it, in words: what is there most often comes first."""
+    return listed(f"{counts[kind]} {kind}" for kind in sorted(counts, key=lambda kind: (-counts[kind], kind)))
 
 
 @dataclass(frozen=True)
@@ -126,9 +155,8 @@ class Found:
 def find_images(roots: Sequence[Path], skip: Sequence[Path] = ()) -> list[Found]:
     """Finds the images below each of some folders, in an order that no file system can change.
 
-    A file is an image if it is called so (`SUFFIXES`), or has no suffix and begins as an image does. Links are
-    followed; what several links or roots lead to counts once: where it lies, or else where the first link lies. Hidden
-    files and folders do not count.
+    A file is an image if `is_image` says so. Links are followed; what several links or roots lead to counts once:
+    where it lies, or else where the first link lies. Hidden files and folders do not count.
 
     Args:
         roots: Folders of class folders.
@@ -184,9 +212,10 @@ class _Search:
         folders: list[Path] = []
         links: list[Path] = []
         left_out = collections.Counter[str]()
-        for path in sorted(folder.iterdir()):
-            if _is_hidden(path.name) or path in self._skip:
-                continue
+        paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path not in self._skip)
+        if not paths:
+            left_out["empty folders"] += 1
+        for path in paths:
             try:
                 status = path.stat()
             except OSError:
@@ -198,8 +227,8 @@ class _Search:
                 (links if path.is_symlink() else folders).append(path)
             elif not stat.S_ISREG(status.st_mode):  # a pipe, for example, that one could wait for forever
                 left_out["pipes and devices"] += 1
-            elif not (path.suffix.lower() in SUFFIXES or (not path.suffix and is_image(path))):
-                left_out[path.suffix.lower() or "without a suffix"] += 1
+            elif not is_image(path):
+                left_out[_kind(path)] += 1
             elif self._is_new(status):
                 images.append(path)
             else:
@@ -219,27 +248,28 @@ class _Search:
 
 
 def check_parents(folder: Path, classes: Collection[str]) -> None:
-    """Finds class folders that look like splits by another name: the same classes below two or three folders.
+    """Finds class folders that look like splits by another name: below two or three folders, the same classes.
 
     Args:
         folder: The folder of the data set.
         classes: The names of the classes, as `find_images` returns them.
 
     Raises:
-        UserError: Each class is there twice, as `first/cat` and `second/cat`.
+        UserError: All classes of one folder, two at least, are there once more below another, as `second/cat` and
+            `first/cat`.
     """
-    parents: dict[str, set[str]] = {}
-    for name in classes:
-        parent, _, below = name.partition("/")
-        parents.setdefault(parent, set()).add(below)
-    times = collections.Counter(below for classes_below in parents.values() for below in classes_below)
-    if 2 <= len(parents) <= 3 and "" not in times and min(times.values()) >= 2:
-        first, *_, last = parents
-        example = min(parents[first] & parents[last] or times)
-        raise UserError(
-            f"{folder}: has the same classes in {first}/ and {last}/, such as {example!r}; if these are splits, call "
-            "them train/, test/ and val/, if not, give the class folders different names"
-        )
+    above = len(PurePosixPath(os.path.commonpath(classes)).parts)  # folders that all lie in
+    below: dict[str, set[str]] = {}
+    for parts in (name.split("/") for name in classes):
+        below.setdefault("/".join(parts[: above + 1]), set()).add("/".join(parts[above + 1 :]))
+    if not 2 <= len(below) <= 3:  # more are groups of classes, such as the alphabets of Omniglot
+        return
+    for second, first in itertools.permutations(sorted(below, reverse=True), 2):
+        if len(below[second]) >= 2 and below[second] <= below[first]:
+            raise UserError(
+                f"{folder}: all classes of {second}/ are in {first}/ as well, such as {min(below[second])!r}; if these "
+                "are splits, call them train/, test/ and val/, if not, give the class folders different names"
+            )
 
 
 @dataclass(frozen=True)
@@ -273,8 +303,8 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     is_read = np.zeros(len(paths), bool)
     pool = ThreadPoolExecutor()
     try:
-        with metadata_ignored():
-            results = pool.map(partial(_read_or_damaged, decoding=decoding), paths)
+        with image_files.metadata_ignored():
+            results = pool.map(partial(image_files.read_unless_damaged, decoding=decoding), paths)
             for i, result in enumerate(
                 tqdm(results, "Reading images", len(paths), unit=" images", delay=2, disable=None)
             ):
@@ -293,14 +323,13 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
         pool.shutdown(cancel_futures=True)
     notes = []
     if damaged:
-        told = listed(f"{error.path} ({error.why})" for error in damaged)
+        told = image_files.describe(damaged, len(paths))
         if decoding.on_damaged == "stop" or not decoded:
             raise UserError(
-                f"{len(damaged)} of {len(paths)} images cannot be read: {told}; replace or remove them, or set "
-                '"on_damaged_image": "skip" in params.json'
+                f'{told}; replace or remove them, or set "on_damaged_image": "skip" in params.json to leave them out'
             )
-        notes.append(f"{len(damaged)} of {len(paths)} images cannot be read and are left out: {told}")
-    notes += _note_on_depth(decoded, decoding)
+        notes.append(f"Left out: {told}")
+    notes += _notes_on_depth(decoded, decoding)
     height, width, _ = decoded[0].pixels.shape
     stacked = np.empty((len(decoded), height, width, max(image.pixels.shape[2] for image in decoded)), np.uint8)
     for target, image in zip(stacked, decoded, strict=True):
@@ -308,24 +337,25 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     return Pixels(stacked, is_read, tuple(notes))
 
 
-def _read_or_damaged(path: Path, decoding: Decoding) -> Decoded | DamagedImage:
-    try:
-        return read_image(path, decoding)
-    except DamagedImage as error:
-        return error
-
-
-def _note_on_depth(decoded: Sequence[Decoded], decoding: Decoding) -> list[str]:
-    """Returns a line if images of 16 bits would come out at less than half of their brightness, or cut off."""
-    deep = [image.brightest for image in decoded if image.brightest is not None]
-    if not deep or 2 ** (decoding.image_bits - 1) <= max(deep) < 2**decoding.image_bits:
-        return []
-    bits = max(8, max(deep).bit_length())
-    return [
-        f"{len(deep)} images of 16 bits are brightest at {max(deep)} of {2**decoding.image_bits - 1}, so that they are "
-        f'{"dark" if bits < decoding.image_bits else "cut off"}; set "image_bits": {bits} in params.json if that is '
-        "all that was recorded"
-    ]
+def _notes_on_depth(decoded: Sequence[Decoded], decoding: Decoding) -> list[str]:
+    """Returns a line if images of 16 bits come out at less than half of their brightness, or cut off."""
+    notes = []
+    for heed_image_bits, bits in ((True, decoding.image_bits), (False, 16)):
+        deep = [
+            image.brightest
+            for image in decoded
+            if image.brightest is not None and image.heeds_image_bits == heed_image_bits
+        ]
+        if not deep or 2 ** (bits - 1) <= max(deep) < 2**bits:
+            continue
+        used = max(8, max(deep).bit_length())
+        remedy = f'set "image_bits": {used} in params.json' if heed_image_bits else "save them with 8 bits"
+        notes.append(
+            f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour'} are brightest at {max(deep)} of "
+            f"{2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is all that was "
+            "recorded"
+        )
+    return notes
 
 
 def _size(image: np.ndarray) -> str:

@@ -13,6 +13,7 @@ Where they come from is decided by one rule, in this order:
 Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -237,45 +238,42 @@ def _load_idx(name: str, folder: Path, decoding: Decoding) -> Dataset:
 def _load_class_folders(name: str, folder: Path, decoding: Decoding) -> Dataset:
     from model.data import class_folders  # which imports Pillow
 
-    splits_found = class_folders.find_splits(folder, skip=(_TFDS,))
-    roots = splits_found.roots
-    found = dict(zip(roots, class_folders.find_images(list(roots.values()), skip=(folder / _TFDS,)), strict=True))
-    for split, root in roots.items():
-        _check_class_folders(folder, root, found[split].classes)
-    if "all" in roots:
-        class_folders.check_parents(folder, found["all"].classes)
-    notes = [
-        f"{roots[split]}: no images, and left out: "
-        + ", ".join(f"{count} {kind}" for kind, count in sorted(of_split.left_out.items()))
-        for split, of_split in found.items()
-        if of_split.left_out
-    ]
-    class_names = sorted({class_name for of_split in found.values() for class_name in of_split.classes})
-    index = {class_name: i for i, class_name in enumerate(class_names)}
-    files = [path for of_split in found.values() for paths in of_split.classes.values() for path in paths]
-    labels = np.array(
-        [
-            index[class_name]
-            for of_split in found.values()
-            for class_name, paths in of_split.classes.items()
-            for _ in paths
-        ]
-    )
-    pixels = class_folders.read_images(files, decoding)
-    if lost := sorted(set(labels) - set(labels[pixels.is_read])):
-        names = listed(class_names[label] for label in lost)
+    files, notes = _find_class_folders(folder)
+    pixels = class_folders.read_images([path for _, _, path in files], decoding)
+    read = [file for file, is_read in zip(files, pixels.is_read, strict=True) if is_read]
+    if lost := {path.parent for _, _, path in files} - {path.parent for _, _, path in read}:
         raise UserError(
-            f"{folder}: no image of these classes can be read: {names}; replace them, or remove the folders"
+            f"{folder}: no image in these class folders can be read: {listed(map(str, sorted(lost)))}; replace the "
+            "images, or remove the folders"
         )
-    everything = Split(pixels.images, labels[pixels.is_read])
-    if "all" in roots:
-        splits = dict(zip(("train", "test"), _hold_out(everything), strict=True))
-    else:
-        sizes = [of_split.num_images for of_split in found.values()]
-        ends = np.cumsum([np.count_nonzero(part) for part in np.split(pixels.is_read, np.cumsum(sizes)[:-1])])
-        parts = [np.split(array, ends[:-1]) for array in (everything.images, everything.labels)]
-        splits = {split: Split(*arrays) for split, *arrays in zip(found, *parts, strict=True)}
-    return _dataset(name, splits, class_names, (*splits_found.notes, *notes, *pixels.notes))
+    class_names = sorted({class_name for _, class_name, _ in read})
+    index = {class_name: i for i, class_name in enumerate(class_names)}
+    labels = np.array([index[class_name] for _, class_name, _ in read])
+    sizes = collections.Counter(split for split, _, _ in read)
+    if "all" in sizes:
+        splits = dict(zip(("train", "test"), _hold_out(Split(pixels.images, labels)), strict=True))
+    else:  # one after the other
+        ends = np.cumsum(list(sizes.values()))[:-1]
+        parts = zip(np.split(pixels.images, ends), np.split(labels, ends), strict=True)
+        splits = {split: Split(*part) for split, part in zip(sizes, parts, strict=True)}
+    return _dataset(name, splits, class_names, (*notes, *pixels.notes))
+
+
+def _find_class_folders(folder: Path) -> tuple[list[tuple[str, str, Path]], list[str]]:
+    """Returns split, class and path of each image file, split by split, and what there is to say of the folder."""
+    from model.data import class_folders
+
+    splits = class_folders.find_splits(folder, skip=(_TFDS,))
+    found = class_folders.find_images(list(splits.roots.values()), skip=(folder / _TFDS,))
+    files, notes = [], [*splits.notes]
+    for (split, root), of_split in zip(splits.roots.items(), found, strict=True):
+        _check_class_folders(folder, root, of_split.classes)
+        if split == "all":
+            class_folders.check_parents(folder, of_split.classes)
+        if of_split.left_out:
+            notes.append(f"{root}: no images, and left out: {class_folders.describe(of_split.left_out)}")
+        files += [(split, class_name, path) for class_name, paths in of_split.classes.items() for path in paths]
+    return files, notes
 
 
 def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]) -> None:

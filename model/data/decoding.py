@@ -10,8 +10,8 @@ class Decoding:
 
     Attributes:
         image_size: Side in pixels to which every image is resized; None keeps its size.
-        image_bits: Of images that are stored with 16 bits, how many of them are used, 8 to 16: cameras and scanners
-            often fill the lower 10 or 12.
+        image_bits: Of grey images that are stored with 16 bits, how many of them are used, 8 to 16: cameras and
+            scanners often fill the lower 10 or 12.
         on_damaged: What becomes of a data set of which some files cannot be decoded: "stop" refuses it, "skip" leaves
             them out.
     """

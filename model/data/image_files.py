@@ -2,28 +2,32 @@
 
 Whatever the file is called, its content decides: PNG, JPEG, WebP, BMP, GIF and TIFF (of these the first picture), PGM,
 PPM and their relatives. An image is grey if it is stored as grey (one channel; a palette counts as colour), else RGB.
-Of 16 bits the upper 8 of those that are used stay, transparent pixels are laid on black, and EXIF's rotation is carried
-out where EXIF can be read.
+Of 16 bits the upper 8 stay, of grey ones the upper 8 of those that are used. Transparent pixels are laid on black, and
+EXIF's rotation is carried out where EXIF can be read.
 """
 
 import contextlib
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from model.common.errors import UserError, one_line
+from model.common.errors import UserError, listed, one_line
 from model.data.decoding import Decoding
 
-SUFFIXES = (
+# Suffixes of images; what a file is, its content says.
+_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff",
     ".pgm", ".ppm", ".pbm", ".pnm",
 )  # fmt: skip
+# What programs leave beside the images.
+_JUNK = frozenset({"__MACOSX"})
+
 # As Pillow calls them; its other readers are older, rarer, or start programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
@@ -44,11 +48,13 @@ class Decoded:
         pixels: (H, W, C) uint8, upright; C is 1 if it is stored as grey, else 3.
         kind: How it is stored, in words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
         brightest: Its largest value before 16 bits became 8; None where it is stored with 8.
+        heeds_image_bits: Whether `Decoding.image_bits` decided which 8 of 16 bits stayed; in colour it is the upper 8.
     """
 
     pixels: np.ndarray
     kind: str
     brightest: int | None = None
+    heeds_image_bits: bool = False
 
 
 class DamagedImage(UserError):
@@ -76,8 +82,15 @@ def metadata_ignored() -> Iterator[None]:
         yield
 
 
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is passed over wherever images are looked for."""
+    return name.startswith(".") or name in _JUNK
+
+
 def is_image(path: Path) -> bool:
-    """Returns whether a file begins as one of the formats does."""
+    """Returns whether a file is meant as an image: it is called so, or has no suffix and begins as one does."""
+    if path.suffix:
+        return path.suffix.lower() in _SUFFIXES
     try:
         with Image.open(path, formats=_FORMATS):
             return True
@@ -98,22 +111,33 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
         MemoryError: The image is larger than what memory is left.
     """
     try:
-        opened = Image.open(path, formats=_FORMATS)
-        with opened as image:
-            is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)  # loading forgets it
+        with Image.open(path, formats=_FORMATS) as image:
             num_pixels = image.size[0] * image.size[1]
             if num_pixels > _MAX_PIXELS:
                 raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")
-            if num_pixels <= _MAX_PIXELS_BESIDE_OTHERS:
-                return _decode(image, decoding, ground, is_deep)
-            with _one_large_at_a_time:
-                return _decode(image, decoding, ground, is_deep)
+            is_large = num_pixels > _MAX_PIXELS_BESIDE_OTHERS
+            with _one_large_at_a_time if is_large else contextlib.nullcontext():
+                return _decode(image, decoding, ground)
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
         raise DamagedImage(path, f"it is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # on damaged bytes Pillow raises nearly anything
         raise DamagedImage(path, one_line(error) or type(error).__name__) from error
+
+
+def read_unless_damaged(path: Path, decoding: Decoding) -> Decoded | DamagedImage:
+    """Decodes an image file as `read_image` does; returns what is wrong with it if that cannot be."""
+    try:
+        return read_image(path, decoding)
+    except DamagedImage as error:
+        return error
+
+
+def describe(damaged: Sequence[DamagedImage], num_files: int) -> str:
+    """Returns which of so many files cannot be decoded, and why, in words."""
+    told = listed(f"{image.path} ({image.why})" for image in damaged)
+    return f"{len(damaged)} of {num_files} images cannot be read: {told}"
 
 
 def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
@@ -133,11 +157,15 @@ def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized).reshape(*size, -1)
 
 
-def _decode(image: Image.Image, decoding: Decoding, ground: int, is_deep: bool) -> Decoded:
-    kind, turn = _describe(image), _turn(image)
-    image.load()
+def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Decoded:
+    # Loading forgets it, and so may reading the metadata, which some formats have at their end.
+    is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)
+    kind, turn = _describe(opened), _turn(opened)
+    opened.load()
+    image: Image.Image = opened
     brightest = None
-    if image.mode.startswith("I"):
+    heeds_image_bits = image.mode.startswith("I")
+    if heeds_image_bits:
         values = np.asarray(image)
         if values.min() < 0 or values.max() >= 2**16:
             raise ValueError("it has values of 32 bits, expected 8 or 16")
@@ -146,13 +174,13 @@ def _decode(image: Image.Image, decoding: Decoding, ground: int, is_deep: bool) 
         image = Image.fromarray(upper.astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("it has values with fractions, expected 8 or 16 bits")
-    elif is_deep:  # in colour, of which Pillow keeps the upper 8
+    elif is_deep:  # of such colours Pillow keeps the upper 8 bits
         brightest = int(np.asarray(image).max()) * 257
     if turn is not None:
         kind, image = f"{kind}, turned by EXIF", image.transpose(turn)
     pixels = np.asarray(_to_grey_or_rgb(image, ground))
     pixels = resize(pixels.reshape(*pixels.shape[:2], -1), decoding.image_size)
-    return Decoded(pixels, kind, brightest)
+    return Decoded(pixels, kind, brightest, heeds_image_bits)
 
 
 def _describe(image: Image.Image) -> str:

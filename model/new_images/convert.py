@@ -90,8 +90,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
-            found = [file for file in below if file.suffix.lower() in image_files.SUFFIXES and file.is_file()]
+            below = sorted(
+                file for file in path.rglob("*") if not any(map(image_files.is_hidden, file.relative_to(path).parts))
+            )
+            found = [file for file in below if file.is_file() and image_files.is_image(file)]
             if not found:
                 raise UserError(f"{path}: holds no image; expected files such as PNG or JPEG in it or below")
             files += found
@@ -101,8 +103,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
         else:
             raise UserError(f"{path}: no such file; expected an image, or a folder of images")
-    for file in files:
-        _decode(file)
+    with image_files.metadata_ignored():
+        decoded = (image_files.read_unless_damaged(file, image_files.Decoding()) for file in files)
+        damaged = [image for image in decoded if isinstance(image, image_files.DamagedImage)]
+    if len(damaged) == 1:
+        raise damaged[0]
+    if damaged:
+        raise UserError(f"{image_files.describe(damaged, len(files))}; replace or remove them")
     return files
 
 
@@ -327,7 +334,3 @@ def _decode(path: Path, image_bits: int = 16, ground: int = 0) -> tuple[np.ndarr
     with image_files.metadata_ignored():
         decoded = image_files.read_image(path, image_files.Decoding(image_bits=image_bits), ground)
     return decoded.pixels, decoded.kind
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

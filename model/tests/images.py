@@ -1,5 +1,7 @@
 """Image files for tests."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,3 +17,12 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
     return path
+
+
+def png_of_size(width: int, height: int, depth: int = 8, colours: int = 0, rows: bytes = b"") -> bytes:
+    """A PNG that promises so many pixels; `rows` are what it holds."""
+    header = struct.pack(">2I5B", width, height, depth, colours, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from model.common.errors import UserError
 from model.data import class_folders
 from model.data.datasets import load
 from model.data.decoding import Decoding
-from model.tests.images import COLOUR, GREY, save
+from model.tests.images import COLOUR, GREY, png_of_size, save
 
 
 def two_classes(folder: Path, pixels: np.ndarray = GREY, count: int = 5) -> Path:
@@ -124,7 +125,13 @@ def test_what_is_left_out_is_counted(tmp_path):
     two_classes(tmp_path)
     for name in ("cat/1.heic", "cat/2.HEIC", "dog/list.csv"):
         (tmp_path / name).write_bytes(b"")
-    assert load("mine", tmp_path).notes == (f"{tmp_path}: no images, and left out: 1 .csv, 2 .heic",)
+    (tmp_path / "bird").mkdir()
+    expected = f"{tmp_path}: no images, and left out: 2 .heic, 1 .csv, 1 empty folders"
+    assert load("mine", tmp_path).notes == (expected,)
+    for i in range(100):
+        (tmp_path / f"cat/part.{i}").write_bytes(b"")
+    (note,) = load("mine", tmp_path).notes
+    assert ": 2 .heic, 1 .0, " in note and note.endswith(" and 83 more")
 
 
 def test_a_class_of_images_that_are_not_read_is_not_lost(tmp_path):
@@ -204,14 +211,24 @@ def test_damaged_images_are_left_out_if_asked(tmp_path):
     assert [int(image.flat[0]) for image in dataset.test.images] == [0, 2, 10, 11, 12]
     assert dataset.test.labels.tolist() == [0, 0, 1, 1, 1]
     (note,) = dataset.notes
-    assert note.startswith("3 of 12 images cannot be read and are left out: ") and "train/dog/2.png" in note
+    assert note.startswith("Left out: 3 of 12 images cannot be read: ") and "train/dog/2.png" in note
 
 
 def test_a_class_whose_images_are_all_damaged_is_not_lost(tmp_path):
     damaged(two_classes(tmp_path, count=2), "dog/0.png", "dog/1.png")
-    assert "no image of these classes can be read: dog" in error_of(tmp_path, Decoding(on_damaged="skip"))
+    assert f"no image in these class folders can be read: {tmp_path / 'dog'};" in error_of(
+        tmp_path, Decoding(on_damaged="skip")
+    )
     damaged(tmp_path, "cat/0.png", "cat/1.png")
     assert "4 of 4 images cannot be read" in error_of(tmp_path, Decoding(on_damaged="skip"))
+
+
+def test_a_class_whose_training_images_are_all_damaged_does_not_become_an_unseen_one(tmp_path):
+    for split in ("train", "test"):
+        two_classes(tmp_path / split, count=1)
+        save(tmp_path / split / "bird/0.png", GREY)
+    damaged(tmp_path, "train/bird/0.png")
+    assert f"can be read: {tmp_path / 'train/bird'};" in error_of(tmp_path, Decoding(on_damaged="skip"))
 
 
 def test_images_that_come_out_dark_are_told(tmp_path):
@@ -224,6 +241,18 @@ def test_images_that_come_out_dark_are_told(tmp_path):
     np.testing.assert_array_equal(dataset.train.images[0, ..., 0], GREY)
     (note,) = load("mine", tmp_path, Decoding(image_bits=10)).notes
     assert "cut off" in note
+
+
+def test_of_dark_colours_nothing_is_advised_that_would_not_help(tmp_path):
+    """Of colours Pillow keeps the upper 8 bits, whatever `image_bits` says."""
+    rows = struct.pack(">B3H", 0, 4095, 0, 0) * 2
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        save(tmp_path / name, COLOUR[:2, :1])
+        (tmp_path / name).write_bytes(png_of_size(1, 2, 16, 2, rows))
+    for bits in (12, 16):
+        (note,) = load("mine", tmp_path, Decoding(image_bits=bits)).notes
+        assert "4 images of 16 bits in colour are brightest at 3855 of 65535, so that they are dark" in note
+        assert "image_bits" not in note
 
 
 # Splits
@@ -290,13 +319,52 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
     assert "Training/ and train/ are both of the train images" in error_of(tmp_path)
 
 
+@pytest.mark.parametrize("others", [[], ["cat", "dog"]])
+def test_validation_images_alone_are_no_classes(tmp_path, others):
+    for folder in ("val/cat", "val/dog", *others):
+        save(tmp_path / folder / "1.png", GREY)
+    assert "has class folders in val/, expected train/ and test/" in error_of(tmp_path)
+
+
+def test_a_class_may_be_called_valid(tmp_path):
+    for folder in ("valid", "invalid"):
+        for i in range(2):
+            save(tmp_path / folder / f"{i}.png", GREY)
+    assert load("mine", tmp_path).class_names == ("invalid", "valid")
+
+
+def test_archives_are_looked_into_whatever_lies_beside_them(tmp_path):
+    """As people unpack `pets.zip`, `train.zip` and `test.zip`."""
+    for split in ("train", "test"):
+        two_classes(tmp_path / "pets" / split / split)
+        (tmp_path / "pets" / split / "list.csv").touch()
+    (tmp_path / "README.md").touch()
+    (tmp_path / "pets/LICENSE").touch()
+    dataset = load("mine", tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.notes == (
+        f"{tmp_path}: left out beside the folders: 1 .md",
+        f"{tmp_path / 'pets'}: left out beside the folders: 1 without a suffix",
+        f"{tmp_path / 'pets/test'}: left out beside the folders: 1 .csv",
+        f"{tmp_path / 'pets/train'}: left out beside the folders: 1 .csv",
+    )
+    save(tmp_path / "1.png", GREY)  # of no class: it must not be lost
+    assert f"{tmp_path / '1.png'}: lies in no class folder" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "photos/"])
 @pytest.mark.parametrize("parents", [("seen first", "later"), ("a", "b", "c")])
-def test_the_same_classes_below_two_folders_are_refused(tmp_path, parents):
+def test_the_same_classes_below_two_folders_are_refused(tmp_path, parents, above):
+    save(tmp_path / above / parents[0] / "bird/1.png", GREY)
     for parent in parents:
-        two_classes(tmp_path / parent)
-    assert "has the same classes in" in error_of(tmp_path)
-    save(tmp_path / parents[0] / "bird/1.png", GREY)  # a class of its own: these are groups of classes
-    assert len(load("mine", tmp_path).class_names) == 2 * len(parents) + 1
+        two_classes(tmp_path / above / parent, count=1)
+    if above:
+        (tmp_path / "documents/empty").mkdir(parents=True)
+    assert f"all classes of {above}{sorted(parents)[-1 if len(parents) == 3 else 0]}/ are in" in error_of(tmp_path)
+    for parent in parents:  # classes of their own: these are groups of classes
+        save(tmp_path / above / parent / f"only {parent}/1.png", GREY)
+        save(tmp_path / above / parent / f"only {parent}/2.png", GREY)
+    assert len(load("mine", tmp_path).class_names) == 3 * len(parents) + 1
 
 
 def test_alphabets_may_call_their_characters_the_same(tmp_path):

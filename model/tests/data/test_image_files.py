@@ -3,7 +3,6 @@
 import io
 import struct
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from model.common.errors import UserError
 from model.data import image_files
 from model.data.decoding import Decoding
 from model.data.image_files import DamagedImage, is_image, read_image
-from model.tests.images import COLOUR, GREY, RANDOM, save
+from model.tests.images import COLOUR, GREY, RANDOM, png_of_size, save
 
 
 def read(path: Path, image_size: int | None = None) -> np.ndarray:
@@ -93,15 +92,6 @@ def test_resizing_to_its_own_size_changes_nothing():
     assert image_files.resize(COLOUR[:6, :6], 6).tolist() == COLOUR[:6, :6].tolist()
 
 
-def png_of_size(width: int, height: int, depth: int = 8, colours: int = 0, rows: bytes = b"") -> bytes:
-    """A PNG that promises so many pixels; `rows` are what it holds."""
-    header = struct.pack(">2I5B", width, height, depth, colours, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-
-
 def stored(kind: str, pixels: np.ndarray | Image.Image = COLOUR, **options) -> bytes:
     """The bytes of an image file."""
     buffer = io.BytesIO()
@@ -159,6 +149,8 @@ def test_the_content_decides_and_not_the_name(tmp_path, kind, suffix):
     expected = np.asarray(pixels.convert("RGB") if isinstance(pixels, Image.Image) else pixels).astype(int)
     assert np.abs(read(path).astype(int) - expected).max() <= (0 if is_exact else 12)
     assert is_image(path)
+    (tmp_path / "notes").write_bytes(b"no image")
+    assert not is_image(tmp_path / "notes")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
@@ -189,7 +181,7 @@ def test_colour_of_16_bits_tells_how_bright_it_is(tmp_path):
     path.write_bytes(png_of_size(1, 2, 16, 2, struct.pack(">B3HB3H", 0, 4095, 0, 0, 0, 256, 0, 0)))
     decoded = read_image(path, Decoding())
     assert decoded.pixels.tolist() == [[[15, 0, 0]], [[1, 0, 0]]]
-    assert decoded.brightest == 15 * 257
+    assert decoded.brightest == 15 * 257 and not decoded.heeds_image_bits
 
 
 @pytest.mark.parametrize("width", [53, 54, 160, 1600])

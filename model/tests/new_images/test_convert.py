@@ -309,3 +309,12 @@ def test_what_cannot_be_used_is_one_line(tmp_path, make, expected):
     with pytest.raises(UserError, match=expected) as raised:
         conversion.find_images([tmp_path / "x.png"])
     assert "\n" not in str(raised.value) and str(tmp_path / "x.png") in str(raised.value)
+
+
+def test_damaged_images_are_named_all_at_once(tmp_path, by_mass):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.fromarray(by_mass[0, ..., 0]).save(tmp_path / name)
+    for name in ("1.png", "3.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"2 of 3 images cannot be read: .*1\.png \(.*3\.png \("):
+        conversion.find_images([tmp_path])
