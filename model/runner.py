@@ -81,8 +81,9 @@ class Runner:
             newest.check_data(self.experiment.data.train_sha256)
             _log.info("Training is complete: %s.", newest.path)
             return
-        shape = self.experiment.train_input.images.shape[1:]
-        if problem := preflight.too_large(self.experiment.params, shape):
+        params, shape = self.experiment.params, self.experiment.train_input.images.shape[1:]
+        problem = preflight.too_large(params, shape)
+        if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
             raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
         if self._eval_spec:
             train_and_evaluate(self._estimator, self._train_spec, self._eval_spec)

@@ -132,13 +132,7 @@ def train_input_fn(partition: Partition, params: Params) -> TrainInput:
         batches = sampling.class_balanced_batches(
             labels, params.seed, params.num_classes_per_batch, params.num_images_per_class
         )
-    train_input = TrainInput(images, labels, batches, params.batch_size, steps_per_mining, data.train_sha256)
-    steps = train_input.steps_in(params.num_epochs)
-    if params.warmup_steps >= steps:
-        raise UserError(
-            f"'warmup_steps' must be fewer than the {steps:,} steps of the training, received {params.warmup_steps:,}"
-        )
-    return train_input
+    return TrainInput(images, labels, batches, params.batch_size, steps_per_mining, data.train_sha256)
 
 
 def classes_too_small(labels: np.ndarray, params: Params) -> str:

@@ -28,8 +28,8 @@ class Partition:
         validation: Those that early stopping and the choice of the best checkpoint look at; None where nothing is
             chosen.
         validation_gallery: Those among which the neighbours of the validation images are looked for.
-        unseen: Labels of the classes that are kept out of training and of validation, ascending: those that
-            `holdout_classes` asks for, and those that only test images are of.
+        unseen: Labels of the classes that nobody learns from, ascending: those that `holdout_classes` asks for, and
+            those that no training image is of. Classes of `validation_classes` are not among them.
     """
 
     data: Dataset
@@ -66,8 +66,7 @@ def divide(data: Dataset, params: Params) -> Partition:
             "'early_stopping_patience' needs images to watch: set 'validation_size' or 'validation_classes', or add a "
             "folder val/ to the data"
         )
-    known = np.union1d(data.train.labels, [] if validation is None else validation.labels)
-    unseen = np.union1d(unseen, np.setdiff1d(data.test.labels, known)).astype(np.int64)
+    unseen = np.union1d(unseen, np.setdiff1d(data.test.labels, data.train.labels)).astype(np.int64)
     return Partition(data, train, validation, gallery, tuple(unseen.tolist()))
 
 

@@ -3,7 +3,7 @@
 Test images are scored in two ways: against the training images (k-nearest-neighbour classification, `knn_accuracy`),
 and among themselves (retrieval, verification of pairs, clustering). All of it is done over all classes; where some were
 never learned from, once more with a prefix over the `seen/` ones, which were, and over the `unseen/` ones, each group
-with a gallery of its own classes. Classes that only validated are in neither group.
+with a gallery of its own classes. Classes of training images that only validated are in neither group.
 
 An image whose class has no training images cannot be classified by them: it is left out there, and counted. Nobody has
 learned from the training images of an unseen class, so that they are scored among themselves with its test images.
@@ -74,7 +74,8 @@ def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, 
     """
     known = images.of_classes(np.unique(gallery.labels))
     accuracy = float(knn_correct(known, gallery).mean()) if len(known) else np.nan
-    return {"knn_accuracy": accuracy, **retrieval.measure(images).means()}
+    left_out = float(len(images) - len(known))
+    return {"knn_accuracy": accuracy, "knn_images_left_out": left_out, **retrieval.measure(images).means()}
 
 
 def _score(

@@ -45,12 +45,14 @@ class Batch:
         scalars: Metrics of `model_fn`, by name.
         embeddings: Array of shape (B, D).
         labels: Array of shape (B,).
+        indices: Which training images these are, (B,); None if none of them is there twice.
     """
 
     step: int
     scalars: Mapping[str, float]
     embeddings: np.ndarray
     labels: np.ndarray
+    indices: np.ndarray | None = None
 
 
 def participation_ratio(embeddings: np.ndarray) -> float:
@@ -76,6 +78,22 @@ def rms_distance(embeddings: np.ndarray) -> float:
     """Returns the root of the mean squared euclidean distance of two different embeddings, of shape (B, D), B >= 2."""
     variance = np.var(np.asarray(embeddings, np.float64), axis=0).sum()
     return math.sqrt(2 * variance * len(embeddings) / (len(embeddings) - 1))
+
+
+def count_partners(labels: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many positives and negatives each image of a batch has in it; copies of an image count once.
+
+    Args:
+        labels: (B,) integers.
+        indices: (B,) integers, which images these are.
+
+    Returns:
+        Two arrays of shape (U,), one entry for each of the U different images.
+    """
+    _, first = np.unique(indices, return_index=True)
+    _, class_of, sizes = np.unique(labels[first], return_inverse=True, return_counts=True)
+    of_its_class = sizes[class_of]  # (U,)
+    return of_its_class - 1, len(first) - of_its_class
 
 
 class Doctor:
@@ -157,26 +175,33 @@ def _line(batch: Batch, first: Batch, params: Params) -> str:
 
 
 def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
-    counts = np.unique(batch.labels, return_counts=True)[1]
-    if params.strategy.teaches == "pairs" or (len(counts) > 1 and counts.max() > 1):  # any pair teaches
+    positives, negatives = _partners(batch)
+    if params.strategy.teaches == "pairs" or np.any((positives > 0) & (negatives > 0)):  # any pair teaches
         return ""
     return (
         f"a batch of {len(batch.labels)} images has no triplet, two images of a class and one of another; "
-        "raise batch_size, or set num_classes_per_batch and num_images_per_class"
+        f"raise batch_size, or {_more_positives(params)}"
     )
 
 
 def _no_positives(batch: Batch, first: Batch, params: Params) -> str:
-    return _few_partners(batch, "positive", params)
+    return explain_missing("positive", float(np.mean(_partners(batch)[0] == 0)), params)
 
 
 def _no_negatives(batch: Batch, first: Batch, params: Params) -> str:
-    return _few_partners(batch, "negative", params)
+    return explain_missing("negative", float(np.mean(_partners(batch)[1] == 0)), params)
 
 
-def _few_partners(batch: Batch, kind: str, params: Params) -> str:
-    without = batch.scalars.get(f"anchors_without_{kind}", 0.0) / len(batch.labels)
-    return explain_missing(kind, without, params)
+def _partners(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    indices = np.arange(len(batch.labels)) if batch.indices is None else batch.indices
+    return count_partners(batch.labels, indices)
+
+
+def _more_positives(params: Params) -> str:
+    """Returns what to do for more images of a class in a batch; P x K batches hold all that there are."""
+    if params.num_classes_per_batch is None:
+        return "set num_classes_per_batch and num_images_per_class"
+    return "add images to the classes that have one alone"
 
 
 def explain_missing(kind: str, without: float, params: Params) -> str:
@@ -190,7 +215,7 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
     if without <= _MANY_ANCHORS or params.strategy.teaches == "pairs":
         return ""
     advice = {
-        "positive": "set num_classes_per_batch and num_images_per_class, or raise batch_size",
+        "positive": f"{_more_positives(params)}, or raise batch_size",
         "negative": "take more classes into a batch, with num_classes_per_batch",
     }[kind]
     return f"{without:.0%} of the images of a batch have no {kind} in it and teach nothing; {advice}"

@@ -297,25 +297,32 @@ class Estimator:
                     self._heed(guard.breakdowns(), step, progress)  # waits for the device
                     learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:
-                    more = {"broken_steps": guard.broken_steps} if self.params.on_nan == "skip" else {}
-                    batch = _batch(step, result, more)
-                    progress.report(batch, result.images)
-                    self._heed(guard.examine(batch), step, progress)
-                    if step == max_steps:
-                        self._heed(guard.conclude(), step, progress)
+                    self._report(step, result, guard, progress)
                 if validation and evaluation_due:
                     validation.evaluate()
+                gives_up = eval_spec is not None and eval_spec.gives_up(learner.state)
+                if gives_up and not report_due:
+                    self._report(step, result, guard, progress)
+                if gives_up or step == max_steps:
+                    self._heed(guard.conclude(), step, progress)
                 if checkpoint_due:
                     progress.flush()
                     learner.save(self.model_dir, config.keep_checkpoint_max)
                 if report_due or checkpoint_due:
                     progress.restart_clock(step)
-                if last or (eval_spec and eval_spec.gives_up(learner.state)):
+                if last or gives_up:
                     break
 
         if stop.signal_number is not None and step < max_steps:
             raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
         return validation.scores if validation else None
+
+    def _report(self, step: int, result: steps.TrainStepResult, guard: Guard, progress: TrainingProgress) -> None:
+        """Shows where the run is, and what the doctor finds in its last batch."""
+        more = {"broken_steps": guard.broken_steps} if self.params.on_nan == "skip" else {}
+        batch = _batch(step, result, more)
+        progress.report(batch, result.images)
+        self._heed(guard.examine(batch), step, progress)
 
     def _heed(self, findings: Sequence[Finding], step: int, progress: TrainingProgress) -> None:
         """Tells what was found, and ends a run that cannot go on."""
@@ -404,4 +411,10 @@ def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float
     """Returns what a step tells of its batch, and these scalars; waits for the device."""
     metrics = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
     rates = {"learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
-    return Batch(step, {**metrics, **rates, **scalars}, result.embeddings.numpy(), result.labels.numpy())
+    return Batch(
+        step,
+        {**metrics, **rates, **scalars},
+        result.embeddings.numpy(),
+        result.labels.numpy(),
+        result.indices.numpy(),
+    )

@@ -11,7 +11,7 @@ import tqdm
 from model.common.devices import free_memory
 from model.data.input_fn import TrainInput
 from model.params import Params
-from model.training.doctor import explain_missing
+from model.training.doctor import count_partners, explain_missing
 from model.training.learner import Learner
 from model.training.model_fn import model_fn
 from model.training.network import Size, size_of_network
@@ -58,15 +58,12 @@ def compose(data: TrainInput) -> Composition:
     rows = []
     for step in range(_BATCHES):
         batch = data.batches(step)
-        images = np.unique(batch)
-        labels = data.labels[images]
-        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        positives = counts[inverse] - 1  # (B,)
-        negatives = len(labels) - counts[inverse]  # (B,)
+        labels = data.labels[batch]
+        positives, negatives = count_partners(labels, batch)
         triplets = int(np.sum(positives.astype(np.int64) * negatives))
         rows.append(
             (
-                len(counts), 1 - len(images) / len(batch), positives.mean(), negatives.mean(),
+                len(np.unique(labels)), 1 - len(positives) / len(batch), positives.mean(), negatives.mean(),
                 np.mean(positives == 0), np.mean(negatives == 0), triplets, triplets > 0,
             )
         )  # fmt: skip
@@ -131,6 +128,15 @@ def too_large(params: Params, image_shape: tuple[int, int, int]) -> str:
     )
 
 
+def warm_up_too_long(params: Params, num_steps: int) -> str:
+    """Returns what to change if the learning rate never comes to its height in so many steps; "" if it does."""
+    if params.warmup_steps < num_steps:
+        return ""
+    return (
+        f"'warmup_steps' must be fewer than the {num_steps:,} steps of the training, received {params.warmup_steps:,}"
+    )
+
+
 def check(
     data: TrainInput, params: Params, new_learner: Callable[[], Learner], precision: str = "float32"
 ) -> Iterator[str]:
@@ -158,6 +164,9 @@ def check(
     size = size_of_network(params, data.images.shape[1:])
     of_network = bytes_of_the_network(size, data.images_per_step, precision)
     yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
+    steps = data.steps_in(params.num_epochs)
+    if warning := warm_up_too_long(params, steps):
+        yield f"Warning: {warning}."
     if warning := too_large(params, data.images.shape[1:]):
         yield f"Warning: {warning}."
         return
@@ -169,7 +178,6 @@ def check(
         )
         return
     seconds = seconds_per_step(data, new_learner())
-    steps = data.steps_in(params.num_epochs)
     yield (
         f"Time: {steps:,} steps of {1000 * seconds:.1f} ms, {data.images_per_step / seconds:,.0f} images/s: about "
         f"{tqdm.tqdm.format_interval(steps * seconds)}, evaluations and offline mining not counted."

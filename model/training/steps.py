@@ -24,6 +24,7 @@ class TrainStepResult(NamedTuple):
     gradient_norm: tf.Tensor  # of the first device's gradient
     embeddings: tf.Tensor  # (B, D) of the first device
     labels: tf.Tensor  # (B,) of these
+    indices: tf.Tensor  # (B,) of these, among the training images
     images: Mapping[str, tf.Tensor]
 
 
@@ -69,6 +70,7 @@ def compile_train_step(
             "norm": norm,
             "embeddings": spec.predictions["embeddings"],
             "labels": classes,
+            "indices": indices,
             "images": dict(spec.images),
         }
         return spec.metrics, broken, shown
@@ -81,7 +83,14 @@ def compile_train_step(
         first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
         broken = Broken(*(strategy.reduce("SUM", flag, axis=None) for flag in broken))
         return TrainStepResult(
-            sums, learning_rate, broken, first["norm"], first["embeddings"], first["labels"], first["images"]
+            sums,
+            learning_rate,
+            broken,
+            first["norm"],
+            first["embeddings"],
+            first["labels"],
+            first["indices"],
+            first["images"],
         )
 
     return train_step

@@ -40,10 +40,6 @@ def test_p_x_k_input():
             "'num_classes_per_batch' must be at most the 3 training classes of small, received 4",
         ),
         (
-            {"batch_size": 10, "num_epochs": 2, "learning_rate_schedule": "cosine", "warmup_steps": 6},
-            "'warmup_steps' must be fewer than the 6 steps of the training, received 6",
-        ),
-        (
             {"batch_size": 31, "triplet_strategy": "offline_hard"},
             "'batch_size' must be at most the 30 training images of small, received 31",
         ),

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from model.params import Params
-from model.training.doctor import Batch, Doctor, participation_ratio, rms_distance
+from model.training.doctor import Batch, Doctor, count_partners, participation_ratio, rms_distance
 
 
-def batch(embeddings=None, labels=None, step=50, **scalars):
+def batch(embeddings=None, labels=None, step=50, indices=None, **scalars):
     embeddings = healthy() if embeddings is None else embeddings
     labels = np.arange(len(embeddings)) % 4 if labels is None else labels
-    return Batch(step, {"loss": 0.3, **scalars}, np.asarray(embeddings), np.asarray(labels))
+    return Batch(step, {"loss": 0.3, **scalars}, np.asarray(embeddings), np.asarray(labels), indices)
 
 
 def healthy(seed=0):
@@ -122,7 +122,7 @@ def concluded(params, *batches):
 
 
 def test_the_last_word_on_a_run_of_few_reports():
-    lone = batch(labels=np.arange(64), anchors_without_positive=64.0)
+    lone = batch(labels=np.arange(64))
     flat = batch(np.zeros((64, 16)))
     for reports in (1, 2):
         assert concluded(Params(), *[lone] * reports) == ([], {"no_triplets", "no_positives"})
@@ -143,12 +143,29 @@ def test_batches_without_a_triplet(labels):
 
 
 def test_anchors_without_a_partner():
-    assert names(Params(), *[batch(anchors_without_positive=33.0)] * 3) == ["no_positives"]
-    assert names(Params(), *[batch(anchors_without_positive=32.0)] * 3) == []
-    (finding,) = findings(Params(), *[batch(anchors_without_negative=64.0)] * 3)
+    assert names(Params(), *[batch(labels=np.minimum(np.arange(64), 33))] * 3) == ["no_positives"]
+    assert names(Params(), *[batch(labels=np.minimum(np.arange(64), 32))] * 3) == []
+    _, finding = findings(Params(), *[batch(labels=np.zeros(64, int))] * 3)
     assert finding.name == "no_negatives" and finding.message.startswith(
         "100% of the images of a batch have no negative"
     )
+
+
+def test_copies_are_no_positives():
+    """32 classes of one image each, which P x K batches repeat; then one class has a second image."""
+    classes = np.arange(64) // 2
+    params = Params(num_classes_per_batch=32, num_images_per_class=2)
+    first, second = findings(params, *[batch(labels=classes, indices=classes)] * 3)
+    assert (first.name, second.name) == ("no_triplets", "no_positives")
+    assert second.message.startswith("100% of the images of a batch have no positive in it and teach nothing; add ")
+    assert "set num_classes" not in first.message + second.message
+    indices = classes.copy()
+    indices[1] = 99
+    (finding,) = findings(params, *[batch(labels=classes, indices=indices)] * 3)
+    assert finding.name == "no_positives" and finding.message.startswith("94%")  # 31 of 33 images
+    assert names(params, *[batch(labels=classes, indices=np.arange(64))] * 3) == []
+    positives, negatives = count_partners(np.array([7, 7, 7, 5, 5]), np.array([3, 3, 4, 9, 9]))
+    assert (positives.tolist(), negatives.tolist()) == ([1, 1, 0], [1, 1, 2])
 
 
 def test_nothing_left_to_learn():
@@ -191,9 +208,8 @@ def test_a_margin_of_0_has_a_collapse_too():
 
 
 def test_pairs_teach_without_partners_of_the_other_kind():
-    without = {"anchors_without_positive": 64.0, "anchors_without_negative": 64.0}
     for labels in (np.zeros(64, int), np.arange(64)):
-        assert names(Params(triplet_strategy="contrastive"), *[batch(labels=labels, **without)] * 9) == []
+        assert names(Params(triplet_strategy="contrastive"), *[batch(labels=labels)] * 9) == []
 
 
 def test_advice_is_not_what_is_done_already():

@@ -437,6 +437,22 @@ def test_collapse_warns_or_ends_the_run(tmp_path, on_collapse, caplog):
     assert ("doctor/collapse", 15) in texts(tmp_path)
 
 
+def test_the_doctor_has_a_last_word_on_a_run_that_stops_early(tmp_path, monkeypatch, caplog):
+    """Before its first report: images of as many classes have no triplets."""
+    monkeypatch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": 0.5})
+    run = quick(tmp_path, save_summary_steps=1000)
+    spec = EvalSpec(eval_input(run), every_steps=2, patience=1)
+    lone = dataclasses.replace(train_input(run)(), labels=np.arange(len(train_input(run)().labels), dtype=np.int32))
+    train_and_evaluate(run, TrainSpec(lambda: lone, STEPS), spec)
+    assert run.newest_checkpoint().step == 4
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.partition(";")[0] for message in warnings] == [
+        "Step 4: a batch of 64 images has no triplet, two images of a class and one of another",
+        "Step 4: 100% of the images of a batch have no positive in it and teach nothing",
+    ]
+    assert ("loss", 4) in scalars(tmp_path)
+
+
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise tf.errors.ResourceExhaustedError(

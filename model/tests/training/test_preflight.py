@@ -154,6 +154,22 @@ def test_a_network_that_no_memory_takes_is_not_trained(tmp_path, monkeypatch):
         start(model_dir).train()
 
 
+def test_a_warm_up_without_an_end_is_not_trained_but_what_was_trained_with_it_opens(tmp_path, monkeypatch):
+    warm = {"learning_rate_schedule": "cosine", "warmup_steps": 45}
+    said = "'warmup_steps' must be fewer than the 45 steps of the training, received 45"
+    runner = start(write_params(tmp_path, **warm))
+    with pytest.raises(UserError, match=f"params.json: {said}"):
+        runner.train()
+    with monkeypatch.context() as changed:
+        changed.setattr(preflight, "free_memory", lambda: 10**6)  # so that nothing is built
+        assert f"Warning: {said}." in list(preflight.check(train_input(**warm), runner.experiment.params, never))
+    learner = runner._estimator.new_learner((8, 8, 1), 45)
+    learner.state = learner.state.after_step(7)
+    learner.save(tmp_path, keep=1)  # as an older version trained it
+    assert start(tmp_path).trained().checkpoint.step == 7
+    assert preflight.warm_up_too_long(Params(**{**warm, "warmup_steps": 44}), 45) == ""
+
+
 @pytest.mark.parametrize(("seconds", "steps"), [(0.01, 23), (1.0, 4), (10.0, 2)])
 def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, seconds, steps):
     clock, made = itertools.count(), []
