@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import tqdm
 
@@ -42,7 +42,7 @@ def run(
         add_options: Adds options of the command's own.
         of_an_experiment: Whether there are the options `model_dir` and `data_dir`.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if of_an_experiment:
         parser.add_argument(
             "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
@@ -68,11 +68,17 @@ def run(
     except Interrupted as error:
         _end(str(error), error.exit_code)
     except MemoryError as error:
-        _end(f"{main.__module__}: out of memory: {error}; make images, network or batches smaller in params.json", 2)
+        _end(f"{parser.prog}: out of memory: {error}; make images, network or batches smaller in params.json", 2)
     except KeyboardInterrupt:
         _end("Stopped.", 130)
     finally:
         _end_log()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with a line, in which an option may stand as somebody else has named a file."""
+        super().error(printable(message))
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -49,16 +49,15 @@ def start_tensorflow() -> str:
 @contextlib.contextmanager
 def _default_keras() -> Iterator[None]:
     """Lets what is imported in the block find Keras on TensorFlow, and no keras.json."""
-    # A bad keras.json ends the import, which reads it: Keras looks into an empty folder instead.
     before = os.environ.get("KERAS_HOME")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    with tempfile.TemporaryDirectory() as os.environ["KERAS_HOME"]:
-        try:
-            yield
-        finally:
-            os.environ.pop("KERAS_HOME")
-            if before is not None:
-                os.environ["KERAS_HOME"] = before
+    # Its import reads a keras.json, ends if that is a bad one, and writes one if there is none: not in here.
+    os.environ.update(KERAS_BACKEND="tensorflow", KERAS_HOME=os.devnull)
+    try:
+        yield
+    finally:
+        os.environ.pop("KERAS_HOME")
+        if before is not None:
+            os.environ["KERAS_HOME"] = before
 
 
 @contextlib.contextmanager

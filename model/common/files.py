@@ -28,18 +28,26 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     beside = _name_beside(path.parent)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        flush(beside)
-        os.replace(beside, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # to write and to flush know no name
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
+    with _errors_name(path):
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            flush(beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
     flush(path.parent)
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Lets errors name what was to be written, and not what that is called until it is ready."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -51,7 +59,8 @@ def folder_beside(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     beside = _name_beside(parent)
-    beside.mkdir()
+    with _errors_name(parent):
+        beside.mkdir()
     try:
         yield beside
     finally:

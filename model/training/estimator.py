@@ -218,7 +218,9 @@ class Estimator:
         """Writes a SavedModel for serving: uint8 images (N, *image_shape) in, the predictions out.
 
         Its `serve` also takes float32 images, of pixels from 0 to 255 as well, and fails where one of them is no whole
-        number: TensorFlow would else convert NumPy arrays of floats, NaN among them, without a word.
+        number: TensorFlow would else convert NumPy arrays of floats, NaN among them, without a word. So it does where
+        they are handed to `signatures["serve"]`, before anything in the model sees them: 0.5 becomes 0, and 300 becomes
+        44. There, hand it a `tf.Tensor`, whose type is checked.
 
         Args:
             export_dir_base: The model goes into a new folder in it, named by the time in seconds.

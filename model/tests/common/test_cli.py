@@ -282,6 +282,16 @@ def test_a_hostile_name_is_told_on_one_line(tmp_path, capsys, name, shown):
     assert [re.sub(r"^[\d-]{10} [\d:,]{12} [A-Z]+ ", "", line) for line in lines] == [*expected, ""]
 
 
+def test_an_option_that_cannot_be_is_told_on_lines_of_its_own(capsys):
+    assert run(lambda _: None, "--model_dirs", "\x1b[2J\u202e") == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].endswith(r"unrecognized arguments: --model_dirs \x1b[2J\u202e")
+    assert all(line.isprintable() for line in said.splitlines())
+    add_options = lambda parser: parser.add_argument("--times", type=cli.whole_number(1))  # noqa: E731
+    assert run(lambda _: None, "--times", "\x1b[2J", add_options=add_options) == 2
+    assert r"received \x1b[2J" in capsys.readouterr().err
+
+
 def test_a_long_name_makes_no_long_line(tmp_path, capsys):
     def main(options):
         cli.start_log(tmp_path / "train.log")

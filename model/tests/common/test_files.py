@@ -15,7 +15,7 @@ import pytest
 
 from model.common import files
 from model.common.commands import ROOT
-from model.common.errors import UserError
+from model.common.errors import UserError, explain
 
 
 @pytest.mark.parametrize("content", ["größe\n", b"\x00\xff", ""])
@@ -87,9 +87,27 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     (tmp_path / "file.txt").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(OSError, match="directory") as raised:
         files.write_whole(tmp_path / "file.txt", "new")
+    assert explain(raised.value) == f"{tmp_path / 'file.txt'}: Is a directory"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_error_names_what_was_to_be_written(tmp_path, monkeypatch):
+    """And not the random name that it has until it is ready, as in a folder that may only be read."""
+
+    def refuse(path, *_, exist_ok=False, **__):
+        if not exist_ok:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(PermissionError) as raised:
+        files.write_whole(tmp_path / "file.txt", "new")
+    assert explain(raised.value) == f"{tmp_path / 'file.txt'}: Permission denied"
+    with pytest.raises(PermissionError) as raised, files.folder_beside(tmp_path):
+        pytest.fail("it is used")
+    assert explain(raised.value) == f"{tmp_path}: Permission denied"
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

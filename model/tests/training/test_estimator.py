@@ -594,6 +594,8 @@ def test_an_exported_model_takes_pixels_and_nothing_else(tmp_path):
             tf.errors.InvalidArgumentError, match="Expected images of uint8, or whole numbers from 0 to"
         ):
             loaded.serve(tf.constant(pixels, tf.float32))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected to be a uint8 tensor but is a float tensor"):
+            loaded.signatures["serve"](images=tf.constant(pixels, tf.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, bool])
