@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.common.errors import UserError, listed
-from model.common.text import printable
+from model.common.text import class_name
 from model.common.versions import source_sha256
 from model.data import datasets
 from model.data.datasets import Dataset
@@ -127,12 +127,13 @@ def _summarize(
         data.class_names,
         data.train.labels,
         data.train_sha256,
-        tuple(_describe(data, train_input, params)),
+        tuple(_describe(partition, train_input, params)),
         (*notes, *without_effect),
     )
 
 
-def _describe(data: Dataset, learned: TrainInput, params: Params) -> list[str]:
+def _describe(partition: Partition, learned: TrainInput, params: Params) -> list[str]:
+    data = partition.data
     height, width, channels = data.train.images.shape[1:]
     lines = [
         f"{data.name}: {len(data.train.images)} training and {len(data.test.images)} test images of "
@@ -141,16 +142,31 @@ def _describe(data: Dataset, learned: TrainInput, params: Params) -> list[str]:
     ]
     if len(learned.labels) < len(data.train.labels):
         left_out = sorted(set(data.train.labels.tolist()) - set(learned.labels.tolist()))
-        names = listed((printable(data.class_names[label], 60) for label in left_out), most=6)
+        names = listed((class_name(data.class_names[label]) for label in left_out), most=6)
         without = f", none of {len(left_out)} classes: {names}" if left_out else ""
         lines.append(f"Learning from {len(learned.labels)} of the training images{without}.")
     if data.validation is not None:
-        used = params.validation_size is None and params.validation_classes is None
-        what = "validate" if used else "are not used, as params.json sets others aside to validate"
-        lines.append(f"{len(data.validation.labels)} images of the folder of validation images {what}.")
+        used = _use_of_validation_images(partition, params, len(data.validation.labels))
+        lines.append(f"Of {len(data.validation.labels)} images in the folder of validation images, {used}.")
     if warning := classes_too_small(learned.labels, params):
         lines.append(f"Warning: {warning}.")
     return lines
+
+
+def _use_of_validation_images(partition: Partition, params: Params, total: int) -> str:
+    """Tells what becomes of the validation images that the data come with, so many in total."""
+    validation, gallery = partition.validation, partition.validation_gallery
+    if params.validation_size is not None or params.validation_classes is not None:
+        return "none is used, as params.json sets others aside to validate"
+    if validation is None or gallery is None:
+        return "none is used, as all their classes are held out"
+    num_gallery = 0 if gallery is partition.train else len(gallery.labels)
+    parts = {
+        "validate": len(validation.labels),
+        "are their gallery, as nobody learns from their classes": num_gallery,
+        "are not used, as their classes are held out": total - len(validation.labels) - num_gallery,
+    }
+    return ", ".join(f"{count} {use}" for use, count in parts.items() if count)
 
 
 def _kinds_of_classes(data: Dataset) -> str:

@@ -15,8 +15,9 @@ import filelock
 
 from model.common.errors import UserError
 
-# What something is called as long as it is not ready. A day later, whoever was making it is taken to be dead.
-_BESIDE = re.compile(r"tmp-[0-9a-f]{16}")
+# What something is called as long as it is not ready, and nobody else's files are. A day later, whoever was making it
+# is taken to be dead.
+_BESIDE = re.compile(r"tmp-triplet-loss-[0-9a-f]{16}")
 _SECONDS_TO_FINISH = 24 * 3600.0
 
 
@@ -73,7 +74,7 @@ def _name_beside(parent: Path) -> Path:
         left = [Path(entry) for entry in entries if _BESIDE.fullmatch(entry.name) and _is_left(entry)]
     for path in left:
         delete(path)
-    return parent / f"tmp-{secrets.token_hex(8)}"
+    return parent / f"tmp-triplet-loss-{secrets.token_hex(8)}"
 
 
 def _is_left(entry: os.DirEntry[str]) -> bool:

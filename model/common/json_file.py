@@ -18,7 +18,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 # What a person writes is far smaller; more is another file under this name.
 _MOST_BYTES = 2**20
-# What follows a parser, from Pydantic to the message, descends into a nest by recursion, of which there is an end.
+# Pydantic, and the code that makes the messages, call themselves for each level, which Python soon ends.
 _MOST_LEVELS = 32
 
 

@@ -25,6 +25,17 @@ def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = Tru
     return _cut(shown, length, keeps_start)
 
 
+def class_name(name: str, length: int = 60) -> str:
+    """Returns the name of a class as `printable` does; classes below one folder begin alike, so that their ends stay.
+
+    >>> class_name("Fruit/Apple/Granny-Smith", 14)
+    '…/Granny-Smith'
+    >>> class_name("Granny-Smith-Apple", 14)
+    'Granny-…-Apple'
+    """
+    return printable(name, length, keeps_start="/" not in name)
+
+
 def _cut(text: str, length: int, keeps_start: bool) -> str:
     if len(text) <= length:
         return text

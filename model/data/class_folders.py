@@ -104,9 +104,11 @@ def _split_of(name: str) -> str | None:
 
 def _entries(folder: Path, skip: Collection[str] = ()) -> tuple[list[Path], list[Path]]:
     """Returns the folders that lie in another one, and all else, both sorted."""
-    paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.name not in skip)
-    folders = [path for path in paths if path.is_dir()]
-    return folders, [path for path in paths if path not in folders]
+    entries: tuple[list[Path], list[Path]] = [], []
+    for path in sorted(folder.iterdir()):
+        if not is_hidden(path.name) and path.name not in skip:
+            entries[not path.is_dir()].append(path)
+    return entries
 
 
 def _only_folder(folder: Path, skip: Collection[str] = ()) -> Path | None:

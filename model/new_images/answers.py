@@ -10,6 +10,7 @@ import numpy as np
 
 from model.common.commands import command
 from model.common.errors import UserError
+from model.common.text import class_name, printable
 from model.new_images.convert import Converted
 from model.scoring.classification import majority_vote
 from model.scoring.neighbors import k_nearest
@@ -46,7 +47,7 @@ class NewImages:
         ways: dict[tuple[str, ...], list[tuple[str, str]]] = {}
         for file, image in zip(self.files, self.converted, strict=True):
             size = f"{image.size[1]}x{image.size[0]}"
-            ways.setdefault((image.kind, *image.steps), []).append((_shortened(str(file)), size))
+            ways.setdefault((image.kind, *image.steps), []).append((_end_of(file), size))
         lines = []
         for (kind, *steps), members in ways.items():
             names, sizes = zip(*members, strict=True)
@@ -107,12 +108,12 @@ class Predictions:
     def as_text(self) -> str:
         """Returns a table of at most 100 columns, and below it what was done to the images."""
         rows = [
-            (_shortened(str(file)), _shortened(seen.label, 20), f"{seen.votes}/{len(seen.neighbors)}")
+            (_end_of(file), class_name(seen.label, 20), f"{seen.votes}/{len(seen.neighbors)}")
             for file, seen in zip(self.images.files, self.predictions, strict=True)
         ]
         widths = [max(map(len, column)) for column in zip(_HEADER[:3], *rows, strict=True)]
         neighbors = [
-            [f"{_shortened(neighbor.label, 20)} {neighbor.distance:.2f}" for neighbor in seen.neighbors]
+            [f"{class_name(neighbor.label, 20)} {neighbor.distance:.2f}" for neighbor in seen.neighbors]
             for seen in self.predictions
         ]
         lines = []
@@ -239,7 +240,7 @@ class Comparison:
     def as_text(self) -> str:
         """Returns what the distance says, and below it what was done to the images."""
         rates = self.calibration.rates
-        first, second = (_shortened(str(file)) for file in self.images.files)
+        first, second = (_end_of(file) for file in self.images.files)
         lines = [
             f"{'same' if self.is_same else 'different'}: {first} and {second}",
             f"  distance {self.distance:.4f} (euclidean), the same up to {rates['verification_threshold']:.4f}",
@@ -267,10 +268,8 @@ def _errors(rates: Mapping[str, float], group: str) -> str:
 # ------------------------------------------------------------------------------------------- lines
 
 
-def _shortened(text: str, length: int = 32) -> str:
-    """Returns the end of a text; what cannot be printed is a question mark."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= length else f"...{text[3 - length :]}"
+def _end_of(file: Path) -> str:
+    return printable(str(file), 32, keeps_start=False)
 
 
 def _as_many_as_fit(cells: Sequence[str], width: int) -> str:

@@ -16,7 +16,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from model.common.text import printable
+from model.common.text import class_name
 from model.pictures.view import View
 
 _COLORS = (
@@ -283,7 +283,5 @@ def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: s
 
 
 def _name(view: View, label: int) -> str:
-    name = view.class_names[label]
-    return printable(name, 14, keeps_start="/" not in name).replace(
-        "$", r"\$"
-    )  # which matplotlib takes for mathematics
+    # A dollar would begin mathematics.
+    return class_name(view.class_names[label], 14).replace("$", r"\$")

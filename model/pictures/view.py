@@ -29,7 +29,7 @@ class View:
     Attributes:
         subject: Which images these are, in words.
         step: The global step of the network that embedded them.
-        class_names: Of the labels 0, 1, ..., as `text.printable` returns them.
+        class_names: Of the labels 0, 1, ..., as `text.class_name` returns them.
         margin: Of the loss, a number or "soft".
         shown: The images to show.
         gallery: Those among which their neighbours are: the training images, unless these have none of the classes.

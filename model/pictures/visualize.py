@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from model.common import files
 from model.common.errors import UserError, one_line_errors
-from model.common.text import printable
+from model.common.text import class_name
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
@@ -110,7 +110,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
         step=trained.checkpoint.step,
-        class_names=tuple(printable(name, 60, keeps_start="/" not in name) for name in data.class_names),
+        class_names=tuple(map(class_name, data.class_names)),
         margin=params.margin,
         shown=shown,
         gallery=gallery,

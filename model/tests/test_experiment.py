@@ -41,14 +41,29 @@ def test_what_is_held_out_is_told_in_short(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("params", "said"), [({}, "validate"), ({"validation_size": 2}, "are not used, as params.json")]
+    ("params", "said"), [({}, "10 validate."), ({"validation_size": 2}, "none is used, as params.json")]
 )
 def test_a_folder_of_validation_images_is_told(tmp_path, params, said):
     experiment = open_experiment(
         *write(tmp_path, ["train/a", "train/b", "test/a", "test/b", "val/a", "val/b"], **params)
     )
-    assert f"10 images of the folder of validation images {said}" in experiment.describe()[-1]
+    assert f"Of 10 images in the folder of validation images, {said}" in experiment.describe()[-1]
     assert len(experiment.partition.validation.labels) == (2 if params else 10)
+
+
+@pytest.mark.parametrize(
+    ("of_validation", "held_out", "said"),
+    [
+        ("ab", "cd", "10 validate"),
+        ("abc", "cd", "10 validate, 5 are not used, as their classes are held out"),
+        ("cd", "cd", "none is used, as all their classes are held out"),
+        ("ef", "cd", "5 validate, 5 are their gallery, as nobody learns from their classes"),
+    ],
+)
+def test_what_becomes_of_each_validation_image_is_told(tmp_path, of_validation, held_out, said):
+    folders = [f"train/{name}" for name in "abcd"] + ["test/a"] + [f"val/{name}" for name in of_validation]
+    *_, line = described(tmp_path, folders, holdout_classes=[*held_out])
+    assert line == f"Of {5 * len(of_validation)} images in the folder of validation images, {said}."
 
 
 def test_what_only_validation_reads_has_no_effect_without_it(tmp_path):

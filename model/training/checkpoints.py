@@ -349,7 +349,7 @@ def choose(
     best = folder(model_dir) / name_of(best_step)
     if best_step and best.is_dir():
         found = newest if best == newest.path else load_unless_deleted(best)
-        return found or choose(model_dir, choice, read_newest)  # meanwhile there is another best one
+        return found or choose(model_dir, choice, read_newest, data_dir)  # meanwhile there is another best one
     if choice == "best":
         raise UserError(
             f"{model_dir}: no best checkpoint, which training keeps once it has evaluated the images of "

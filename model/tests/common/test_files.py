@@ -132,7 +132,8 @@ WAYS_TO_LEAVE = {
 def test_what_kills_left_is_deleted_a_day_later_and_what_others_are_making_is_not(tmp_path, leave):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    old, young, others = (tmp_path / f"tmp-{name}" for name in ("0" * 16, "1" * 16, "2" * 15))
+    names = (f"tmp-triplet-loss-{'0' * 16}", f"tmp-triplet-loss-{'1' * 16}", f"tmp-{'2' * 16}")
+    old, young, others = (tmp_path / name for name in names)
     for path, age in ((old, 90_000), (young, 80_000), (others, 90_000)):
         leave(path)
         os.utime(path, (time.time() - age,) * 2, follow_symlinks=False)
@@ -169,7 +170,7 @@ def test_the_name_beside_is_never_somebody_elses(tmp_path, monkeypatch):
     """Were it guessed, a link could be planted there."""
     (tmp_path / "precious").write_text("precious")
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
-    (tmp_path / f"tmp-{'0' * 16}").symlink_to("precious")
+    (tmp_path / f"tmp-triplet-loss-{'0' * 16}").symlink_to("precious")
     with pytest.raises(FileExistsError):
         files.write_whole(tmp_path / "file.txt", "new")
     with pytest.raises(FileExistsError), files.folder_beside(tmp_path):

@@ -151,7 +151,7 @@ def test_the_table(trained, drawings, answer, capsys):
     assert max(map(len, lines)) <= 100 and lines[3] == ""
     for line, file, image in zip(lines[1:3], files, answer[0]["images"][10:12], strict=True):
         name, predicted, votes, *nearest, dots = line.split()
-        assert str(file).endswith(name.removeprefix("...")) and predicted == image["predicted"]
+        assert str(file).endswith(name.removeprefix("…")) and predicted == image["predicted"]
         assert votes.endswith("/40") and dots == "..."
         first = image["neighbors"][0]
         assert nearest[:2] == [first["label"], f"{first['distance']:.2f}"] and len(nearest) > 6
