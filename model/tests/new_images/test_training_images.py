@@ -181,6 +181,7 @@ def test_a_damaged_file_is_made_anew(model_dir, reads, caplog, damage):
     _, first = opened(model_dir)
     path_in(model_dir).write_bytes(damage(path_in(model_dir).read_bytes()))
     assert read(model_dir) is None
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         _, second = opened(model_dir)
     assert len(reads) == 2 and as_plain(second) == as_plain(first) == as_plain(read(model_dir))
