@@ -3,7 +3,7 @@
 # make test-fast  the same without those that are slow
 # make lint       style and types
 # make check      what has to pass before a change is done: lint and test
-# make proofs     the long tests
+# make proofs     the long tests, whose results go to benchmarks/results/reliability.txt
 # make bench      the measurements of benchmarks/
 # make schema     writes experiments/params.schema.json anew
 
@@ -33,7 +33,7 @@ lint: $(VENV)/installed-dev
 check: lint test
 
 proofs: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m proof -s
+	RELIABILITY=benchmarks/results/reliability.txt $(BIN)/python -m pytest -m proof -s
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.training
