@@ -1,9 +1,10 @@
 """How a checkpoint is written, found again, and recognised as broken. `Learner.save` decides what is in one.
 
 A checkpoint is a folder `model_dir/checkpoints/step-00001000` with named tensors in TensorFlow's own format, which
-carries a checksum for each of them (`tf.train.list_variables` shows them). It is written beside, flushed to the disk
-and renamed, so a folder of that name is a whole checkpoint, whatever moment the process was killed at. The newest
-is the one with the highest step; there is no state file that could be wrong.
+carries a checksum for each of them (`tf.train.list_variables` shows them), and beside them the SHA-256 of every byte
+(`sha256sum --check tensors.sha256` in the folder checks it). It is written beside, flushed to the disk and renamed, so
+a folder of that name is a whole checkpoint, whatever moment the process was killed at. The newest is the one with the
+highest step; there is no state file that could be wrong.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{8,})")
 _PREFIX = "tensors"
-
+_FILES = (f"{_PREFIX}.data-00000-of-00001", f"{_PREFIX}.index")
+_DIGESTS = f"{_PREFIX}.sha256"
 
 # Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
@@ -199,6 +201,7 @@ def save(
             shape_and_slices=[""] * len(names),
             tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
         )
+        (beside / _DIGESTS).write_text(_digests_of(beside))
         for written in beside.iterdir():
             flush(written)
         flush(beside)
@@ -223,7 +226,7 @@ def save(
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint: every tensor, and with it every checksum.
+    """Reads a checkpoint: every tensor, and with it every checksum; one of an older version has no SHA-256.
 
     Args:
         path: Its folder.
@@ -236,6 +239,8 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: no such checkpoint")
     step = step_of(path)
     try:
+        if (path / _DIGESTS).exists() and (path / _DIGESTS).read_text() != _digests_of(path):
+            raise ValueError(f"its bytes are not those that {_DIGESTS} tells of")
         with _without_wildcards(path) as plain:
             reader = tf.train.load_checkpoint(str(plain / _PREFIX))
             tensors = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
@@ -251,6 +256,15 @@ def load(path: Path) -> Checkpoint:
             "to go on without it"
         )
     return Checkpoint(path, tensors)
+
+
+def _digests_of(path: Path) -> str:
+    """Returns a line for each file of tensors in a folder, as `sha256sum` prints it."""
+    lines = []
+    for name in _FILES:
+        with (path / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
 
 
 def load_unless_deleted(path: Path) -> Checkpoint | None:

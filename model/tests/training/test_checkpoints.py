@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -160,22 +161,43 @@ def damages(path):
 
 
 def test_no_damage_goes_unnoticed(tmp_path):
-    """A flipped bit, a cut file, a missing file: refused in one line, or without effect on what is read."""
+    """A flipped bit, a cut file, a missing file: refused in one line, also where TensorFlow reads nothing."""
     path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
-    refused = 0
+    accepted = []
     for damage in damages(path):
         try:
-            loaded = checkpoints.load(path).tensors
+            assert_equal(checkpoints.load(path).tensors)
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
-            refused += 1
         else:
-            try:
-                assert_equal(loaded)  # some bytes are padding
-            except AssertionError as error:
-                raise AssertionError(damage) from error
-    assert refused >= 60
+            accepted.append(damage)
+    assert accepted == ["tensors.sha256: deleted"]
     assert_equal(checkpoints.load(path).tensors)
+
+
+def test_bytes_that_tensorflow_does_not_read_are_checked(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    with (path / "tensors.data-00000-of-00001").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match=r"damaged \(its bytes are not those that tensors\.sha256 tells of\)"):
+        checkpoints.load(path)
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
+def test_the_digests_are_those_of_sha256sum(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    said = subprocess.run(["sha256sum", "--check", "tensors.sha256"], cwd=path, capture_output=True, text=True)
+    assert said.stdout.splitlines() == ["tensors.data-00000-of-00001: OK", "tensors.index: OK"]
+
+
+def test_a_checkpoint_of_an_older_version_has_the_checksums_of_its_tensors(tmp_path):
+    path = checkpoints.save(tmp_path, 7, TENSORS, keep=5)
+    (path / "tensors.sha256").unlink()
+    assert_equal(checkpoints.load(path).tensors)
+    data = path / "tensors.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load(path)
 
 
 def test_a_damaged_newest_one_is_passed_over_with_a_word(tmp_path, caplog):
