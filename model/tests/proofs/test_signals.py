@@ -1,0 +1,184 @@
+"""Signals and closed streams at moments all over a run: it is saved where it stopped, and goes on to the same bits."""
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from model.common.commands import ROOT
+from model.tests.experiments import write_params
+from model.tests.proofs.lives import (
+    EXPERIMENT,
+    Life,
+    Moments,
+    Untouched,
+    check_whole,
+    differences,
+    has_begun_to_train,
+    newest_step,
+    phase,
+    run,
+)
+from model.training import checkpoints
+
+pytestmark = pytest.mark.proof
+
+_AT_ONCE = 2  # lives, on two cores
+_NUM_EPOCHS = 30
+_RUNS, _SIGNALS_OF_A_RUN = 3, 4
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("untouched") / "small"
+    found = Untouched.train(write_params(model_dir, **EXPERIMENT, num_epochs=_NUM_EPOCHS))
+    print(f"\n{found}")
+    return found
+
+
+def check_silence(life):
+    """Finds that nothing went wrong in a way that nobody had thought of."""
+    for word in ("Traceback", "Exception ignored", "Error:", "Fatal"):
+        assert word not in life.stderr, life.stderr
+
+
+def stop(life, number, model_dir, untouched):
+    """Sends a signal that asks to stop, and checks what becomes of it.
+
+    In the training loop the run saves the step at which it is, and says so; before and after there is nothing to be
+    saved. Shells tell 128 + n of a process that ended by signal n, whether it handled the signal or not.
+    """
+    is_training, before = has_begun_to_train(life, model_dir), newest_step(model_dir)
+    life.process.send_signal(number)
+    code = life.wait()
+    check_silence(life)
+    newest = newest_step(model_dir)
+    said = re.search(r"Stopped at step (\d+), which is saved; the same command goes on\.", life.stderr)
+    if said:
+        assert code == 128 + number and newest == int(said[1]) > before
+    elif code == 0:
+        assert is_training and newest == untouched.last_step, f"nobody heard the signal: {life.stderr}"
+    else:
+        assert code in (128 + number, -number), f"exit code {code}: {life.stderr}"
+        assert not is_training or newest == untouched.last_step, f"not saved: {life.stderr}"
+        assert newest == before or is_training
+    if newest:
+        checkpoints.load(checkpoints.list_checkpoints(model_dir)[-1])
+    return said is not None
+
+
+def suspend(life, model_dir, untouched):
+    """Ctrl-Z, and after a while `fg`: nothing is written in between."""
+    life.process.send_signal(signal.SIGTSTP)
+    status = Path("/proc", str(life.process.pid), "stat")
+    deadline = time.monotonic() + 60
+    while (state := status.read_text().rpartition(")")[2].split()[0]) not in "TZ":
+        assert time.monotonic() < deadline, "not suspended"
+        time.sleep(0.01)
+    if state == "Z":  # it had come to its end
+        return False
+    step = newest_step(model_dir)
+    time.sleep(0.5)
+    assert newest_step(model_dir) == step
+    life.process.send_signal(signal.SIGCONT)
+    return True
+
+
+def disturb(untouched, folder, number, name):
+    """Sends a run a signal four times, and lets it end; returns how often it came, and what went wrong."""
+    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    moments = Moments(untouched, model_dir, random.Random(f"{name} {number}"))
+    waits, told, life = moments.draw(_SIGNALS_OF_A_RUN), [], None
+    try:
+        while len(told) < _SIGNALS_OF_A_RUN:
+            if name != "TSTP" or life is None or not life.is_running():
+                life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
+            (waits.pop(0) if waits else moments.at_any())(life)
+            if not life.is_running():
+                assert life.wait() == 0, life.stderr
+                continue
+            at = phase(life, model_dir, untouched)
+            if name == "TSTP":
+                if not suspend(life, model_dir, untouched):
+                    continue
+                outcome = "suspended"
+            else:
+                is_saved = stop(life, signal.Signals[f"SIG{name}"], model_dir, untouched)
+                outcome = f"saved, exit code {life.wait()}" if is_saved else f"exit code {life.wait()}"
+            told.append(f"{at}: {outcome}")
+            print(f"{name}, run {number}: {told[-1]}, step {newest_step(model_dir)}", flush=True)
+            check_whole(model_dir)
+        if name == "TSTP":
+            assert life.wait() == 0, life.stderr
+            check_silence(life)
+        run("train.py", ["--model_dir", "small"], model_dir.parent)
+        problems = differences(model_dir, untouched.folder)
+    except AssertionError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"{name}, run {number}: {problem}", flush=True)
+    return len(told), not problems
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("TERM", "SIGTERM"),
+        ("INT", "SIGINT, Ctrl-C"),
+        ("HUP", "SIGHUP, a terminal that is closed"),
+        ("TSTP", "SIGTSTP and SIGCONT, Ctrl-Z and fg"),
+    ],
+)
+def test_signals(untouched, tmp_path, tally, name, what):
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        results = list(pool.map(lambda number: disturb(untouched, tmp_path, number, name), range(_RUNS)))
+    well = sum(sent for sent, is_well in results if is_well)
+    tally(f"train.py, {what}", tried=max(_RUNS * _SIGNALS_OF_A_RUN, sum(sent for sent, _ in results)), survived=well)
+
+
+# ------------------------------------------------------------------------------------------------- closed streams
+
+# What the shell does with the streams, which of them has a reader that goes at some moment, and the exit code.
+_WAYS = {
+    "2>&-": ("2>&-", None, 0),
+    "2> >(a reader that goes)": ("", "stderr", 0),
+    "| a reader that goes": ("", "stdout", 128 + signal.SIGPIPE),
+}
+_LIVES_OF_A_WAY = 4
+
+
+def close(untouched, folder, way, number):
+    """Runs a training whose output goes nowhere from some moment on; returns what went wrong."""
+    redirection, closed, expected_code = _WAYS[way]
+    model_dir = write_params(folder / f"{closed}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    chance = random.Random(f"{way} {number}")
+    age = (untouched.start + untouched.training) * (number + chance.random()) / _LIVES_OF_A_WAY
+    with (model_dir.parent / "said").open("w") as said:
+        process = subprocess.Popen(
+            f"exec {sys.executable} {ROOT / 'train.py'} --model_dir small {redirection}",
+            shell=True,
+            cwd=model_dir.parent,
+            stdin=subprocess.DEVNULL,
+            **{"stdout": said, "stderr": said} | ({closed: subprocess.PIPE} if closed else {}),
+        )
+    if closed:
+        time.sleep(age)
+        (process.stdout or process.stderr).close()
+    code, text = process.wait(600), (model_dir.parent / "said").read_text()
+    problems = [f"exit code {code}"] * (code != expected_code) + [text] * ("Traceback" in text)
+    problems += differences(model_dir, untouched.folder)
+    print(f"{way}, run {number}, {age if closed else 0:.1f} s old: exit code {code} {problems}", flush=True)
+    return problems
+
+
+def test_closed_streams(untouched, tmp_path, tally):
+    lives = [(way, number) for way in _WAYS for number in range(_LIVES_OF_A_WAY)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        problems = list(pool.map(lambda life: close(untouched, tmp_path, *life), lives))
+    tally("train.py, closed stderr and closed stdout", tried=len(lives), survived=problems.count([]))
