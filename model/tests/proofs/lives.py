@@ -1,5 +1,6 @@
 """Commands that are started to be killed or stopped, and what a folder holds when that is over."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -42,19 +43,22 @@ class Life:
         arguments: Its options.
         folder: Where it is started, and where `NAME.stdout` and `NAME.stderr` hold what it said.
         before: What is put before the command, such as another command that starts it.
+        piped: "stdout" or "stderr" if that goes into a pipe, whose reader is `process.stdout` or `process.stderr`.
     """
 
-    def __init__(self, script: str, arguments: list[str], folder: Path, before: Sequence[str] = ()) -> None:
-        self.began, self._started = time.time(), time.monotonic()
+    def __init__(
+        self, script: str, arguments: list[str], folder: Path, before: Sequence[str] = (), piped: str | None = None
+    ) -> None:
+        self.began, self._started, self._used = time.time(), time.monotonic(), 0.0
         self._mark = secrets.token_hex(8)
         self._said = [folder / f"{script}.stdout", folder / f"{script}.stderr"]
         with self._said[0].open("wb") as stdout, self._said[1].open("wb") as stderr:
+            streams = {"stdout": stdout, "stderr": stderr} | ({piped: subprocess.PIPE} if piped else {})
             self.process = subprocess.Popen(
                 [*before, sys.executable, str(ROOT / script), *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
+                **streams,
                 process_group=0,
                 env={**os.environ, _MARK: self._mark},
             )
@@ -63,6 +67,14 @@ class Life:
     def age(self) -> float:
         """Seconds since it was started."""
         return time.monotonic() - self._started
+
+    @property
+    def used(self) -> float:
+        """Seconds of processor time: where it is in its life, however busy the machine is with other things."""
+        with contextlib.suppress(OSError):  # it has ended
+            after_name = Path("/proc", str(self.process.pid), "stat").read_text().rpartition(")")[2].split()
+            self._used = (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+        return self._used
 
     @property
     def stdout(self) -> str:
@@ -224,14 +236,14 @@ def _arrays(path: Path) -> dict[str, tuple]:
 
 @dataclass(frozen=True)
 class Untouched:
-    """A training that nobody touched, and how long its parts took, in seconds.
+    """A training that nobody touched, and how long its parts took, in seconds of processor time.
 
     Attributes:
         folder: The experiment.
         start: From the start to the first checkpoint.
         training: From there to the last checkpoint.
         end: From there to the end of the process.
-        saved: By step, the age of the process when that checkpoint appeared.
+        saved: By step, what the process had used when that checkpoint appeared.
     """
 
     folder: Path
@@ -255,13 +267,12 @@ class Untouched:
         """Trains the experiment of a folder in peace."""
         life, saved = Life("train.py", ["--model_dir", folder.name], folder.parent), {}
         while life.is_running():
-            saved.setdefault(newest_step(folder), life.age)
+            saved.setdefault(newest_step(folder), life.used)
             time.sleep(0.002)
         assert life.wait() == 0, life.stderr
-        end = life.age
         saved.pop(0)
         times = list(saved.values())
-        return cls(folder, times[0], times[-1] - times[0], end - times[-1], saved)
+        return cls(folder, times[0], times[-1] - times[0], life.used - times[-1], saved)
 
     def __str__(self) -> str:
         parts = f"{self.start:.1f} s to its first checkpoint, {self.training:.1f} s of training, {self.end:.1f} s more"
@@ -279,6 +290,7 @@ class Moments:
 
     def __init__(self, untouched: Untouched, model_dir: Path, chance: random.Random) -> None:
         self._untouched, self._model_dir, self._chance = untouched, model_dir, chance
+        self._rest = untouched.start + untouched.end
 
     def draw(self, number: int, more: Sequence[tuple[int, Wait]] = ()) -> list[Wait]:
         """Returns waits for so many moments, drawn evenly from the length of the untouched run.
@@ -290,15 +302,15 @@ class Moments:
         untouched = self._untouched
         at_start, at_step, at_end = [], list(more), []
         for _ in range(number):
-            age = self._chance.uniform(0, untouched.length)
-            if age < untouched.start:
-                at_start.append(_at_age(age))
-            elif age < untouched.start + untouched.training:
-                step = max(step for step, saved in untouched.saved.items() if saved <= age)
-                at_step.append((step, self._after(step, age - untouched.saved[step])))
+            moment = self._chance.uniform(0, untouched.length)
+            if moment < untouched.start:
+                at_start.append(wait_for(moment))
+            elif moment < untouched.start + untouched.training:
+                step = max(step for step, saved in untouched.saved.items() if saved <= moment)
+                at_step.append((step, self._after(step, moment - untouched.saved[step])))
             else:
-                at_end.append(self._at_the_end(age - untouched.start - untouched.training))
-        waits = [wait for _, wait in sorted(at_step, key=lambda moment: moment[0])] + at_end
+                at_end.append(self._at_the_end(moment - untouched.start - untouched.training))
+        waits = [wait for _, wait in sorted(at_step, key=lambda one: one[0])] + at_end
         for wait in at_start:  # whatever was saved before
             waits.insert(self._chance.randint(0, len(waits)), wait)
         return waits
@@ -316,16 +328,18 @@ class Moments:
 
     def around_an_evaluation(self) -> tuple[int, Wait]:
         """Returns a step, and a wait for the time between its checkpoint and that of an evaluation, the next."""
-        saved = self._untouched.saved
-        pairs = itertools.pairwise(sorted(saved))
-        before, evaluated = self._chance.choice(
-            [pair for pair in pairs if pair[1] % EXPERIMENT["save_checkpoints_steps"]]
-        )
+        saved, every = self._untouched.saved, EXPERIMENT["save_checkpoints_steps"]
+        pairs = [(one, after) for one, after in itertools.pairwise(sorted(saved)) if one % every == 0 < after % every]
+        before, evaluated = self._chance.choice(pairs)
         return before, self._after(before, self._chance.uniform(0, saved[evaluated] - saved[before]))
 
     def at_any(self) -> Wait:
         """Returns a wait for any time in the life of a process that has little or nothing left to train."""
-        return _at_age(self._chance.uniform(0, self._untouched.start + self._untouched.end))
+        return wait_for(self._chance.uniform(0, self._rest))
+
+    def came_too_late(self, life: Life) -> None:
+        """Takes notice of a process that has come to its end before."""
+        self._rest = min(self._rest, life.used)
 
     def _wait_for_step(self, life: Life, step: int) -> None:
         """Waits for the checkpoint of a step, but at least for one of this life."""
@@ -335,7 +349,7 @@ class Moments:
     def _after(self, step: int, seconds: float) -> Wait:
         def wait(life: Life) -> None:
             self._wait_for_step(life, step)
-            time.sleep(seconds)
+            wait_for(life.used + seconds)(life)
 
         return wait
 
@@ -344,15 +358,16 @@ class Moments:
 
         def wait(life: Life) -> None:
             if newest_step(self._model_dir) == last:  # then it has only to start, and to come to its end
-                life.sleep(lambda: life.age > self._untouched.start)
+                wait_for(self._untouched.start)(life)
             life.sleep(lambda: newest_step(self._model_dir) == last)
-            time.sleep(seconds)
+            wait_for(life.used + seconds)(life)
 
         return wait
 
 
-def _at_age(seconds: float) -> Wait:
-    return lambda life: life.sleep(lambda: life.age > seconds)
+def wait_for(used: float) -> Wait:
+    """Returns a wait until a process has used so many seconds of processor time, or has ended."""
+    return lambda life: life.sleep(lambda: life.used > used)
 
 
 def has_begun_to_train(life: Life, model_dir: Path) -> bool:

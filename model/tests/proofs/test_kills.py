@@ -30,7 +30,7 @@ from model.tests.proofs.lives import (
 pytestmark = pytest.mark.proof
 
 _AT_ONCE = 2  # lives, on two cores
-_NUM_EPOCHS = 60
+_NUM_EPOCHS = 30
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def untouched(tmp_path_factory):
 
 
 def die(life, wait, of_group, folder):
-    """Kills a process after a wait; returns its age then, None if it had come to its end before."""
+    """Kills a process after a wait; returns how old it was, None if it had come to its end before."""
     wait(life)
     age = life.age
     if not life.kill(of_group):
@@ -74,7 +74,9 @@ def kill_ten_times(untouched, folder, number):
         while len(phases) < _KILLS_OF_A_RUN:
             life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
             age = die(life, waits.pop(0) if waits else moments.at_any(), number % 2 == 1, model_dir)
-            if age is not None:
+            if age is None:
+                moments.came_too_late(life)
+            else:
                 phases.append(phase(life, model_dir, untouched))
                 print(f"run {number}: killed {age:.2f} s old, step {newest_step(model_dir)}, {phases[-1]}", flush=True)
         age_leftovers(model_dir)

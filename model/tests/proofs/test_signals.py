@@ -3,15 +3,12 @@
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from model.common.commands import ROOT
 from model.tests.experiments import write_params
 from model.tests.proofs.lives import (
     EXPERIMENT,
@@ -24,6 +21,7 @@ from model.tests.proofs.lives import (
     newest_step,
     phase,
     run,
+    wait_for,
 )
 from model.training import checkpoints
 
@@ -102,6 +100,7 @@ def disturb(untouched, folder, number, name):
             (waits.pop(0) if waits else moments.at_any())(life)
             if not life.is_running():
                 assert life.wait() == 0, life.stderr
+                moments.came_too_late(life)
                 continue
             at = phase(life, model_dir, untouched)
             if name == "TSTP":
@@ -144,41 +143,34 @@ def test_signals(untouched, tmp_path, tally, name, what):
 
 # ------------------------------------------------------------------------------------------------- closed streams
 
-# What the shell does with the streams, which of them has a reader that goes at some moment, and the exit code.
+# What the shell does, which stream has a reader that goes at some moment, and the exit code.
 _WAYS = {
-    "2>&-": ("2>&-", None, 0),
-    "2> >(a reader that goes)": ("", "stderr", 0),
-    "| a reader that goes": ("", "stdout", 128 + signal.SIGPIPE),
+    "2>&-": (["sh", "-c", 'exec "$@" 2>&-', "sh"], None, 0),
+    "2> >(a reader that goes)": ([], "stderr", 0),
+    "| a reader that goes": ([], "stdout", 128 + signal.SIGPIPE),
 }
 _LIVES_OF_A_WAY = 4
 
 
 def close(untouched, folder, way, number):
     """Runs a training whose output goes nowhere from some moment on; returns what went wrong."""
-    redirection, closed, expected_code = _WAYS[way]
+    before, closed, expected_code = _WAYS[way]
     model_dir = write_params(folder / f"{closed}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
-    chance = random.Random(f"{way} {number}")
-    age = (untouched.start + untouched.training) * (number + chance.random()) / _LIVES_OF_A_WAY
-    with (model_dir.parent / "said").open("w") as said:
-        process = subprocess.Popen(
-            f"exec {sys.executable} {ROOT / 'train.py'} --model_dir small {redirection}",
-            shell=True,
-            cwd=model_dir.parent,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": said, "stderr": said} | ({closed: subprocess.PIPE} if closed else {}),
-        )
+    part = (number + random.Random(f"{way} {number}").random()) / _LIVES_OF_A_WAY
+    life = Life("train.py", ["--model_dir", "small"], model_dir.parent, before, closed)
     if closed:
-        time.sleep(age)
-        (process.stdout or process.stderr).close()
-    code, text = process.wait(600), (model_dir.parent / "said").read_text()
-    problems = [f"exit code {code}"] * (code != expected_code) + [text] * ("Traceback" in text)
-    problems += differences(model_dir, untouched.folder)
-    print(f"{way}, run {number}, {age if closed else 0:.1f} s old: exit code {code} {problems}", flush=True)
-    return problems
+        wait_for(part * (untouched.start + untouched.training))(life)
+        (life.process.stdout or life.process.stderr).close()
+    print(f"{way}, run {number}: {phase(life, model_dir, untouched)}", flush=True)
+    code, said = life.wait(), life.stdout + life.stderr
+    problems = [f"exit code {code}"] * (code != expected_code) + [said] * ("Traceback" in said)
+    return problems + differences(model_dir, untouched.folder)
 
 
 def test_closed_streams(untouched, tmp_path, tally):
     lives = [(way, number) for way in _WAYS for number in range(_LIVES_OF_A_WAY)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         problems = list(pool.map(lambda life: close(untouched, tmp_path, *life), lives))
+    for life, what in zip(lives, problems, strict=True):
+        print(*life, what or "well")
     tally("train.py, closed stderr and closed stdout", tried=len(lives), survived=problems.count([]))
