@@ -30,7 +30,7 @@ EXPERIMENT = {
 }  # fmt: skip
 
 _SECONDS_FOR_CHILDREN = 6.0
-_LONGEST_LIFE = 600.0
+_LONGEST_LIFE = 1800.0
 _MARK = "PROOF_LIFE"
 _LOGS = {".log", ".stdout", ".stderr"}
 
@@ -91,10 +91,10 @@ class Life:
         assert self.age < _LONGEST_LIFE, f"{self.process.args} does not end: {self.stderr}"
         return self.process.poll() is None
 
-    def sleep(self, until: Callable[[], bool]) -> None:
-        """Waits until something is the case, or the process has ended."""
+    def sleep(self, until: Callable[[], bool], seconds: float = 0.01) -> None:
+        """Waits until something is the case, or the process has ended; looks each time after so many seconds."""
         while self.is_running() and not until():
-            time.sleep(0.002)
+            time.sleep(seconds)
 
     def kill(self, of_group: bool = False) -> bool:
         """Sends SIGKILL to it, or to its process group; returns False if it had ended before, as it should."""
@@ -268,7 +268,7 @@ class Untouched:
         life, saved = Life("train.py", ["--model_dir", folder.name], folder.parent), {}
         while life.is_running():
             saved.setdefault(newest_step(folder), life.used)
-            time.sleep(0.002)
+            time.sleep(0.01)
         assert life.wait() == 0, life.stderr
         saved.pop(0)
         times = list(saved.values())
@@ -321,7 +321,7 @@ class Moments:
 
         def wait(life: Life) -> None:
             self._wait_for_step(life, step)
-            life.sleep(lambda: any((self._model_dir / "checkpoints").glob("tmp-*")))
+            life.sleep(lambda: any((self._model_dir / "checkpoints").glob("tmp-*")), 0.001)
             time.sleep(seconds)
 
         return step, wait

@@ -68,77 +68,84 @@ def stop(life, number, model_dir, untouched):
         assert newest == before or is_training
     if newest:
         checkpoints.load(checkpoints.list_checkpoints(model_dir)[-1])
-    return said is not None
+    return f"saved at step {said[1]}" if said else "nothing to save"
 
 
-def suspend(life, model_dir, untouched):
+def suspend(life, model_dir):
     """Ctrl-Z, and after a while `fg`: nothing is written in between."""
     life.process.send_signal(signal.SIGTSTP)
     status = Path("/proc", str(life.process.pid), "stat")
     deadline = time.monotonic() + 60
-    while (state := status.read_text().rpartition(")")[2].split()[0]) not in "TZ":
-        assert time.monotonic() < deadline, "not suspended"
+    while status.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline and life.is_running(), "not suspended"
         time.sleep(0.01)
-    if state == "Z":  # it had come to its end
-        return False
     step = newest_step(model_dir)
     time.sleep(0.5)
     assert newest_step(model_dir) == step
     life.process.send_signal(signal.SIGCONT)
-    return True
 
 
-def disturb(untouched, folder, number, name):
-    """Sends a run a signal four times, and lets it end; returns how often it came, and what went wrong."""
+def ask_to_stop(untouched, folder, number, name):
+    """Asks a run four times to stop, and lets it end; returns how often, and what went wrong."""
     model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
     moments = Moments(untouched, model_dir, random.Random(f"{name} {number}"))
-    waits, told, life = moments.draw(_SIGNALS_OF_A_RUN), [], None
-    try:
-        while len(told) < _SIGNALS_OF_A_RUN:
-            if name != "TSTP" or life is None or not life.is_running():
-                life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
-            (waits.pop(0) if waits else moments.at_any())(life)
-            if not life.is_running():
-                assert life.wait() == 0, life.stderr
-                moments.came_too_late(life)
-                continue
-            at = phase(life, model_dir, untouched)
-            if name == "TSTP":
-                if not suspend(life, model_dir, untouched):
-                    continue
-                outcome = "suspended"
-            else:
-                is_saved = stop(life, signal.Signals[f"SIG{name}"], model_dir, untouched)
-                outcome = f"saved, exit code {life.wait()}" if is_saved else f"exit code {life.wait()}"
-            told.append(f"{at}: {outcome}")
-            print(f"{name}, run {number}: {told[-1]}, step {newest_step(model_dir)}", flush=True)
-            check_whole(model_dir)
-        if name == "TSTP":
+    waits, sent = moments.draw(_SIGNALS_OF_A_RUN), 0
+    while sent < _SIGNALS_OF_A_RUN:
+        life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
+        (waits.pop(0) if waits else moments.at_any())(life)
+        if not life.is_running():
             assert life.wait() == 0, life.stderr
-            check_silence(life)
-        run("train.py", ["--model_dir", "small"], model_dir.parent)
-        problems = differences(model_dir, untouched.folder)
+            moments.came_too_late(life)
+            continue
+        sent += 1
+        at = phase(life, model_dir, untouched)
+        said = stop(life, signal.Signals[f"SIG{name}"], model_dir, untouched)
+        print(f"{name}, run {number}: {at}: {said}, exit code {life.wait()}", flush=True)
+        check_whole(model_dir)
+    run("train.py", ["--model_dir", "small"], model_dir.parent)
+    return differences(model_dir, untouched.folder)
+
+
+def suspend_again_and_again(untouched, folder, number, name):
+    """Suspends a run four times; returns how often, and what went wrong."""
+    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    chance = random.Random(f"{name} {number}")
+    life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
+    # In the last part it may have come to its end: a process does not use the same time twice.
+    for moment in sorted(chance.uniform(0, 0.9 * untouched.length) for _ in range(_SIGNALS_OF_A_RUN)):
+        wait_for(moment)(life)
+        at = phase(life, model_dir, untouched)
+        suspend(life, model_dir)
+        print(f"{name}, run {number}: {at}: suspended, step {newest_step(model_dir)}", flush=True)
+    assert life.wait() == 0, life.stderr
+    check_silence(life)
+    return differences(model_dir, untouched.folder)
+
+
+def problems_of(disturb, *arguments):
+    """Returns what goes wrong when a run is disturbed, and prints it."""
+    try:
+        problems = disturb(*arguments)
     except AssertionError as error:
         problems = [str(error)]
     for problem in problems:
-        print(f"{name}, run {number}: {problem}", flush=True)
-    return len(told), not problems
+        print(*arguments[2:], problem, flush=True)
+    return problems
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
+    ("name", "disturb", "what"),
     [
-        ("TERM", "SIGTERM"),
-        ("INT", "SIGINT, Ctrl-C"),
-        ("HUP", "SIGHUP, a terminal that is closed"),
-        ("TSTP", "SIGTSTP and SIGCONT, Ctrl-Z and fg"),
+        ("TERM", ask_to_stop, "SIGTERM"),
+        ("INT", ask_to_stop, "SIGINT, Ctrl-C"),
+        ("HUP", ask_to_stop, "SIGHUP, a terminal that is closed"),
+        ("TSTP", suspend_again_and_again, "SIGTSTP and SIGCONT, Ctrl-Z and fg"),
     ],
 )
-def test_signals(untouched, tmp_path, tally, name, what):
+def test_signals(untouched, tmp_path, tally, name, disturb, what):
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        results = list(pool.map(lambda number: disturb(untouched, tmp_path, number, name), range(_RUNS)))
-    well = sum(sent for sent, is_well in results if is_well)
-    tally(f"train.py, {what}", tried=max(_RUNS * _SIGNALS_OF_A_RUN, sum(sent for sent, _ in results)), survived=well)
+        problems = list(pool.map(lambda number: problems_of(disturb, untouched, tmp_path, number, name), range(_RUNS)))
+    tally(f"train.py, {what}", tried=_RUNS * _SIGNALS_OF_A_RUN, survived=_SIGNALS_OF_A_RUN * problems.count([]))
 
 
 # ------------------------------------------------------------------------------------------------- closed streams
@@ -170,7 +177,5 @@ def close(untouched, folder, way, number):
 def test_closed_streams(untouched, tmp_path, tally):
     lives = [(way, number) for way in _WAYS for number in range(_LIVES_OF_A_WAY)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        problems = list(pool.map(lambda life: close(untouched, tmp_path, *life), lives))
-    for life, what in zip(lives, problems, strict=True):
-        print(*life, what or "well")
+        problems = list(pool.map(lambda life: problems_of(close, untouched, tmp_path, *life), lives))
     tally("train.py, closed stderr and closed stdout", tried=len(lives), survived=problems.count([]))
