@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,28 @@ def delete(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Reads a file.
+
+    Args:
+        path: The file.
+        most: So many bytes of it at most; -1 reads all.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file: a pipe would be waited for, a device may have no end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a pipe's writer
+    try:
+        if stat.S_ISDIR(mode := os.fstat(descriptor).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "No regular file, but a pipe or a device", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def open_to_append(path: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from model.common.errors import UserError
+from model.common.files import read_bytes
 from model.common.text import printable
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -39,8 +40,7 @@ def read_object(path: str | os.PathLike[str], if_missing: str) -> dict[str, Any]
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
+        text = read_bytes(path, _MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise UserError(
                 f"{path}: larger than {_MOST_BYTES:,} bytes, expected a short JSON file; is it another one?"

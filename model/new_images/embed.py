@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.common.errors import UserError
+from model.common.files import read_bytes
 from model.new_images import convert
 from model.new_images.answers import NewImages
 from model.new_images.training_images import TrainingImages, keep, path_in
@@ -76,7 +77,7 @@ def _key(trained: Trained) -> str:
 def _read(path: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
     """Returns the embeddings in a file; None if there are none, if they are damaged, of another key or shape."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as kept:
             embeddings = kept["embeddings"] if kept["key"] == key else None
     except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.common.files import write_whole
+from model.common.files import read_bytes, write_whole
 from model.experiment import DataSummary, Experiment
 from model.new_images.convert import Framing, learn_framing
 
@@ -40,7 +40,7 @@ def path_in(model_dir: Path) -> Path:
 def read(model_dir: Path) -> TrainingImages | None:
     """Reads what is kept; None if there is nothing, or nothing that `look_at` can have written."""
     try:
-        with np.load(io.BytesIO(path_in(model_dir).read_bytes()), allow_pickle=False) as kept:
+        with np.load(io.BytesIO(read_bytes(path_in(model_dir))), allow_pickle=False) as kept:
             return _unpack({name: kept[name] for name in kept.files})
     except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
         return None

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
+from model.common.files import read_bytes
 from model.pictures.thumbnails import make_sprite, make_thumbnails
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def write_bundle(
 def bundle_in(folder: Path) -> set[Path]:
     """Returns the files of the bundle that the `checkpoint` file of a folder names; none if it is somebody else's."""
     try:
-        named = re.fullmatch(rb'model_checkpoint_path: "([\w.-]+)"\n', (folder / "checkpoint").read_bytes())
+        named = re.fullmatch(rb'model_checkpoint_path: "([\w.-]+)"\n', read_bytes(folder / "checkpoint"))
     except FileNotFoundError:
         return set()
     if named is None or not (folder / f"{named[1].decode()}-metadata.tsv").is_file():

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from model.common import json_file
-from model.common.files import write_whole
+from model.common.files import read_bytes, write_whole
 from model.scoring.record import Scores, scores_from_json, scores_to_json
 
 
@@ -35,7 +35,7 @@ class Evaluations:
     def read(cls, path: Path) -> "Evaluations":
         """Reads a file; there are no evaluations in one that is missing, damaged or of somebody else."""
         try:
-            return cls(path, _parse(path.read_text(encoding="utf-8")))
+            return cls(path, _parse(read_bytes(path).decode()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return cls(path, {})
 

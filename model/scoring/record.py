@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.common import json_file
-from model.common.files import write_whole
+from model.common.files import read_bytes, write_whole
 from model.common.versions import Provenance
 from model.scoring.protocol import HEADLINES
 from model.scoring.scoreboard import tabulate
@@ -84,7 +84,7 @@ class Record:
     def read(cls, path: Path) -> "Record | None":
         """Reads a file; None where there is none, or none that `write` can have written, whatever else it holds."""
         try:
-            content = json_file.parse(path.read_text(encoding="utf-8"))
+            content = json_file.parse(read_bytes(path).decode())
             provenance = content.get("provenance")
             return cls(
                 _checked(content["checkpoint"]["name"], str),
@@ -94,7 +94,7 @@ class Record:
                 {name: scores_from_json(scores) for name, scores in content.get("baselines", {}).items()},
                 _checked(content.get("params", {}), dict),
                 None if provenance is None else Provenance(**_checked(provenance, dict)),
-                tuple(_part_of_a_run(**part) for part in content.get("params_history", ())),
+                tuple(part_of_a_run(**part) for part in content.get("params_history", ())),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
@@ -122,8 +122,8 @@ def _checked(value: object, kind: type[Kind]) -> Kind:
     return value
 
 
-def _part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:
-    """Returns an entry of `params_history` that was read from JSON."""
+def part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of `params_history` that was read from JSON; a TypeError if it is none."""
     if type(from_step) is not int or not isinstance(params, dict):
         raise TypeError(f"Expected a step and parameters. Received: {from_step!r}, {params!r}")
     return {"from_step": from_step, "params": params}

@@ -250,11 +250,13 @@ def load(path: Path) -> Checkpoint:
         raise Damaged(
             f"{path}: the checkpoint is damaged ({one_line(error)}); delete this folder to go on without it"
         ) from None
-    if "run/global_step" in tensors and tensors["run/global_step"].item() != step:
+    try:
+        if "run/global_step" in tensors and (holds := RunState.from_tensors(tensors).global_step) != step:
+            raise ValueError(f"it holds step {holds}")
+    except ValueError as error:
         raise Damaged(
-            f"{path}: the checkpoint is damaged: it holds step {tensors['run/global_step'].item()}; delete this folder "
-            "to go on without it"
-        )
+            f"{path}: the checkpoint is damaged: {one_line(error)}; delete this folder to go on without it"
+        ) from None
     return Checkpoint(path, tensors)
 
 

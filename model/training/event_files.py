@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -33,7 +34,7 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
         A writer to be used with `tf.summary`.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        if not path.name.endswith((_PICTURES, _HPARAMS)):
+        if path.is_file() and not path.name.endswith((_PICTURES, _HPARAMS)):
             _forget(path, steps)
     return tf.summary.create_file_writer(str(folder))
 
@@ -81,28 +82,45 @@ def _replace(folder: Path, ending: str) -> Iterator[tf.summary.SummaryWriter]:
 
 
 def _forget(path: Path, steps: range) -> None:
-    """Takes the events of these steps, and a last one that was cut off, out of an event file."""
+    """Takes the events of these steps, and whatever is no event, out of an event file."""
     events = list(_readable_events(path))
-    kept = [event for event in events if event.HasField("file_version") or event.step not in steps]
-    if all(event.HasField("file_version") for event in kept):
+    kept = [(record, event) for record, event in events if event.HasField("file_version") or event.step not in steps]
+    unreadable = path.stat().st_size - sum(len(record) + _FRAMING for record, _ in events)
+    if unreadable:
+        _log.warning("%s: %d of its bytes cannot be read and are dropped.", path, unreadable)
+    if all(event.HasField("file_version") for _, event in kept):
         path.unlink()
         return
-    unreadable = path.stat().st_size - sum(event.ByteSize() + _FRAMING for event in events)
     if len(kept) == len(events) and not unreadable:
         return
-    if unreadable:
-        _log.warning("%s: its last %d bytes cannot be read and are dropped.", path, unreadable)
     with folder_beside(path.parent) as beside:
         rewritten = beside / "rewritten"  # TensorBoard would read a name with "tfevents" in it
         with tf.io.TFRecordWriter(str(rewritten)) as writer:
-            for event in kept:
-                writer.write(event.SerializeToString())
+            for record, _ in kept:
+                writer.write(record)
         rewritten.replace(path)
 
 
-def _readable_events(path: Path) -> Iterator[Event]:
-    try:
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            yield Event.FromString(record)
-    except tf.errors.DataLossError:  # the record that was being written when the process was killed
-        return
+def _readable_events(path: Path) -> Iterator[tuple[bytes, Event]]:
+    """Yields the records of a file that are events, as bytes and as what they say, up to one that is damaged."""
+    records = tf.data.TFRecordDataset(str(path)).take(_count_records(path)).as_numpy_iterator()
+    with contextlib.suppress(tf.errors.DataLossError):  # such as what was being written when the process was killed
+        for record in records:
+            try:
+                event = Event.FromString(record)
+            except DecodeError:
+                continue
+            yield record, event
+
+
+def _count_records(path: Path) -> int:
+    """Returns how many records end inside a file. TensorFlow makes room for one of any length, or aborts."""
+    size, end, count = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while len(length := file.read(8)) == 8:
+            end += int.from_bytes(length, "little") + _FRAMING
+            if end > size:
+                break
+            file.seek(end)
+            count += 1
+    return count

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from model.common import json_file
 from model.params import Params
+from model.scoring.record import part_of_a_run
 
 # Parameters that decide when something is written, and not what is learned.
 _WITHOUT_TRACE = {"save_summary_steps", "save_checkpoints_steps", "keep_checkpoint_max"}
@@ -45,13 +47,26 @@ class RunState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RunState":
-        """Returns the state that the tensors of a checkpoint hold; a field that is not among them has its default."""
-        state: dict[str, Any] = {}
+        """Returns the state that the tensors of a checkpoint hold; a field that is not among them has its default.
+
+        Raises:
+            ValueError: They hold what `to_tensors` never returns.
+        """
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             if f"run/{field.name}" in tensors:
                 value = tensors[f"run/{field.name}"].item()
-                state[field.name] = value.decode() if isinstance(value, bytes) else value
-        return cls(**state)
+                values[field.name] = value.decode() if isinstance(value, bytes) else value
+                if type(values[field.name]) is not type(field.default):
+                    raise ValueError(f"'run/{field.name}' is {values[field.name]!r}")
+        state = cls(**values)
+        counts = (state.global_step, state.best_step, state.evaluations_without_best, state.timed_steps)
+        if min(counts) < 0 or not 0 <= state.timed_seconds < math.inf:
+            raise ValueError("a count below 0, or no time, in 'run/...'")
+        if not state.best_value < math.inf:
+            raise ValueError(f"'run/best_value' is {state.best_value}")
+        _read_history(state.params_history)
+        return state
 
     def to_tensors(self) -> dict[str, np.ndarray]:
         """Returns what `from_tensors` reads."""
@@ -64,7 +79,7 @@ class RunState:
         Each entry has "from_step" and "params": the first, of step 0, the original values of all keys that changed
         later, each further one the new values from its step on. Empty for a run whose parameters never changed.
         """
-        return tuple(json.loads(self.params_history))
+        return _read_history(self.params_history)
 
     @property
     def train_seconds(self) -> float | None:
@@ -116,3 +131,10 @@ class RunState:
         history[0] = {"from_step": 0, "params": {**history[0]["params"], **first}}
         history.append({"from_step": self.global_step, "params": {key: new for key, (_, new) in changed.items()}})
         return dataclasses.replace(self, params_history=json.dumps(history))
+
+
+def _read_history(text: str) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return tuple(part_of_a_run(**entry) for entry in json_file.parse(text))
+    except TypeError as error:
+        raise ValueError(f"'run/params_history' is {text!r}") from error

@@ -205,6 +205,28 @@ def test_a_log_grows_at_its_end_and_waits_for_no_reader(tmp_path):
         files.open_to_append(tmp_path / "pipe")
 
 
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_has_no_end_or_is_never_written_is_not_read(tmp_path, through_a_link):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        if through_a_link:
+            (tmp_path / f"link to {path.name}").symlink_to(path)
+            path = tmp_path / f"link to {path.name}"
+        with pytest.raises(OSError, match=f"No regular file, but a pipe or a device: '{path}'"):
+            files.read_bytes(path)
+
+
+def test_a_file_is_read_whole_or_its_first_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 1000)
+    (tmp_path / "link").symlink_to("file")
+    for path in (tmp_path / "file", tmp_path / "link"):
+        assert files.read_bytes(path) == bytes(range(256)) * 1000
+        assert files.read_bytes(path, 10) == bytes(range(10))
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file")):
+        with pytest.raises(OSError, match=f"{reason}.*: '{path}'"):
+            files.read_bytes(path)
+
+
 def race(path, num_writes):
     """Two processes write, one after the other each; returns what a reader found meanwhile, and what failed."""
     code = (

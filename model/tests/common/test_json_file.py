@@ -1,6 +1,7 @@
 """Files that a person writes: whatever they hold, they are read, or refused with one line that helps."""
 
 import json
+import os
 import re
 from typing import Literal
 
@@ -75,6 +76,11 @@ def test_names_of_any_alphabet(path):
 def test_what_editors_on_windows_write(path, encoding):
     path.write_bytes('{"vary": {"größe": {"low": 0, "high": 1}}}'.encode(encoding))
     assert list(read(path).vary) == ["größe"]
+
+
+def test_a_pipe_is_not_waited_for(path):
+    os.mkfifo(path)
+    assert refused(path).startswith("cannot be read as a text file: [Errno 22] No regular file, but a pipe")
 
 
 def test_a_large_file_is_not_read_to_its_end(path):

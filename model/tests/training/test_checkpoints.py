@@ -359,3 +359,24 @@ def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, 
 def test_a_folder_that_is_not_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="expected the folder of a checkpoint"):
         checkpoints.step_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("run/best_step", np.array("text"), "'run/best_step' is 'text'"),
+        ("run/best_step", np.array([1, 2]), r"can only convert an array of size 1.*"),
+        ("run/global_step", np.array("7"), "'run/global_step' is '7'"),
+        ("run/global_step", np.array(8), "it holds step 8"),
+        ("run/params_history", np.array("{"), ".*"),
+    ],
+)
+def test_a_state_that_no_run_has_saved_is_damage(tmp_path, name, value, said):
+    """Whatever wrote it, its checksums are right."""
+    checkpoints.save(tmp_path, 5, at(5), keep=5)
+    path = checkpoints.save(tmp_path, 7, {**TENSORS, name: value}, keep=5)
+    with pytest.raises(
+        checkpoints.Damaged, match=rf"^{path}: the checkpoint is damaged: {said}; delete this folder .*$"
+    ):
+        checkpoints.load(path)
+    assert checkpoints.load_newest(tmp_path).step == 5

@@ -1,8 +1,12 @@
 """Event files: each step once, whatever was written before."""
 
+import os
+import struct
+
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from model.training import event_files
 
@@ -63,3 +67,47 @@ def test_a_file_without_a_word_to_take_out_is_not_touched(tmp_path):
 def test_a_new_folder(tmp_path):
     write(tmp_path / "new", range(1, 2))
     assert read(tmp_path / "new") == [(1, 1.0)]
+
+
+# ------------------------------------------------------------------------------------------- what is no event
+
+
+def record(data, length=None):
+    """A record as an event file frames it, with right checksums, whatever it holds and whatever length it tells."""
+    header = struct.pack("<Q", len(data) if length is None else length)
+    return header + struct.pack("<I", masked_crc32c(header)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def test_a_record_that_is_no_event_is_dropped_alone(tmp_path, caplog):
+    write(tmp_path, range(1, 3))
+    (path,) = tmp_path.iterdir()
+    rest = path.read_bytes()
+    path.write_bytes(record(b"no protobuf") + rest)
+    write(tmp_path, range(3, 4))
+    assert [step for step, _ in read(tmp_path)] == [1, 2, 3] and path.read_bytes() == rest
+    assert caplog.messages == [f"{path}: {16 + len(b'no protobuf')} of its bytes cannot be read and are dropped."]
+
+
+@pytest.mark.parametrize("length", [10**15, 2**62, 2**64 - 1])
+def test_a_record_that_says_it_is_longer_than_any_memory(tmp_path, caplog, length):
+    write(tmp_path, range(1, 3))
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole + record(b"short", length))
+    write(tmp_path, range(3, 4))
+    assert [step for step, _ in read(tmp_path)] == [1, 2, 3] and path.read_bytes() == whole
+    assert caplog.messages == [f"{path}: 21 of its bytes cannot be read and are dropped."]
+
+
+def test_a_file_of_which_nothing_can_be_read_is_not_dropped_without_a_word(tmp_path, caplog):
+    path = tmp_path / "events.out.tfevents.1.somebody.1"
+    path.write_bytes(b"another file, which has this name")
+    write(tmp_path, range(1, 2))
+    assert not path.exists() and caplog.messages == [f"{path}: 33 of its bytes cannot be read and are dropped."]
+
+
+def test_a_pipe_and_a_folder_that_have_the_name_of_an_event_file(tmp_path):
+    os.mkfifo(tmp_path / "events.out.tfevents.1.pipe.1")
+    (tmp_path / "events.out.tfevents.1.folder.1").mkdir()
+    write(tmp_path, range(1, 2))
+    assert len(list(tmp_path.iterdir())) == 3

@@ -140,7 +140,7 @@ FULL = RunState(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("state", [RunState(), FULL, dataclasses.replace(FULL, best_value=math.inf)])
+@pytest.mark.parametrize("state", [RunState(), FULL, dataclasses.replace(FULL, best_value=-1e308)])
 def test_a_checkpoint_gives_back_what_it_was_given(tmp_path, state):
     assert RunState.from_tensors(state.to_tensors()) == state
     read = checkpoints.load(checkpoints.save(tmp_path, state.global_step, state.to_tensors(), keep=1)).tensors
@@ -159,3 +159,24 @@ def test_a_checkpoint_of_another_version():
         field = name.removeprefix("run/")
         assert RunState.from_tensors(less) == dataclasses.replace(FULL, **{field: getattr(RunState(), field)})
     assert RunState.from_tensors({}) == RunState()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, b"text") for name in ("global_step", "best_value", "best_step", "timed_seconds")),
+        *((name, 7) for name in ("watched_metric", "best_value", "params_history")),
+        *((name, -1) for name in ("global_step", "best_step", "evaluations_without_best", "timed_steps")),
+        *((name, [1, 2]) for name in ("best_step", "train_sha256")),
+        ("best_step", 1.0), ("best_step", True), ("watched_metric", b"\xff"),
+        *(("timed_seconds", value) for value in (-1.0, math.nan, math.inf)),
+        *(("best_value", value) for value in (math.nan, math.inf)),
+        *(("params_history", value) for value in (b"", b"{", b"5", b"[5]", b'["a"]', b"[{}]", b"[" * 10**5)),
+        ("params_history", b'[{"from_step": "1", "params": {}}]'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tensors_that_no_run_has_saved_are_no_state(field, value):
+    tensors = {**dataclasses.replace(FULL, best_step=5, best_value=0.5).to_tensors(), f"run/{field}": np.array(value)}
+    with pytest.raises(ValueError, match=r".+"):
+        RunState.from_tensors(tensors)
