@@ -47,7 +47,7 @@ class Drawn:
     """
 
     def __init__(self, parent: Path, space: SearchSpace, seed: int, check: Callable[[Trial], object]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # warnings of several lines, on its way to an error
         self._parent, self._space, self._seed, self._check = parent, space, seed, check
         self._vary = json.loads(space.model_dump_json())["vary"]
         path = parent / DATABASE

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import re
 import shutil
 import sqlite3
@@ -147,6 +148,18 @@ def test_a_damaged_database_is_one_line(tmp_path, content):
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_a_database_with_other_columns_is_one_line_alone(tmp_path, caplog, monkeypatch):
+    """Optuna warns in several lines before it gives up."""
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)
+    with drawn(tmp_path, LINE, 1) as source:
+        source.tell(source.ask(), 0.5)
+    with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as database, database:
+        database.execute("ALTER TABLE trial_values RENAME COLUMN objective TO other")
+    with pytest.raises(UserError, match=r"search.db: cannot be used .*no such column.*"), drawn(tmp_path, LINE, 1):
+        pass
+    assert not caplog.messages
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,84 @@
+"""What the proofs share: commands as processes, what they may say, and cases of which none hides the others."""
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.common.commands import ROOT
+from model.training import checkpoints
+
+# Seconds after which a command is taken to hang, on a machine with much other work, too.
+_LONGEST = 1800
+
+# What a run writes last of a report.
+_END_OF_REPORT = "</html>"
+
+
+def survives(name: str, case: Callable[[], object]) -> bool:
+    """Returns whether a case went well; if not, its name and what went wrong are printed, and the others go on."""
+    try:
+        case()
+    except AssertionError as failure:
+        print(f"\n{name}: {failure}")
+        return False
+    return True
+
+
+def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
+    """Starts a command."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Waits for the end of a command; returns its exit code, stdout and stderr, in which there is no traceback."""
+    try:
+        stdout, stderr = process.communicate(timeout=_LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"{process.args}: hangs: {process.communicate()}") from None
+    assert "Traceback" not in stderr and "Error:" not in stderr and "Exception" not in stderr, stderr
+    return process.returncode, stdout, stderr
+
+
+def run(script: str, *arguments: object) -> tuple[int, str, str]:
+    """Runs a command to its end, as `end` returns it."""
+    return end(start(script, *arguments))
+
+
+def line_of_refusal(stderr: str) -> str:
+    """Returns the last line, with which a command was refused; it can be printed."""
+    lines = stderr.splitlines()
+    assert lines and lines[-1].isprintable(), stderr
+    return lines[-1]
+
+
+def check_whole(folder: Path) -> None:
+    """Makes sure that no file is half-written, but for logs and event files, which grow at their ends."""
+    for path in sorted(folder.rglob("*")):
+        assert not path.name.startswith("tmp-"), f"{path} was left"
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith(_END_OF_REPORT), f"{path} is half a file"
+        elif path.suffix == ".npy":
+            np.load(path)
+        elif path.suffix == ".npz":
+            with np.load(path) as arrays:
+                assert [arrays[name].shape for name in arrays], f"{path} is empty"
+        elif path.suffix == ".db":
+            with sqlite3.connect(path) as database:
+                assert database.execute("pragma integrity_check").fetchall() == [("ok",)], f"{path} is damaged"
+            database.close()
+        elif re.fullmatch(r"step-\d{8}", path.name):
+            checkpoints.load(path)
