@@ -1,11 +1,13 @@
 """What others wrote is one line that hides nothing, and not too long a one."""
 
+import doctest
 import unicodedata
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from model.common import text as text_module
 from model.common.text import printable
 
 
@@ -55,3 +57,7 @@ def test_of_names_that_begin_alike_the_end_stays():
     apples = [printable(f"Fruit/Apple/{kind}", 14, keeps_start=False) for kind in ("Granny-Smith", "Golden-Delicious")]
     assert apples == ["…/Granny-Smith", "…den-Delicious"]
     assert printable("a/b", 3, keeps_start=False) == "a/b"
+
+
+def test_the_examples():
+    assert doctest.testmod(text_module) == (0, 5)
