@@ -81,14 +81,18 @@ class Runner:
             newest.check_data(self.experiment.data.train_sha256)
             _log.info("Training is complete: %s.", newest.path)
             return
-        params, shape = self.experiment.params, self.experiment.train_input.images.shape[1:]
-        problem = preflight.too_large(params, shape)
-        if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
-            raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
+        self._check_trainable()
         if self._eval_spec:
             train_and_evaluate(self._estimator, self._train_spec, self._eval_spec)
         else:
             self._estimator.train(self._train_spec.input_fn, self._train_spec.max_steps)
+
+    def _check_trainable(self) -> None:
+        """Finds what keeps parameters from being trained with that a checkpoint may have all the same."""
+        params, shape = self.experiment.params, self.experiment.train_input.images.shape[1:]
+        problem = preflight.too_large(params, shape)
+        if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
+            raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
 
     def _is_complete(self) -> bool:
         """Returns whether there is nothing left to train."""
@@ -100,6 +104,8 @@ class Runner:
         model_dir, params = self.experiment.model_dir, self.experiment.params
         if self._is_complete():  # then params.json may say by now what nothing was trained with
             params = self._estimator.checkpoint("newest").params
+        else:
+            self._check_trainable()  # before there is a row of a run that never began
         with one_line_errors(model_dir), hparams_tab.session(model_dir, params):
             yield
 

@@ -160,6 +160,9 @@ def test_a_warm_up_without_an_end_is_not_trained_but_what_was_trained_with_it_op
     runner = start(write_params(tmp_path, **warm))
     with pytest.raises(UserError, match=f"params.json: {said}"):
         runner.train()
+    with pytest.raises(UserError, match=f"params.json: {said}"), runner.session():
+        pytest.fail("it was begun")
+    assert not list(tmp_path.glob("events*"))
     with monkeypatch.context() as changed:
         changed.setattr(preflight, "free_memory", lambda: 10**6)  # so that nothing is built
         assert f"Warning: {said}." in list(preflight.check(train_input(**warm), runner.experiment.params, never))
