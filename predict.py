@@ -62,7 +62,7 @@ def main(options: argparse.Namespace) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("images", type=Path, nargs="*", help="PNG or JPEG files, or folders of them, in order of names")
+    parser.add_argument("images", type=Path, nargs="*", help="image files, or folders of them, in order of names")
     parser.add_argument("--pair", type=Path, nargs=2, metavar=("A", "B"), help="two files: do they show the same?")
     parser.add_argument(
         "--neighbors", type=cli.whole_number(1, 100), default=5, help="how many of the nearest training images vote"
