@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from model.common import cli
-from model.studies import comparison
 from model.studies.search import Search
 
 
@@ -21,13 +20,7 @@ def main(options: argparse.Namespace) -> None:
     search.check_data()
     cli.start_log(options.parent_dir / "search.log")
     search.run(options.jobs)
-    pools = search.finished_pools()
-    metrics = list(dict.fromkeys([search.metric, *comparison.DEFAULT_METRICS]))
-    rows = comparison.sort(comparison.tabulate(pools, metrics), search.metric, search.metric)
-    # The name of a trial says in what it differs.
-    print(comparison.show(pools, rows, metrics, differences=False), end="")
-    print(search.describe_unfinished(), end="")
-    print(comparison.describe_best(pools, rows, search.metric))
+    print(search.describe_scores())
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

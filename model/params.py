@@ -327,6 +327,13 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
+def part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of `params_history` that was read from JSON; a TypeError if it is none."""
+    if type(from_step) is not int or not isinstance(params, dict):
+        raise TypeError(f"Expected a step and parameters. Received: {from_step!r}, {params!r}")
+    return {"from_step": from_step, "params": params}
+
+
 def json_schema() -> str:
     """Returns the JSON Schema of `params.json` as JSON text."""
     schema = Params.model_json_schema()

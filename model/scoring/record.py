@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from model.common import json_file
 from model.common.files import read_bytes, write_whole
 from model.common.versions import Provenance
+from model.params import part_of_a_run
 from model.scoring.protocol import HEADLINES
 from model.scoring.scoreboard import tabulate
 
@@ -120,10 +121,3 @@ def _checked(value: object, kind: type[Kind]) -> Kind:
     if not isinstance(value, kind):
         raise TypeError(f"Expected {kind.__name__}. Received: {value!r}")
     return value
-
-
-def part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:
-    """Returns an entry of `params_history` that was read from JSON; a TypeError if it is none."""
-    if type(from_step) is not int or not isinstance(params, dict):
-        raise TypeError(f"Expected a step and parameters. Received: {from_step!r}, {params!r}")
-    return {"from_step": from_step, "params": params}

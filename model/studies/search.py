@@ -30,7 +30,7 @@ from model.common.signals import STOPPING, stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
 from model.scoring.evaluations import Evaluations
-from model.studies import trial_process
+from model.studies import comparison, trial_process
 from model.studies.runs import Pool, pool_runs, read_run
 from model.studies.search_space import SearchSpace
 from model.studies.states import State, last_line, read_value, state_of
@@ -151,7 +151,20 @@ class Search:
             lines.append(f"{to_draw} more will be drawn")
         return "\n".join(lines)
 
-    def describe_unfinished(self) -> str:
+    def describe_scores(self) -> str:
+        """Returns a table of the trials that have come to their end, what became of the others, and which is best.
+
+        Raises:
+            UserError: There is no such trial, or the scores of one cannot be read.
+        """
+        pools = self._finished_pools()
+        metrics = list(dict.fromkeys([self.metric, *comparison.DEFAULT_METRICS]))
+        rows = comparison.sort(comparison.tabulate(pools, metrics), self.metric, self.metric)
+        # The name of a trial says in what it differs.
+        table = comparison.show(pools, rows, metrics, differences=False)
+        return table + self._describe_unfinished() + comparison.describe_best(pools, rows, self.metric)
+
+    def _describe_unfinished(self) -> str:
         """Returns a line for each way in which trials have not come to their end, "" if all have."""
         what = {State.FAILED: "broke down", State.PRUNED: "ended early", State.BEGUN: "stopped before the end"}
         states = self.states().items()
@@ -160,7 +173,7 @@ class Search:
             f"{len(names[state])} {what[state]}: {'; '.join(names[state])}.\n" for state in what if names[state]
         )
 
-    def finished_pools(self) -> list[Pool]:
+    def _finished_pools(self) -> list[Pool]:
         """Returns the trials of which all runs are finished, as experiments.
 
         Raises:

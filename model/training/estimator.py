@@ -277,7 +277,8 @@ class Estimator:
         guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
-            progress = stack.enter_context(TrainingProgress(self.model_dir, data, to_come))
+            pace = data.steps_per_epoch, data.images_per_step
+            progress = stack.enter_context(TrainingProgress(self.model_dir, *pace, to_come))
             if eval_spec:
                 validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from model.data.input_fn import TrainInput
 from model.training import event_files
 from model.training.doctor import Batch, Finding
 
@@ -30,14 +29,15 @@ class TrainingProgress:
 
     Args:
         model_dir: Folder of the event files.
-        data: The training images, for the length of an epoch.
+        steps_per_epoch: Not a whole number in general.
+        images_per_step: What the network sees.
         steps: The global steps that are going to be made, the last of them the end of the training.
     """
 
-    def __init__(self, model_dir: Path, data: TrainInput, steps: range) -> None:
-        self._data = data
+    def __init__(self, model_dir: Path, steps_per_epoch: float, images_per_step: int, steps: range) -> None:
+        self._steps_per_epoch, self._images_per_step = steps_per_epoch, images_per_step
         self._max_steps = steps.stop - 1
-        self._num_epochs = max(1, round(self._max_steps / data.steps_per_epoch))
+        self._num_epochs = max(1, round(self._max_steps / steps_per_epoch))
         self._writer = event_files.open_writer(model_dir, steps)
         self._bar = tqdm.tqdm(
             initial=steps.start - 1,
@@ -84,7 +84,7 @@ class TrainingProgress:
         self._reported_steps, self._reported_seconds = self._trained_steps, self._trained_seconds
         if steps:
             scalars["global_step/sec"] = steps / seconds
-            self._show(step, scalars["loss"], steps * self._data.images_per_step / seconds)
+            self._show(step, scalars["loss"], steps * self._images_per_step / seconds)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
@@ -108,7 +108,7 @@ class TrainingProgress:
         self._writer.flush()
 
     def _show(self, step: int, loss: float, images_per_second: float) -> None:
-        epoch = min(self._num_epochs, int((step - 1) / self._data.steps_per_epoch) + 1)
+        epoch = min(self._num_epochs, int((step - 1) / self._steps_per_epoch) + 1)
         left = tqdm.tqdm.format_interval((self._max_steps - step) * self._trained_seconds / self._trained_steps)
         state = f"loss {loss:.4f}, {images_per_second:,.0f} images/s, {left} left"
         self._bar.set_description_str(f"epoch {epoch}/{self._num_epochs}", refresh=False)

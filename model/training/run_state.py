@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from model.common import json_file
-from model.params import Params
-from model.scoring.record import part_of_a_run
+from model.params import Params, part_of_a_run
 
 # Parameters that decide when something is written, and not what is learned.
 _WITHOUT_TRACE = {"save_summary_steps", "save_checkpoints_steps", "keep_checkpoint_max"}

@@ -188,7 +188,7 @@ def test_curves_have_the_names_that_people_know(tmp_path):
     tags = {
         value.tag
         for path in tmp_path.glob("events*")
-        for event in event_files._readable_events(path)
+        for _, event in event_files._readable_events(path)
         for value in event.summary.value
     }
     assert "train_image" in tags

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from model.data.input_fn import TrainInput
 from model.tests.experiments import scalars, texts
 from model.training import progress
 from model.training.doctor import Batch, Finding
@@ -26,9 +25,8 @@ def clock(monkeypatch):
     return clock
 
 
-def data(steps_per_mining=None):
-    """60 images, ten steps an epoch."""
-    return TrainInput(np.zeros((60, 2, 2, 1), np.uint8), np.zeros(60, np.int32), None, 6, steps_per_mining)
+# Steps an epoch, and images a step.
+PACE = (10.0, 6)
 
 
 def batch(step, loss=0.25, embeddings=None, labels=None):
@@ -37,7 +35,7 @@ def batch(step, loss=0.25, embeddings=None, labels=None):
 
 
 def test_laps_leave_out_what_is_no_training(tmp_path, clock):
-    with TrainingProgress(tmp_path, data(), range(1, 41)) as shown:
+    with TrainingProgress(tmp_path, *PACE, range(1, 41)) as shown:
         clock.now += 100  # compiles in the first step
         shown.restart_clock(1)
         clock.now += 9
@@ -52,7 +50,7 @@ def test_laps_leave_out_what_is_no_training(tmp_path, clock):
 
 
 def test_rate_and_time_left(tmp_path, clock, caplog):
-    with caplog.at_level("INFO"), TrainingProgress(tmp_path, data(), range(1, 41)) as shown:
+    with caplog.at_level("INFO"), TrainingProgress(tmp_path, *PACE, range(1, 41)) as shown:
         clock.now += 100
         shown.restart_clock(1)
         clock.now += 9
@@ -83,7 +81,7 @@ def test_rate_and_time_left(tmp_path, clock, caplog):
 
 
 def test_a_run_that_goes_on_knows_only_its_own_pace(tmp_path, clock, caplog):
-    with caplog.at_level("INFO"), TrainingProgress(tmp_path, data(steps_per_mining=3), range(7_001, 7_207)) as shown:
+    with caplog.at_level("INFO"), TrainingProgress(tmp_path, 10.0, 18, range(7_001, 7_207)) as shown:
         clock.now += 100
         shown.restart_clock(7_001)
         clock.now += 10
@@ -93,7 +91,7 @@ def test_a_run_that_goes_on_knows_only_its_own_pace(tmp_path, clock, caplog):
 
 
 def test_a_first_step_has_no_rate(tmp_path, clock, caplog):
-    with caplog.at_level("INFO"), TrainingProgress(tmp_path, data(), range(1, 2)) as shown:
+    with caplog.at_level("INFO"), TrainingProgress(tmp_path, *PACE, range(1, 2)) as shown:
         clock.now += 100
         shown.restart_clock(1)
         shown.lap(1)
@@ -106,7 +104,7 @@ def test_a_terminal_shows_a_bar(tmp_path, clock, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with TrainingProgress(tmp_path, data(), range(21, 41)) as shown:
+    with TrainingProgress(tmp_path, *PACE, range(21, 41)) as shown:
         clock.now += 10
         shown.lap(40)
         shown.report(batch(40), {})
@@ -119,7 +117,7 @@ def test_a_terminal_shows_a_bar(tmp_path, clock, monkeypatch):
 
 
 def reported(folder, *batches, images=None, steps=range(1, 41)):
-    with TrainingProgress(folder, data(), steps) as shown:
+    with TrainingProgress(folder, *PACE, steps) as shown:
         for one in batches:
             shown.report(one, images or {})
 
@@ -169,7 +167,7 @@ def test_a_batch_without_pairs_of_a_kind(tmp_path, labels):
 
 def test_images_findings_and_scalars_stand_at_their_step(tmp_path):
     picture = tf.constant(np.linspace(0, 1, 12, dtype=np.float32).reshape(1, 2, 2, 3))
-    with TrainingProgress(tmp_path, data(), range(1, 41)) as shown:
+    with TrainingProgress(tmp_path, *PACE, range(1, 41)) as shown:
         shown.report(Batch(5, {"loss": 0.5, "learning_rate": 0.125}, np.eye(3), np.arange(3)), {"train_image": picture})
         shown.write(6, Finding("nan", "the loss is NaN", True))
         shown.flush()
@@ -188,7 +186,7 @@ def test_images_findings_and_scalars_stand_at_their_step(tmp_path):
 
 
 def test_a_finding_is_told_and_written(tmp_path, caplog):
-    with TrainingProgress(tmp_path, data(), range(1, 41)) as shown:
+    with TrainingProgress(tmp_path, *PACE, range(1, 41)) as shown:
         shown.warn(15, Finding("collapse", "the embeddings have collapsed"))
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "Step 15: the embeddings have collapsed.")
