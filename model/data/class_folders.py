@@ -20,7 +20,7 @@ from tqdm import tqdm
 from model.common.errors import UserError, listed
 from model.data import image_files
 from model.data.decoding import Decoding
-from model.data.image_files import DamagedImage, Decoded, is_hidden, is_image
+from model.data.image_files import DamagedImage, is_hidden, is_image
 
 # What folders of the splits are called, in small letters.
 _SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -300,7 +300,9 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
         UserError: Files cannot be decoded, unless they are to be skipped, or no size is asked for and two images
             differ in theirs.
     """
-    decoded: list[Decoded] = []
+    images = np.zeros((0, 0, 0, 0), np.uint8)  # those that are read, in room for all; no list beside it
+    depths: list[tuple[bool, int]] = []
+    num_read = 0
     damaged: list[DamagedImage] = []
     is_read = np.zeros(len(paths), bool)
     pool = ThreadPoolExecutor()
@@ -314,40 +316,43 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
                     damaged.append(result)
                     continue
                 is_read[i] = True
-                decoded.append(result)
-                first = decoded[0].pixels
-                if result.pixels.shape[:2] != first.shape[:2]:
+                if num_read == 0:
+                    images = np.empty((len(paths), *result.pixels.shape), np.uint8)
+                if result.pixels.shape[:2] != images.shape[1:3]:
                     raise UserError(
-                        f"{paths[int(np.argmax(is_read))]} has {_size(first)} pixels, {paths[i]} has "
+                        f"{paths[int(np.argmax(is_read))]} has {_size(images[0])} pixels, {paths[i]} has "
                         f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
                     )
+                if result.pixels.shape[2] > images.shape[3]:  # the first in colour after grey ones, (H, W, 1)
+                    images = images.repeat(result.pixels.shape[2], axis=3)
+                images[num_read] = result.pixels  # grey is spread over the channels
+                num_read += 1
+                if result.brightest is not None:
+                    depths.append((result.heeds_image_bits, result.brightest))
     finally:
         pool.shutdown(cancel_futures=True)
     notes = []
     if damaged:
         told = image_files.describe(damaged, len(paths))
-        if decoding.on_damaged == "stop" or not decoded:
+        if decoding.on_damaged == "stop" or not num_read:
             raise UserError(
                 f'{told}; replace or remove them, or set "on_damaged_image": "skip" in params.json to leave them out'
             )
         notes.append(f"Left out: {told}")
-    notes += _notes_on_depth(decoded, decoding)
-    height, width, _ = decoded[0].pixels.shape
-    stacked = np.empty((len(decoded), height, width, max(image.pixels.shape[2] for image in decoded)), np.uint8)
-    for target, image in zip(stacked, decoded, strict=True):
-        target[:] = image.pixels  # grey, (H, W, 1), is spread over the channels
-    return Pixels(stacked, is_read, tuple(notes))
+    notes += _notes_on_depth(depths, decoding)
+    return Pixels(images[:num_read], is_read, tuple(notes))
 
 
-def _notes_on_depth(decoded: Sequence[Decoded], decoding: Decoding) -> list[str]:
-    """Returns a line if images of 16 bits come out at less than half of their brightness, or cut off."""
+def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> list[str]:
+    """Returns a line if images of 16 bits come out at less than half of their brightness, or cut off.
+
+    Args:
+        depths: Of each of them, whether it heeds `image_bits`, and its brightest value.
+        decoding: How they were decoded.
+    """
     notes = []
     for heed_image_bits, bits in ((True, decoding.image_bits), (False, 16)):
-        deep = [
-            image.brightest
-            for image in decoded
-            if image.brightest is not None and image.heeds_image_bits == heed_image_bits
-        ]
+        deep = [brightest for heeds, brightest in depths if heeds == heed_image_bits]
         if not deep or 2 ** (bits - 1) <= max(deep) < 2**bits:
             continue
         used = max(8, max(deep).bit_length())

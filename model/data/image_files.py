@@ -178,9 +178,12 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
         brightest = int(np.asarray(image).max()) * 257
     if turn is not None:
         kind, image = f"{kind}, turned by EXIF", image.transpose(turn)
-    pixels = np.asarray(_to_grey_or_rgb(image, ground))
-    pixels = resize(pixels.reshape(*pixels.shape[:2], -1), decoding.image_size)
-    return Decoded(pixels, kind, brightest, heeds_image_bits)
+    image = _to_grey_or_rgb(image, ground)
+    size = image.size if decoding.image_size is None else (decoding.image_size, decoding.image_size)
+    if image.size != size:  # what `resize` does, without the way through an array
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return Decoded(pixels.reshape(*pixels.shape[:2], -1), kind, brightest, heeds_image_bits)
 
 
 def _describe(image: Image.Image) -> str:
@@ -210,8 +213,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
-    is_grey = image.mode in ("1", "L", "LA")
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
         image = Image.alpha_composite(opaque, image.convert("RGBA"))
-    return image.convert("L" if is_grey else "RGB")
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
