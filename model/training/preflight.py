@@ -21,6 +21,8 @@ _BATCHES = 200  # to look at
 _STEPS = 20  # to time, after those in which everything is compiled
 _WARM_UP_STEPS = 3
 _SECONDS = 3.0  # after the first step, which is compiled
+# Of a batch that takes more memory than this by the estimate, only some images are timed, a multiple of these.
+_MOST_BYTES, _FEWEST_IMAGES = 2 * 10**9, 6
 
 # Of the memory that is free, what a step may take by the estimate, which leaves out what convolutions need to work.
 _SHARE_OF_MEMORY = 0.5
@@ -70,28 +72,46 @@ def compose(data: TrainInput) -> Composition:
     return Composition(*np.mean(rows, axis=0).tolist())
 
 
-def seconds_per_step(data: TrainInput, learner: Learner) -> float:
-    """Makes steps, for three seconds at most once everything is compiled; returns the median of what one takes."""
-    step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
-    images, labels = tf.constant(data.images), tf.constant(data.labels)
+def seconds_per_step(data: TrainInput, learner: Learner, num_images: int) -> float:
+    """Makes steps, for three seconds at most once everything is compiled; returns the median of what one takes.
+
+    Args:
+        data: What would be trained on; a step sees the first of its batches, over and over.
+        learner: What would be trained, which these steps spoil.
+        num_images: How many of the batch; the time of fewer is multiplied, as convolutions take it for each image.
+    """
+    batch = _some_batch(data)[:num_images]
     number = _WARM_UP_STEPS + _STEPS
-    batches = tf.constant(np.stack([_some_batch(data, step) for step in range(number)]))
+    batches = np.tile(np.arange(len(batch), dtype=np.int32), (number, 1))  # (S, B), into these images alone
+    arguments = [tf.constant(array) for array in (data.images[batch], data.labels[batch], batches)]
+    arguments.append(tf.constant(0, tf.int64))
+    step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
     seconds: list[float] = []
     for _ in tqdm.trange(number, desc="timing", disable=None, leave=False):
         started = time.perf_counter()
-        float(step(images, labels, batches, tf.constant(0, tf.int64)).sums["loss"][0])  # waits for the device
+        float(step(*arguments).sums["loss"][0])  # waits for the device
         seconds.append(time.perf_counter() - started)
         if sum(seconds[1:]) >= _SECONDS:
             break
-    return float(np.median(seconds[_WARM_UP_STEPS:] or seconds[-1:]))
+    return float(np.median(seconds[_WARM_UP_STEPS:] or seconds[-1:])) * data.images_per_step / len(batch)
 
 
-def _some_batch(data: TrainInput, step: int) -> np.ndarray:
+def _some_batch(data: TrainInput) -> np.ndarray:
     """Returns the images of a step, or as many of them as triplets have that are mined."""
-    batch = data.batches(step)
+    batch = data.batches(0)
     if data.steps_per_mining is not None:  # pairs, (B, 2): any image will do as a negative
         batch = np.column_stack([batch, np.roll(batch[:, 0], 1)]).ravel()
     return batch.astype(np.int32)
+
+
+def _images_to_time(size: Size, data: TrainInput, precision: str) -> int:
+    """Returns how many images of a batch a step is timed with, so that it takes neither long nor much memory."""
+    if free_memory() is None:  # a GPU is fast, and slower for each of a few images
+        return data.images_per_step
+    fixed = bytes_of_the_network(size, 0, precision)
+    of_an_image = bytes_of_the_network(size, 1, precision) - fixed
+    most = max(_MOST_BYTES - fixed, 0) // of_an_image // _FEWEST_IMAGES * _FEWEST_IMAGES
+    return min(data.images_per_step, max(most, _FEWEST_IMAGES))
 
 
 def bytes_of_the_loss(params: Params) -> int:
@@ -177,10 +197,12 @@ def check(
             "is timed; lower batch_size, image_size or num_channels."
         )
         return
-    seconds = seconds_per_step(data, new_learner())
+    num_images = _images_to_time(size, data, precision)
+    seconds = seconds_per_step(data, new_learner(), num_images)
     yield (
         f"Time: {steps:,} steps of {1000 * seconds:.1f} ms, {data.images_per_step / seconds:,.0f} images/s: about "
-        f"{tqdm.tqdm.format_interval(steps * seconds)}, evaluations and offline mining not counted."
+        f"{tqdm.tqdm.format_interval(steps * seconds)}, evaluations and offline mining not counted"
+        + (f"; measured with {num_images} images." if num_images < data.images_per_step else ".")
     )
 
 

@@ -174,17 +174,40 @@ def test_a_warm_up_without_an_end_is_not_trained_but_what_was_trained_with_it_op
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(0.01, 23), (1.0, 4), (10.0, 2)])
-def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, seconds, steps):
+@pytest.mark.parametrize("changes", [{}, {"triplet_strategy": "offline_hard"}])
+def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, seconds, steps, changes):
     clock, made = itertools.count(), []
     monkeypatch.setattr(preflight.time, "perf_counter", lambda: (next(clock) + 1) // 2 * seconds)
 
-    def step(*_):
-        made.append(1)
+    def step(images, labels, batches, done):
+        assert set(np.unique(batches)) == set(range(len(images))) and len(labels) == len(images) == batches.shape[1]
+        assert len(batches) >= steps
+        made.append(len(images))
         return types.SimpleNamespace(sums={"loss": (0.5, 1.0)})
 
     monkeypatch.setattr(preflight, "compile_train_step", lambda *_: step)
-    assert preflight.seconds_per_step(train_input(), None) == pytest.approx(seconds)
-    assert len(made) == steps
+    data = train_input(batch_size=12, **changes)
+    assert preflight.seconds_per_step(data, None, data.images_per_step) == pytest.approx(seconds)
+    assert preflight.seconds_per_step(data, None, 6) == pytest.approx(seconds * data.images_per_step / 6)
+    assert made == [data.images_per_step] * steps + [6] * steps
+
+
+def test_of_large_images_few_are_timed(monkeypatch):
+    """64 images of 348 x 348 put out some GB, of which a few steps show as well how long they take."""
+    labels = np.repeat(np.arange(8, dtype=np.int32), 8)
+    batches = sampling.class_balanced_batches(labels, 0, 8, 8)
+    timed = []
+    monkeypatch.setattr(preflight, "seconds_per_step", lambda data, learner, count: timed.append(count) or 1.5)
+    for side, free in ((348, 10**12), (96, 10**12), (348, None)):
+        monkeypatch.setattr(preflight, "free_memory", lambda free=free: free)
+        data = TrainInput(np.zeros((64, side, side, 3), np.uint8), labels, batches, 64)
+        *_, line = preflight.check(data, Params(batch_size=64, num_epochs=2), lambda: None)
+        assert line.startswith("Time: 2 steps of 1500.0 ms, 43 images/s: about 00:03, ")
+        assert line.endswith(f"; measured with {timed[-1]} images.") == (timed[-1] < 64)
+    few, *others = timed
+    assert others == [64, 64] and few % 6 == 0 and few < 64
+    size = preflight.size_of_network(Params(), (348, 348, 3))
+    assert preflight.bytes_of_the_network(size, few) <= 2e9 < preflight.bytes_of_the_network(size, few + 6)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
