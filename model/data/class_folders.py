@@ -67,18 +67,9 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
     while (inner := _only_folder(folder, skip)) is not None and _split_of(inner.name) is None:
         notes += _note_on_files(folder, skip)
         folder, skip = inner, ()
-    found: dict[str, Path] = {}
     folders, _ = _entries(folder, skip)
-    for path in folders:
-        if (split := _split_of(path.name)) is None:
-            continue
-        if split in found:
-            raise UserError(
-                f"{folder}: {found[split].name}/ and {path.name}/ are both of the {split} images; rename one"
-            )
-        found[split] = path
-    is_class = "validation" in found and not _entries(found["validation"])[0]
-    if not found or (found.keys() == {"validation"} and is_class):  # a class "valid" beside one "invalid", for example
+    found = _by_split(folder, folders)
+    if not found:
         return Splits({"all": folder}, tuple(notes))
     notes += _note_on_files(folder, skip)
     notes += [f"{path}/ is left out" for path in folders if path not in found.values()]
@@ -96,6 +87,22 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
             notes += _note_on_files(root)
             root = found[split] = inner
     return Splits({split: found[split] for split in _SPLITS if split in found}, tuple(notes))
+
+
+def _by_split(folder: Path, folders: Sequence[Path]) -> dict[str, Path]:
+    """Returns those of the folders in a folder that are called like a split."""
+    found: dict[str, Path] = {}
+    for path in folders:
+        split = _split_of(path.name)
+        if split in found:
+            raise UserError(
+                f"{folder}: {found[split].name}/ and {path.name}/ are both of the {split} images; rename one"
+            )
+        if split is not None:
+            found[split] = path
+    if found.keys() == {"validation"} and not _entries(found["validation"])[0]:
+        return {}  # it is a class, as "valid" beside "invalid"
+    return found
 
 
 def _split_of(name: str) -> str | None:
@@ -122,9 +129,9 @@ def _only_folder(folder: Path, skip: Collection[str] = ()) -> Path | None:
 def _note_on_files(folder: Path, skip: Collection[str] = ()) -> list[str]:
     """Returns a line on the files beside the folders that are looked into, if there are some."""
     _, others = _entries(folder, skip)
-    return [f"{folder}: left out beside the folders: {describe(collections.Counter(map(_kind, others)))}"] * bool(
-        others
-    )
+    if not others:
+        return []
+    return [f"{folder}: left out beside the folders: {describe(collections.Counter(map(_kind, others)))}"]
 
 
 def _kind(path: Path) -> str:
