@@ -13,6 +13,9 @@ from typing import IO
 from model.common.errors import UserError
 from model.common.signals import ending_at_once
 
+# How many bytes a container may take: of control groups of version 2, where "max" is no limit, and of version 1.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
 
 @functools.cache
 def start_tensorflow() -> str:
@@ -105,27 +108,32 @@ def choose_precision(asked: str) -> str:
 
 
 def free_memory() -> int | None:
-    """Returns how many bytes of memory the computation can still take; None where nobody can tell, as on GPUs."""
+    """Returns how many bytes the computation can take at most of the memory; None where nobody can tell, as on GPUs."""
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):
         return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+    sizes = dict(line.split(":") for line in _text_of(Path("/proc/meminfo")).splitlines() if ":" in line)
+    if "MemAvailable" not in sizes:
         return None
-    sizes = dict(line.split(":") for line in lines if ":" in line)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
+    free = int(sizes["MemAvailable"].split()[0]) * 1024  # of the machine, whatever a container may take of it
+    limits = [int(text) for path in _LIMITS if (text := _text_of(path).strip()).isdecimal()]
+    return min([free, *limits])
 
 
 def _cpu_info() -> dict[str, str]:
     """Returns what Linux says of the first processor."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
+    text = _text_of(Path("/proc/cpuinfo"))
     pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _text_of(path: Path) -> str:
+    """Returns what Linux says in a file, "" where it says nothing."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -95,6 +95,29 @@ def test_a_machine_that_says_nothing_of_its_processor(machine):
     assert re.fullmatch(r"\S.*, \d+ cores?", devices.describe())
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({}, 8192), ({"memory.max": "max\n"}, 8192), ({"memory.max": "4096\n"}, 4096),
+     ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 8192), ({"memory/memory.limit_in_bytes": "5"}, 5)],
+)  # fmt: skip
+def test_no_more_memory_is_free_than_a_container_may_take(monkeypatch, limits, expected):
+    texts = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8 kB\n"}
+    texts |= {f"/sys/fs/cgroup/{name}": text for name, text in limits.items()}
+
+    def read_text(path):
+        if str(path) not in texts:
+            raise FileNotFoundError(path)
+        return texts[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    assert devices.free_memory() == expected
+    del texts["/proc/meminfo"]
+    assert devices.free_memory() is None
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["/GPU:0"])
+    assert devices.free_memory() is None
+
+
 def test_gpus_are_named(machine):
     class Gpu(str):
         name = property(str)
