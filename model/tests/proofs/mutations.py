@@ -118,10 +118,10 @@ def mutated_database(draw: random.Random, path: Path) -> None:
         path.write_bytes(damaged(draw, path.read_bytes()))
         return
     database = sqlite3.connect(path, isolation_level=None)
-    tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
     values = [value for value in HOSTILE if not isinstance(value, list | dict | int) or value in (0, -1, 2**31, 2**62)]
     for _ in range(draw.choice([1, 1, 2, 3])):
-        table = draw.choice(tables)
+        tables = database.execute("select name from sqlite_master where type = 'table' order by name").fetchall()
+        (table,) = draw.choice(tables)
         columns = [row[1] for row in database.execute(f"pragma table_info({table})")]
         value = draw.choice([*values, b"\xff\xfe", json.dumps(draw.choice(HOSTILE)), 2**62])
         if isinstance(value, str):

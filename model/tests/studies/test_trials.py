@@ -157,7 +157,7 @@ def test_a_database_with_other_columns_is_one_line_alone(tmp_path, caplog, monke
         source.tell(source.ask(), 0.5)
     with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as database, database:
         database.execute("ALTER TABLE trial_values RENAME COLUMN objective TO other")
-    with pytest.raises(UserError, match=r"search.db: cannot be used .*no such column.*"), drawn(tmp_path, LINE, 1):
+    with pytest.raises(UserError, match=r"search.db: cannot be used .*"), drawn(tmp_path, LINE, 1):
         pass
     assert not caplog.messages
 
