@@ -67,7 +67,7 @@ def compile_train_step(
         optimizer.apply(gradients, network.trainable_variables)
         broken = Broken(_is_broken(loss), _is_broken(norm), _is_broken(tf.linalg.global_norm(_floating(network))))
         shown = {
-            "norm": norm,
+            "gradient_norm": norm,
             "embeddings": spec.predictions["embeddings"],
             "labels": classes,
             "indices": indices,
@@ -82,16 +82,7 @@ def compile_train_step(
         sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
         first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
         broken = Broken(*(strategy.reduce("SUM", flag, axis=None) for flag in broken))
-        return TrainStepResult(
-            sums,
-            learning_rate,
-            broken,
-            first["norm"],
-            first["embeddings"],
-            first["labels"],
-            first["indices"],
-            first["images"],
-        )
+        return TrainStepResult(sums, learning_rate, broken, **first)
 
     return train_step
 
