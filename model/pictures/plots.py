@@ -119,26 +119,21 @@ def mistakes(view: View) -> Figure:
 
 def distances(view: View) -> Figure:
     """Shows how far apart pairs of one class are, and of two classes, and how many images keep the margin."""
-    embeddings, labels = view.shown.embeddings, view.shown.labels
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, len(labels), (2, _PAIRS))
-    a, b = a[a != b], b[a != b]
-    length = np.sqrt(np.maximum(np.sum((embeddings[a] - embeddings[b]) ** 2, axis=1), 0))
-    same = labels[a] == labels[b]
+    embeddings = view.shown.embeddings
+    lengths = [np.sqrt(np.sum((embeddings[a] - embeddings[b]) ** 2, axis=1)) for a, b in _some_pairs(view.shown.labels)]
+    same, _ = lengths
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     figure.suptitle(view.title)
     left, right = figure.subplots(1, 2)
-    bins = np.linspace(0, max(length.max(initial=0), 1e-6), 81)
-    for chosen, color, style, name in (
-        (same, _RIGHT, "-", "the same class"),
-        (~same, _WRONG, "--", "different classes"),
-    ):
-        if chosen.any():
-            left.hist(length[chosen], bins, density=True, color=color, alpha=0.35)
-            left.hist(length[chosen], bins, density=True, color=color, histtype="step", linestyle=style, label=name)
+    bins = np.linspace(0, max(*(length.max(initial=0) for length in lengths), 1e-6), 81)
+    looks = (_RIGHT, "-", "the same class"), (_WRONG, "--", "different classes")
+    for length, (color, style, name) in zip(lengths, looks, strict=True):
+        if len(length):
+            left.hist(length, bins, density=True, color=color, alpha=0.35)
+            left.hist(length, bins, density=True, color=color, histtype="step", linestyle=style, label=name)
     margin = view.margin if isinstance(view.margin, float | int) else None
-    if margin is not None and same.any():
-        middle, height = np.median(length[same]), left.get_ylim()[1] * 0.9
+    if margin is not None and len(same):
+        middle, height = np.median(same), left.get_ylim()[1] * 0.9
         bar = {"arrowstyle": "|-|,widthA=0.35,widthB=0.35"}
         left.annotate("", (middle, height), (middle + margin, height), arrowprops=bar)
         left.text(middle + margin, height, f" margin {margin:g}", va="center")
@@ -157,6 +152,25 @@ def distances(view: View) -> Figure:
     right.set(xlabel="distance of the nearest of another class, minus that of its own", ylabel="images")
     right.set_title("How safe each image is", pad=18)
     return figure
+
+
+def _some_pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random pairs of one class, and of two, as indices (2, P) each; of a kind that there is, about as many.
+
+    Among pairs of any kind there are few of one class, where there are many classes.
+    """
+    rng = np.random.default_rng(0)
+    by_class = np.argsort(labels, kind="stable")
+    rank = np.argsort(by_class)  # where each image is in that order
+    _, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    first, size = (np.cumsum(sizes) - sizes)[class_of], sizes[class_of]
+    same = np.zeros((2, 0), np.int64)
+    if (others := size - 1).any():
+        a = rng.choice(len(labels), _PAIRS, p=others / others.sum())
+        shift = rng.integers(1, size[a])  # from the image to another one of its class
+        same = np.stack([a, by_class[first[a] + (rank[a] - first[a] + shift) % size[a]]])
+    different = rng.integers(0, len(labels), (2, _PAIRS))
+    return same, different[:, labels[different[0]] != labels[different[1]]]
 
 
 def confusion(view: View) -> Figure:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -104,3 +105,19 @@ def test_retrieval_lists_the_nearest_in_order():
     for query, row in enumerate(np.reshape(lengths, (4, 10))):  # images 0 to 3 are the first of their classes
         all_lengths = np.sort(np.linalg.norm(some.gallery.embeddings - some.shown.embeddings[query], axis=1))
         np.testing.assert_allclose(row, all_lengths[1:11], atol=0.0051)  # without the image itself
+
+
+def test_pairs_of_one_class_are_as_many_as_others_and_each_is_as_likely():
+    labels = np.array([7, 3, 7, 5, 3, 7])
+    same, different = plots._some_pairs(labels)
+    counts = Counter(map(tuple, same.T.tolist()))
+    expected = {(a, b) for a in range(6) for b in range(6) if a != b and labels[a] == labels[b]}
+    assert set(counts) == expected
+    assert max(counts.values()) < 1.1 * min(counts.values())
+    assert set(map(tuple, different.T.tolist())) == {(a, b) for a, b in np.ndindex(6, 6) if labels[a] != labels[b]}
+    same_of_many, _ = plots._some_pairs(np.arange(1000).repeat(2))
+    assert same_of_many.shape == same.shape
+    none, _ = plots._some_pairs(np.arange(3))
+    assert none.shape == (2, 0)
+    _, none = plots._some_pairs(np.zeros(3, int))
+    assert none.shape == (2, 0)
