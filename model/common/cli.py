@@ -77,7 +77,7 @@ def run(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Ends the process with a line, in which an option may stand as somebody else has named a file."""
+        """Ends the process as it always does; what it could not read, such as a name of a file, may be anybody's."""
         super().error(printable(message))
 
 

@@ -212,8 +212,8 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
         without: Part of the anchors.
         params: The experiment.
     """
-    if without <= _MANY_ANCHORS or params.strategy.teaches == "pairs":
-        return ""
+    if without <= _MANY_ANCHORS or params.strategy.teaches == "pairs" or params.strategy.mines:
+        return ""  # any pair teaches, and an anchor that was mined comes with both
     advice = {
         "positive": f"{_more_positives(params)}, or raise batch_size",
         "negative": "take more classes into a batch, with num_classes_per_batch",

@@ -207,6 +207,12 @@ def test_a_margin_of_0_has_a_collapse_too():
     assert names(Params(margin=0), batch(), *[batch(collapsed(0.001), loss=0.1)] * 3) == ["collapse"]
 
 
+def test_mined_triplets_are_complete_whatever_else_is_in_the_batch():
+    lone = [batch(labels=np.minimum(np.arange(64), 60))] * 3
+    assert names(Params(), *lone) == ["no_positives"]
+    assert names(Params(triplet_strategy="offline_hard"), *lone) == []
+
+
 def test_pairs_teach_without_partners_of_the_other_kind():
     for labels in (np.zeros(64, int), np.arange(64)):
         assert names(Params(triplet_strategy="contrastive"), *[batch(labels=labels)] * 9) == []
