@@ -29,6 +29,9 @@ EXPERIMENT = {
     "validation_size": 0.2, "keep_checkpoint_max": 2,
 }  # fmt: skip
 
+# How many runs at once: more make a busy machine busier, and a proof shorter where there are more cores.
+AT_ONCE = int(os.environ.get("LIVES", "2"))
+
 _SECONDS_FOR_CHILDREN = 6.0
 _LONGEST_LIFE = 1800.0
 _MARK = "PROOF_LIFE"

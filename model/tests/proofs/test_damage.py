@@ -15,6 +15,7 @@ from PIL import Image
 from model.experiment import open_experiment
 from model.tests.experiments import digits, write_params
 from model.tests.proofs.lives import (
+    AT_ONCE,
     EXPERIMENT,
     Life,
     Untouched,
@@ -29,7 +30,6 @@ from model.training.model_fn import model_fn
 
 pytestmark = pytest.mark.proof
 
-_AT_ONCE = 2  # processes, on two cores
 _NUM_EPOCHS = 20
 
 
@@ -189,7 +189,7 @@ def test_damaged_checkpoints_in_a_process(untouched, half, tmp_path, tally):
             return False
         return True
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(survives, _damages_of_each_kind(half)))
     tally("train.py, damaged newest checkpoint", tried=len(results), survived=sum(results))
 
@@ -511,6 +511,6 @@ def test_accidents(untouched, half, tmp_path, tally):
             return False
         return True
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(survives, ACCIDENTS))
     tally("accidents in the folder of an experiment", tried=len(results), survived=sum(results))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.tests.experiments import digits, write_params
 from model.tests.proofs.lives import (
+    AT_ONCE,
     EXPERIMENT,
     Life,
     Moments,
@@ -29,7 +30,6 @@ from model.tests.proofs.lives import (
 
 pytestmark = pytest.mark.proof
 
-_AT_ONCE = 2  # lives, on two cores
 _NUM_EPOCHS = 30
 
 
@@ -91,7 +91,7 @@ def test_kills_of_training(untouched, tmp_path, tally):
     print(f"\n{untouched}")
     for folder in ("events", "validation/events", "eval/events"):  # each step once
         assert set(contents(untouched.folder)[folder].values()) == {1}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(lambda number: kill_ten_times(untouched, tmp_path, number), range(10)))
     counts = Counter(phase for phases, _ in results for phase in phases)
     print("deaths:", ", ".join(f"{count} in {name}" for name, count in counts.most_common()))
@@ -171,7 +171,7 @@ def test_kills_of_other_commands(script, template, tmp_path, tally):
         groups = [ages[start : start + _KILLS_OF_A_FOLDER] for start in range(0, len(ages), _KILLS_OF_A_FOLDER)]
         folders = [tmp_path / f"{rounds}-{number}" for number in range(len(groups))]
         are_of_groups = [number % 2 == 1 for number in range(len(groups))]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             kill = functools.partial(kill_at, peace, template)
             results = list(pool.map(kill, folders, groups, are_of_groups))
         tried += sum(len(died) for died, _ in results)

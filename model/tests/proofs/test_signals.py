@@ -11,6 +11,7 @@ import pytest
 
 from model.tests.experiments import write_params
 from model.tests.proofs.lives import (
+    AT_ONCE,
     EXPERIMENT,
     Life,
     Moments,
@@ -27,7 +28,6 @@ from model.training import checkpoints
 
 pytestmark = pytest.mark.proof
 
-_AT_ONCE = 2  # lives, on two cores
 _NUM_EPOCHS = 30
 _RUNS, _SIGNALS_OF_A_RUN = 3, 4
 
@@ -143,7 +143,7 @@ def problems_of(disturb, *arguments):
     ],
 )
 def test_signals(untouched, tmp_path, tally, name, disturb, what):
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         problems = list(pool.map(lambda number: problems_of(disturb, untouched, tmp_path, number, name), range(_RUNS)))
     tally(f"train.py, {what}", tried=_RUNS * _SIGNALS_OF_A_RUN, survived=_SIGNALS_OF_A_RUN * problems.count([]))
 
@@ -176,6 +176,6 @@ def close(untouched, folder, way, number):
 
 def test_closed_streams(untouched, tmp_path, tally):
     lives = [(way, number) for way in _WAYS for number in range(_LIVES_OF_A_WAY)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         problems = list(pool.map(lambda life: problems_of(close, untouched, tmp_path, *life), lives))
     tally("train.py, closed stderr and closed stdout", tried=len(lives), survived=problems.count([]))
