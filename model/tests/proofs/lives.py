@@ -101,8 +101,8 @@ class Life:
 
     def kill(self, of_group: bool = False) -> bool:
         """Sends SIGKILL to it, or to its process group; returns False if it had ended before, as it should."""
-        if of_group:
-            os.killpg(self.process.pid, signal.SIGKILL)  # it is there as long as nobody has waited for its leader
+        if of_group and self.process.poll() is None:  # the group is there as long as its leader was not waited for
+            os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
         code = self.process.wait()
