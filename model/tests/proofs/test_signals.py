@@ -60,8 +60,8 @@ def stop(life, number, model_dir, untouched):
     said = re.search(r"Stopped at step (\d+), which is saved; the same command goes on\.", life.stderr)
     if said:
         assert code == 128 + number and newest == int(said[1]) > before
-    elif code == 0:
-        assert is_training and newest == untouched.last_step, f"nobody heard the signal: {life.stderr}"
+    elif code == 0:  # it was at its last step, or done and about to end
+        assert newest == untouched.last_step, f"nobody heard the signal: {life.stderr}"
     else:
         assert code in (128 + number, -number), f"exit code {code}: {life.stderr}"
         assert not is_training or newest == untouched.last_step, f"not saved: {life.stderr}"
@@ -107,13 +107,20 @@ def ask_to_stop(untouched, folder, number, name):
 
 
 def suspend_again_and_again(untouched, folder, number, name):
-    """Suspends a run four times; returns how often, and what went wrong."""
+    """Suspends a run four times, all in one life unless that is shorter than planned; returns what went wrong."""
     model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
     chance = random.Random(f"{name} {number}")
-    life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
-    # In the last part it may have come to its end: a process does not use the same time twice.
-    for moment in sorted(chance.uniform(0, 0.9 * untouched.length) for _ in range(_SIGNALS_OF_A_RUN)):
-        wait_for(moment)(life)
+    moments = Moments(untouched, model_dir, chance)
+    waits = [wait_for(used) for used in sorted(chance.uniform(0, untouched.length) for _ in range(_SIGNALS_OF_A_RUN))]
+    life, sent = Life("train.py", ["--model_dir", "small"], model_dir.parent), 0
+    while sent < _SIGNALS_OF_A_RUN:
+        (waits.pop(0) if waits else moments.at_any())(life)
+        if not life.is_running():
+            assert life.wait() == 0, life.stderr
+            moments.came_too_late(life)
+            life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
+            continue
+        sent += 1
         at = phase(life, model_dir, untouched)
         suspend(life, model_dir)
         print(f"{name}, run {number}: {at}: suspended, step {newest_step(model_dir)}", flush=True)
