@@ -81,7 +81,7 @@ def visualize(
             old = [*projector.bundle_in(folder), *event_files.pictures_in(folder)]
             written = files.move_all(new, folder, last=(*projector.LAST_FILES, "report.html"))
         for path in set(old) - set(written):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another command that draws has taken it away
     return written
 
 

@@ -202,6 +202,22 @@ def test_evaluating_again_leaves_the_pictures(pictured, tmp_path):
     assert [path.exists() for path in pictures] == [True]
 
 
+def test_the_old_pictures_may_be_taken_away_by_another_command(pictured, tmp_path, monkeypatch):
+    draw_nothing(monkeypatch)
+    folder, move_all = shutil.copytree(pictured, tmp_path / "small") / "eval", files.move_all
+    old = event_files.pictures_in(folder)
+
+    def move_and_delete(*arguments, **options):
+        for path in old:
+            path.unlink()
+        return move_all(*arguments, **options)
+
+    monkeypatch.setattr(files, "move_all", move_and_delete)
+    visualize("--model_dir", folder.parent, "--num_images", "50", "--no_tsne")
+    (new,) = event_files.pictures_in(folder)
+    assert old and new not in old
+
+
 def write_bundle(folder, name):
     images, metadata = np.zeros((3, 4, 4, 1), np.uint8), {"index": [0, 1, 2], "label": ["a", "b", "c"]}
     return projector.write_bundle(folder, name, np.eye(3, dtype=np.float32), images, metadata)
