@@ -94,7 +94,9 @@ def find_runs(folder: Path, file: str = "metrics.json") -> list[Run]:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    runs = [read_run(path) for path in sorted(folder.rglob(file))]
+    # A folder that a training deletes in this moment, such as an old checkpoint, is passed over.
+    found = (Path(parent, file) for parent, folders, files in os.walk(folder) if file in (*folders, *files))
+    runs = [read_run(path) for path in sorted(found)]
     if not runs:
         raise UserError(f"{folder}: there is no {file} in it or below it; train an experiment first")
     return runs

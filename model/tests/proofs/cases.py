@@ -44,7 +44,7 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError(f"{process.args}: hangs: {process.communicate()}") from None
-    assert "Traceback" not in stderr and "Error:" not in stderr and "Exception" not in stderr, stderr
+    assert not re.search(r"Traceback|^\w*(Error|Exception)\b", stderr, re.MULTILINE), stderr
     return process.returncode, stdout, stderr
 
 

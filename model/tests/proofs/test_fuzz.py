@@ -100,7 +100,7 @@ def fuzz(kind: str, num_cases: int, case: Callable[[random.Random], int], tally:
     print(f"\n{kind}: {codes.count(2)} refused, {codes.count(0)} read; {more / 2**20:.0f} MiB more memory")
     assert more < _MEMORY
     if chosen is None:
-        assert min(codes.count(2), codes.count(0)) > num_cases / 50  # damage that is noticed, and that does no harm
+        assert codes.count(0) > num_cases / 50  # some damage does no harm
     tally(f"fuzz, {kind}", tried=len(names), survived=survived)
 
 

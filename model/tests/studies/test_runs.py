@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
@@ -175,6 +176,21 @@ def test_a_run_may_hold_others(tmp_path):
     write_run(tmp_path / "s" / "seed=2" / "again", 0.25, margin=3)
     assert {pool.name: len(pool.runs) for pool in pools_in(tmp_path)} == {"s, s/seed=2": 2, "s/seed=2/again": 1}
     assert {pool.name: len(pool.runs) for pool in pools_in(tmp_path / "s")} == {"s, seed=2": 2, "seed=2/again": 1}
+
+
+def test_a_folder_that_a_training_deletes_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    write_run(tmp_path / "mine", 0.5)
+    (tmp_path / "mine" / "checkpoints" / "step-00000010").mkdir(parents=True)
+    scandir = os.scandir
+
+    def scan_and_delete(path):
+        if Path(path).name == "step-00000010":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan_and_delete)
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["mine"]
+    assert not (tmp_path / "mine" / "checkpoints" / "step-00000010").exists()
 
 
 def test_a_link_that_leads_back_is_not_followed_forever(tmp_path):
