@@ -257,16 +257,24 @@ class _Search:
 
 
 def check_parents(folder: Path, classes: Collection[str]) -> None:
-    """Finds class folders that look like splits by another name: below two or three folders, the same classes.
+    """Finds class folders that look like splits, deeper down or by another name.
 
     Args:
         folder: The folder of the data set.
         classes: The names of the classes, as `find_images` returns them.
 
     Raises:
-        UserError: All classes of one folder, two at least, are there once more below another, as `second/cat` and
-            `first/cat`.
+        UserError: Some lie in `train/` and some in `test/` of one folder, which is a data set among others; or all
+            classes of one folder, two at least, are there once more below another, as `second/cat` and `first/cat`.
     """
+    splits: dict[str, set[str | None]] = {}
+    for name in classes:
+        parts = name.split("/")
+        for depth, part in enumerate(parts[:-1]):
+            splits.setdefault("/".join(parts[:depth]), set()).add(_split_of(part))
+    for parent in sorted(splits):
+        if {"train", "test"} <= splits[parent]:
+            raise UserError(f"{folder}: {parent}/ in it has train/ and test/, expected one data set; name its folder")
     above = len(PurePosixPath(os.path.commonpath(classes)).parts)  # folders that all lie in
     below: dict[str, set[str]] = {}
     for parts in (name.split("/") for name in classes):

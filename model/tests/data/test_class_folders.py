@@ -367,6 +367,19 @@ def test_the_same_classes_below_two_folders_are_refused(tmp_path, parents, above
     assert len(load("mine", tmp_path).class_names) == 3 * len(parents) + 1
 
 
+def test_a_folder_of_data_sets_is_refused(tmp_path):
+    for split in ("Train", "testing"):
+        two_classes(tmp_path / "pets" / split)
+    two_classes(tmp_path / "letters")
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: pets/ in it has train/ and test/, expected one data set; name its folder"
+    )
+    for folder in (tmp_path / "pets/Train").iterdir():
+        folder.rename(tmp_path / "letters" / f"another {folder.name}")
+    (tmp_path / "pets/Train").rmdir()
+    assert len(load("mine", tmp_path).class_names) == 6  # groups of classes, of which one is called so
+
+
 def test_alphabets_may_call_their_characters_the_same(tmp_path):
     for parent in ("Greek", "Latin", "Hebrew", "Korean"):
         two_classes(tmp_path / parent)
