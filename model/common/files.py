@@ -57,7 +57,7 @@ def folder_beside(parent: Path) -> Iterator[Path]:
     """Makes an empty folder in another one, to fill it and to `move_all` into place; deletes it after the block.
 
     The other one is made if it is not there. Nobody else knows the name of the new one, which says nothing of what it
-    is for, so that no pattern finds in it what is not ready.
+    is for, so that no pattern finds in it what is not ready; errors name its files as they will be called.
     """
     parent.mkdir(parents=True, exist_ok=True)
     beside = _name_beside(parent)
@@ -65,6 +65,10 @@ def folder_beside(parent: Path) -> Iterator[Path]:
         beside.mkdir()
     try:
         yield beside
+    except OSError as error:
+        with contextlib.suppress(TypeError, ValueError):  # of no file, or of another one
+            error.filename = str(parent / Path(error.filename).relative_to(beside))
+        raise
     finally:
         delete(beside)
 

@@ -144,6 +144,17 @@ def test_what_kills_left_is_deleted_a_day_later_and_what_others_are_making_is_no
     assert list((tmp_path / "precious").iterdir())
 
 
+def test_what_fails_in_a_folder_beside_is_called_what_it_would_have_been(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, files.folder_beside(tmp_path) as beside:
+        (beside / "plots" / "a.png").write_text("")
+    assert raised.value.filename == str(tmp_path / "plots" / "a.png")
+    for error in (OSError("of no file"), FileNotFoundError(2, "gone", "/elsewhere"), OSError(9, "bad", 7)):
+        expected = error.filename
+        with pytest.raises(OSError) as raised, files.folder_beside(tmp_path):  # noqa: PT011
+            raise error
+        assert raised.value.filename == expected
+
+
 def test_a_folder_beside_is_there_while_it_is_filled(tmp_path):
     with files.folder_beside(tmp_path) as beside, files.folder_beside(tmp_path) as another:
         assert beside != another and beside.parent == another.parent == tmp_path

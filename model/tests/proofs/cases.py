@@ -60,6 +60,11 @@ def line_of_refusal(stderr: str) -> str:
     return lines[-1]
 
 
+def without_random_names(report: Path) -> str:
+    """What a report says, without the names that Bokeh gives its elements."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", report.read_text())
+
+
 def check_whole(folder: Path) -> None:
     """Makes sure that no file is half-written, but for logs and event files, which grow at their ends."""
     for path in sorted(folder.rglob("*")):

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import random
-import re
 import secrets
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from model.common.commands import ROOT
+from model.tests.proofs.cases import without_random_names
 from model.training import checkpoints
 
 # Everything that has a state: batch normalization, a schedule, augmentation, the order of the images, the best metric.
@@ -195,8 +195,8 @@ def contents(folder: Path) -> dict[str, object]:
             found[name] = _without_times(json.loads(path.read_text()))
         elif path.suffix in (".npz", ".npy"):
             found[name] = _arrays(path)
-        elif path.suffix == ".html":  # Bokeh calls its elements by random names
-            found[name] = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", path.read_text())
+        elif path.suffix == ".html":
+            found[name] = without_random_names(path)
         else:
             found[name] = path.read_bytes()
     return found

@@ -16,7 +16,7 @@ import pytest
 
 from model.tests.experiments import digits, final_tensors, scalars, write_params
 from model.tests.images import save
-from model.tests.proofs.cases import check_whole, line_of_refusal, run, survives
+from model.tests.proofs.cases import check_whole, line_of_refusal, run, survives, without_random_names
 
 pytestmark = pytest.mark.proof
 
@@ -110,9 +110,9 @@ def of_training(folder: Path) -> list:
 
 
 def of_files(folder: Path) -> dict:
-    """All files by their bytes, but for logs, and event files, in which the time stands."""
+    """All files by their bytes, but for logs, event files, in which the time stands, and random names in a report."""
     return {
-        path.relative_to(folder): path.read_bytes()
+        path.relative_to(folder): without_random_names(path) if path.suffix == ".html" else path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and path.suffix != ".log" and "tfevents" not in path.name
     }
