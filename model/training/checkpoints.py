@@ -143,10 +143,20 @@ def folder(model_dir: str | os.PathLike[str]) -> Path:
 
 
 def list_checkpoints(model_dir: str | os.PathLike[str]) -> list[Path]:
-    """Returns the checkpoints of an experiment, the oldest first; what has the name of one must be a folder."""
-    if not folder(model_dir).is_dir():
+    """Returns the checkpoints of an experiment, the oldest first; what has the name of one must be a folder.
+
+    Raises:
+        UserError: Where the folder of the checkpoints should be is something else: a run would begin at step 0.
+    """
+    parent = folder(model_dir)
+    if not parent.is_dir():
+        if os.path.lexists(parent):
+            raise UserError(
+                f"{parent}: no folder, or a link to one that is not there; bring back the checkpoints, or delete it to "
+                "start from scratch"
+            )
         return []
-    paths = folder(model_dir).iterdir()
+    paths = parent.iterdir()
     return sorted((path for path in paths if _NAME.fullmatch(path.name) and path.is_dir()), key=step_of)
 
 

@@ -32,7 +32,11 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
 
     Returns:
         A writer to be used with `tf.summary`.
+
+    Raises:
+        FileExistsError: There is a file in the place of the folder, whose name TensorFlow would not tell.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob("events.out.tfevents.*")):
         if path.is_file() and not path.name.endswith((_PICTURES, _HPARAMS)):
             _forget(path, steps)

@@ -427,7 +427,7 @@ def file_in_place_of_the_checkpoints(untouched, half, parent):
     folder = Folder(half, parent)
     (folder.model_dir / "checkpoints").rename(parent / "aside")
     (folder.model_dir / "checkpoints").write_text("not ours")
-    folder.ends_with_one_line("small/checkpoints")
+    folder.ends_with_one_line("small/checkpoints", "no folder")
     (folder.model_dir / "checkpoints").unlink()
     (parent / "aside").rename(folder.model_dir / "checkpoints")
     folder.goes_on(untouched)

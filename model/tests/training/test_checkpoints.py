@@ -271,6 +271,19 @@ def test_what_is_no_folder_is_no_checkpoint(tmp_path, kind):
     assert (tmp_path / "a file").read_text() == "not ours"
 
 
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_no_run_begins_anew_where_the_folder_of_the_checkpoints_is_none(tmp_path, kind):
+    """Such as a link to a disk that is not there at the moment."""
+    path = tmp_path / "checkpoints"
+    if kind == "file":
+        path.write_text("not ours")
+    else:
+        path.symlink_to(tmp_path / "disk" / "checkpoints")
+    for read in (checkpoints.list_checkpoints, checkpoints.load_newest):
+        with pytest.raises(UserError, match=r"checkpoints: no folder, or a link to one that is not there; bring back"):
+            read(tmp_path)
+
+
 def having_evaluated(step, best_step):
     return RunState(step, "knn_accuracy", 0.5, best_step).to_tensors() | {"run/params": np.array("{}")}
 

@@ -69,6 +69,12 @@ def test_a_new_folder(tmp_path):
     assert read(tmp_path / "new") == [(1, 1.0)]
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "validation").write_text("not ours")
+    with pytest.raises(FileExistsError, match="validation"):
+        event_files.open_writer(tmp_path / "validation", range(1, 2))
+
+
 # ------------------------------------------------------------------------------------------- what is no event
 
 
