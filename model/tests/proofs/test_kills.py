@@ -139,8 +139,9 @@ class Peace:
         self.seconds = time.monotonic() - began
 
     def say(self, folder):
-        """Runs the command and returns what it printed, without the names of event files, which hold the time."""
-        return re.sub(r"tfevents\.\S+", "tfevents", run(self.script, COMMANDS[self.script], folder))
+        """Runs the command and returns what it printed, without images/s and names of event files."""
+        said = run(self.script, COMMANDS[self.script], folder)
+        return re.sub(r"tfevents\.\S+| +[\d,]+ *$", "", said, flags=re.MULTILINE)
 
 
 def kill_at(peace, template, folder, ages, of_group):
