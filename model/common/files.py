@@ -42,6 +42,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     flush(path.parent)
 
 
+# What a command says that may not train in a folder, as somebody else does.
+ANOTHER_TRAINS = "another process is training here"
+
+
 @contextlib.contextmanager
 def _errors_name(path: Path) -> Iterator[None]:
     """Lets errors name what was to be written, and not what that is called until it is ready."""
@@ -213,7 +217,7 @@ def lock_experiment(model_dir: Path) -> contextlib.AbstractContextManager[Place]
     Raises:
         Held: Another process trains there.
     """
-    return lock(model_dir / ".lock", f"{model_dir}: another process is training here; wait for it or stop it")
+    return lock(model_dir / ".lock", f"{model_dir}: {ANOTHER_TRAINS}; wait for it or stop it")
 
 
 @contextlib.contextmanager

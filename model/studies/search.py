@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from model.common import devices, json_file
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError, says_full
-from model.common.files import lock, lock_experiment, open_to_append, write_whole
+from model.common.files import ANOTHER_TRAINS, lock, lock_experiment, open_to_append, write_whole
 from model.common.signals import STOPPING, stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
@@ -331,11 +331,13 @@ class Search:
         if process.returncode in _STOPPED and not is_pruned:
             _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
             return State.BEGUN
-        if process.returncode != 0 and not is_pruned and says_full(last_line(folder / "output.log")):
+        last_words = last_line(folder / "output.log")
+        if process.returncode != 0 and not is_pruned and says_full(last_words):
             raise UserError(
-                f"{folder}: ended for want of room on the disk; the next search tries it again: "
-                f"{last_line(folder / 'output.log')}"
+                f"{folder}: ended for want of room on the disk; the next search tries it again: {last_words}"
             )
+        if process.returncode != 0 and not is_pruned and ANOTHER_TRAINS in last_words:
+            return self._train(folder, source, trial)  # somebody was quicker, and is waited for
         if process.returncode != 0:
             said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"
             write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")

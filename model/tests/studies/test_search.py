@@ -10,11 +10,21 @@ import optuna
 import pytest
 
 import search_hyperparams
-from model.common import cli
+from model.common import cli, files
 from model.common.errors import UserError
 from model.scoring.record import Record
 from model.studies.search import Search
-from model.tests.studies.searches import FAKE_THAT_IS_EVALUATED, RATES, is_running, run_search, starts, wait_for, write
+from model.studies.states import State, state_of
+from model.tests.studies.searches import (
+    FAKE,
+    FAKE_THAT_IS_EVALUATED,
+    RATES,
+    is_running,
+    run_search,
+    starts,
+    wait_for,
+    write,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +156,17 @@ def test_two_searches_do_not_share_a_folder(tmp_path, fake):
         Search(parent, 1, None).run(1)
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=30)
+
+
+def test_a_trial_that_somebody_began_to_train_a_moment_before_is_waited_for(tmp_path, fake):
+    refused = "if len((options.model_dir / 'starts').read_text().split()) == 1:\n    raise SystemExit(REFUSAL)\n"
+    refusal = f"{tmp_path}: {files.ANOTHER_TRAINS}; wait for it or stop it"
+    before, after = FAKE.split("signal.signal(")
+    fake(f"{before}{refused.replace('REFUSAL', repr(refusal))}signal.signal({after}")
+    parent = write(tmp_path / "s", {"learning_rate": [0.1]})
+    Search(parent, 1, None).run(1)
+    assert starts(parent) == {"learning_rate=0.1": 2}
+    assert state_of(parent / "learning_rate=0.1") is State.FINISHED and not list(parent.rglob("failed"))
 
 
 def test_trials_that_are_drawn(tmp_path, fake):
