@@ -45,7 +45,7 @@ def served(tmp_path_factory):
     train_here(write_params(folder / "first", **changes))
     train_here(shutil.copytree(folder / "first", folder / "second"))  # which is complete: only its session is new
     broken = write_params(folder / "broken", learning_rate=1000.0, **changes)
-    (broken / "checkpoints").write_text("a file, where a folder has to be")
+    (broken / "validation").write_text("a file, where a folder has to be")
     with pytest.raises(SystemExit):
         train_here(broken)
     killed = write_params(folder / "killed")
