@@ -18,6 +18,8 @@ from model.new_images.training_images import look_at, path_in, read
 from model.tests.experiments import write_params
 from model.tests.images import save
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model_dir(tmp_path):
