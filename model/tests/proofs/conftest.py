@@ -15,6 +15,16 @@ import pytest
 import tensorflow as tf
 
 from model.common import devices
+from model.tests.experiments import write_params
+from model.tests.proofs.lives import EXPERIMENT, Untouched
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory) -> Untouched:
+    """The run that those are compared with which are disturbed."""
+    found = Untouched.train(write_params(tmp_path_factory.mktemp("untouched") / "small", **EXPERIMENT))
+    print(f"\n{found}")
+    return found
 
 
 @pytest.fixture

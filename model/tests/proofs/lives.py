@@ -27,7 +27,7 @@ from model.training import checkpoints
 EXPERIMENT = {
     "use_batch_norm": True, "augmentation": "affine", "learning_rate_schedule": "cosine", "warmup_steps": 50,
     "early_stopping_patience": 1000, "evaluate_every_epochs": 5, "save_checkpoints_steps": 23, "num_channels": 8,
-    "validation_size": 0.2, "keep_checkpoint_max": 2,
+    "validation_size": 0.2, "keep_checkpoint_max": 2, "num_epochs": 30,
 }  # fmt: skip
 
 # How many runs at once: more make a busy machine busier, and a proof shorter where there are more cores.
@@ -155,23 +155,6 @@ def newest_step(model_dir: Path) -> int:
     """Returns the step of the newest checkpoint, 0 where there is none."""
     paths = checkpoints.list_checkpoints(model_dir)
     return checkpoints.step_of(paths[-1]) if paths else 0
-
-
-def check_whole(folder: Path) -> None:
-    """Finds that no file is half there, at any moment: what is not ready has a name that nobody reads."""
-    for path in sorted(folder.rglob("*")):
-        if any(part.startswith("tmp-") for part in path.relative_to(folder).parts):
-            continue
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix in (".npz", ".npy"):
-            _arrays(path)
-        elif path.suffix == ".png":
-            assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), path
-        elif path.suffix == ".html":
-            assert path.read_text().rstrip().endswith("</html>"), path
-        elif path.parent.name == "checkpoints" and path.is_dir():
-            checkpoints.load(path)
 
 
 def contents(folder: Path) -> dict[str, object]:

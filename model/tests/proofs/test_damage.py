@@ -19,7 +19,6 @@ from model.tests.proofs.lives import (
     AT_ONCE,
     EXPERIMENT,
     Life,
-    Untouched,
     differences,
     has_begun_to_train,
     newest_step,
@@ -31,19 +30,11 @@ from model.training.model_fn import model_fn
 
 pytestmark = pytest.mark.proof
 
-_NUM_EPOCHS = 20
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    model_dir = tmp_path_factory.mktemp("untouched") / "small"
-    return Untouched.train(write_params(model_dir, **EXPERIMENT, num_epochs=_NUM_EPOCHS))
-
 
 @pytest.fixture(scope="module")
 def half(untouched, tmp_path_factory):
     """The same run, killed half-way, with three checkpoints: the best and two others."""
-    model_dir = write_params(tmp_path_factory.mktemp("half") / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    model_dir = write_params(tmp_path_factory.mktemp("half") / "small", **EXPERIMENT)
     life = Life("train.py", ["--model_dir", "small"], model_dir.parent)
     life.sleep(lambda: newest_step(model_dir) > untouched.last_step // 2)
     life.sleep(lambda: len(checkpoints.list_checkpoints(model_dir)) == 3)
@@ -493,7 +484,7 @@ def state_file_of_the_projector_emptied(untouched, half, parent):
 @accident
 def database_of_a_search_damaged(untouched, half, parent):
     folder = Folder(half, parent)
-    search = write_params(parent / "search", **EXPERIMENT, num_epochs=5)
+    search = write_params(parent / "search", **{**EXPERIMENT, "num_epochs": 5})
     vary = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}}
     (search / "search.json").write_text(json.dumps({"vary": vary, "num_trials": 2}))
     (search / "search.db").write_bytes(random.Random(2).randbytes(5000))

@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 
 from model.tests.experiments import digits, write_params
+from model.tests.proofs.cases import check_whole
 from model.tests.proofs.lives import (
     AT_ONCE,
     EXPERIMENT,
     Life,
     Moments,
-    Untouched,
     age_leftovers,
-    check_whole,
     contents,
     differences,
     newest_step,
@@ -29,15 +28,6 @@ from model.tests.proofs.lives import (
 )
 
 pytestmark = pytest.mark.proof
-
-_NUM_EPOCHS = 30
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    return Untouched.train(
-        write_params(tmp_path_factory.mktemp("untouched") / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
-    )
 
 
 def die(life, wait, of_group, folder):
@@ -48,7 +38,7 @@ def die(life, wait, of_group, folder):
         return None
     left = life.children_left()
     assert not left, f"processes {left} are left"
-    check_whole(folder)
+    check_whole(folder, was_killed=True)
     return age
 
 
@@ -66,7 +56,7 @@ _KILLS_OF_A_RUN = 10
 
 def kill_ten_times(untouched, folder, number):
     """Kills a run, of process groups if its number is odd, and lets it end; returns the phases, and if all is well."""
-    model_dir = write_params(folder / f"run-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    model_dir = write_params(folder / f"run-{number}" / "small", **EXPERIMENT)
     moments = Moments(untouched, model_dir, random.Random(number))
     waits = moments.draw(_KILLS_OF_A_RUN - 2, [moments.while_saving(), moments.around_an_evaluation()])
     phases = []
@@ -124,7 +114,7 @@ def template(untouched, tmp_path_factory):
     (folder / "images").mkdir()
     for number, image in enumerate(digits().test.images[:3]):
         Image.fromarray(image[:, :, 0]).save(folder / "images" / f"{number}.png")
-    search = write_params(folder / "search", **EXPERIMENT, num_epochs=10)
+    search = write_params(folder / "search", **{**EXPERIMENT, "num_epochs": 10})
     (search / "search.json").write_text(json.dumps({"vary": {"learning_rate": [0.001, 0.003]}}))
     return folder
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from model.tests.experiments import write_params
+from model.tests.proofs.cases import check_whole
 from model.tests.proofs.lives import (
     AT_ONCE,
     EXPERIMENT,
     Life,
     Moments,
-    Untouched,
-    check_whole,
     differences,
     has_begun_to_train,
     newest_step,
@@ -28,16 +27,7 @@ from model.training import checkpoints
 
 pytestmark = pytest.mark.proof
 
-_NUM_EPOCHS = 30
 _RUNS, _SIGNALS_OF_A_RUN = 3, 4
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    model_dir = tmp_path_factory.mktemp("untouched") / "small"
-    found = Untouched.train(write_params(model_dir, **EXPERIMENT, num_epochs=_NUM_EPOCHS))
-    print(f"\n{found}")
-    return found
 
 
 def check_silence(life):
@@ -87,7 +77,7 @@ def suspend(life, model_dir):
 
 def ask_to_stop(untouched, folder, number, name):
     """Asks a run four times to stop, and lets it end; returns how often, and what went wrong."""
-    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT)
     moments = Moments(untouched, model_dir, random.Random(f"{name} {number}"))
     waits, sent = moments.draw(_SIGNALS_OF_A_RUN), 0
     while sent < _SIGNALS_OF_A_RUN:
@@ -108,7 +98,7 @@ def ask_to_stop(untouched, folder, number, name):
 
 def suspend_again_and_again(untouched, folder, number, name):
     """Suspends a run four times, all in one life unless that is shorter than planned; returns what went wrong."""
-    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    model_dir = write_params(folder / f"{name}-{number}" / "small", **EXPERIMENT)
     chance = random.Random(f"{name} {number}")
     moments = Moments(untouched, model_dir, chance)
     waits = [wait_for(used) for used in sorted(chance.uniform(0, untouched.length) for _ in range(_SIGNALS_OF_A_RUN))]
@@ -169,7 +159,7 @@ _LIVES_OF_A_WAY = 4
 def close(untouched, folder, way, number):
     """Runs a training whose output goes nowhere from some moment on; returns what went wrong."""
     before, closed, expected_code = _WAYS[way]
-    model_dir = write_params(folder / f"{closed}-{number}" / "small", **EXPERIMENT, num_epochs=_NUM_EPOCHS)
+    model_dir = write_params(folder / f"{closed}-{number}" / "small", **EXPERIMENT)
     part = (number + random.Random(f"{way} {number}").random()) / _LIVES_OF_A_WAY
     life = Life("train.py", ["--model_dir", "small"], model_dir.parent, before, closed)
     if closed:
