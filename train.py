@@ -14,7 +14,7 @@ from model.start import start
 
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, scores, and reports."""
-    runner = start(options.model_dir, options.data_dir)
+    runner = start(options.model_dir, options.data_dir, devices_to_train=options.devices)
     if options.validate and runner.experiment.partition.validation is None:
         raise UserError(
             f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
@@ -35,6 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     parser.add_argument(
         "--check", action="store_true", help="say what to expect of batches, memory and time; train nothing"
+    )
+    parser.add_argument(
+        "--devices",
+        type=cli.whole_number(1),
+        metavar="N",
+        help="share each batch among N devices, by default all GPUs of the machine, or one CPU; without GPUs, they are "
+        "logical CPUs",
     )
     parser.add_argument(
         "--validate", action="store_true", help="score the validation images at the end and leave the test images alone"

@@ -126,6 +126,11 @@ class Params(BaseModel):
     num_images_per_class: Annotated[int, Field(ge=2, le=2**20)] | None = Field(
         None, description="K of P x K batches: images of each of these classes; batch_size must be P x K"
     )
+    micro_batch_size: PositiveInt | None = Field(
+        None,
+        description="The network takes so many images at a time, for a batch that is too large for the memory: the "
+        "same gradient in a third more time, but batch normalization sees these images alone; null takes all at once",
+    )
 
     # Network
     num_channels: Annotated[int, Field(ge=1, le=2**14)] = Field(
@@ -169,6 +174,15 @@ class Params(BaseModel):
     )
     distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
         "euclidean", description="The distance between two embeddings"
+    )
+
+    memory_size: Annotated[int, Field(ge=1, le=2**24)] | None = Field(
+        None,
+        description="Positives and negatives are looked for among so many embeddings of the last batches, too, as they "
+        "were then; null looks in the batch alone",
+    )
+    memory_start_step: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Steps to be made before that begins: embeddings change quickly at first"
     )
 
     # Optimization (Adam)
@@ -227,6 +241,20 @@ class Params(BaseModel):
         if self.mining_size is not None and self.mining_size < self.batch_size:
             raise ValueError(
                 f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
+            )
+        if self.memory_size and self.strategy.mines:
+            raise ValueError(
+                f"'memory_size' needs a strategy that mines inside the batch, received {self.memory_size} with "
+                f'"{self.triplet_strategy}"'
+            )
+        if self.memory_start_step and self.memory_size is None:
+            raise ValueError(
+                f"'memory_start_step' needs 'memory_size', received {self.memory_start_step} steps without it"
+            )
+        if self.micro_batch_size and self.images_per_step % self.micro_batch_size:
+            raise ValueError(
+                f"'micro_batch_size' must divide the {self.images_per_step} images of a batch, received "
+                f"{self.micro_batch_size}"
             )
         if self.validation_size is not None and self.validation_classes is not None:
             raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
@@ -300,6 +328,11 @@ class Params(BaseModel):
         """Returns the parameters that differ, each with its value before and now, as JSON has them."""
         old, new = before.model_dump(mode="json"), self.model_dump(mode="json")
         return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that the network sees in a step: three for each triplet that is mined offline."""
+        return self.batch_size * (3 if self.strategy.mines else 1)
 
     @property
     def has_unit_length(self) -> bool:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from model.common import devices
 from model.common.commands import command, tensorboard_command
@@ -40,11 +41,12 @@ class Runner:
 
     Args:
         experiment: What to train, under the parameters that its `params.json` has now.
+        strategy: What spreads a training step over devices; None takes the default one.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, strategy: tf.distribute.Strategy | None = None) -> None:
         self.experiment = experiment
-        self._estimator = _make_estimator(experiment, experiment.params)
+        self._estimator = _make_estimator(experiment, experiment.params, strategy)
 
     @functools.cached_property
     def _train_spec(self) -> TrainSpec:
@@ -93,6 +95,7 @@ class Runner:
         problem = preflight.too_large(params, shape)
         if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
             raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
+        self._estimator.check_devices(self.experiment.train_input)
 
     def _is_complete(self) -> bool:
         """Returns whether there is nothing left to train."""
@@ -277,12 +280,15 @@ class Trained:
         )
 
 
-def _make_estimator(experiment: Experiment, params: Params) -> Estimator:
+def _make_estimator(
+    experiment: Experiment, params: Params, strategy: tf.distribute.Strategy | None = None
+) -> Estimator:
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,
         save_checkpoints_steps=params.save_checkpoints_steps,
         keep_checkpoint_max=params.keep_checkpoint_max,
         precision=devices.choose_precision(params.precision),
+        train_distribute=strategy,
         data_dir=experiment.data_dir,
     )
     return Estimator(model_fn, experiment.model_dir, params, config)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from model.triplet_loss import Sums
 
 # (labels (B,), embeddings (B, D), margin, distance, seed (2,)) -> by name, (sum, count): "loss", and any quantity that
-# is to be seen beside it.
-LossSums = Callable[[Any, Any, Any, str, Any], "Sums"]
+# is to be seen beside it. On several devices and with a memory, `triplet_loss.Candidates` come as a sixth.
+LossSums = Callable[..., "Sums"]
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,25 @@ each class holds about B^2 K triplets; a strategy says which of them count. To v
 implementations slow. It is not needed: for one anchor, all that matters of a negative is its *rank* among the
 anchor's K positives, which a binary search finds. The file explains itself from top to bottom:
 
-1. distances between all embeddings, and the masks that define positives and negatives
+1. distances from anchors to candidates, and the masks that define positives and negatives
 2. the ranks, and what can be counted and summed from them without visiting a triplet
 3. the losses: batch all, batch hard, semi-hard, random semi-hard, contrastive; `..._sums` decide which triplets count
 4. the losses of triplets that were chosen before ("offline")
 
 Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
-see of the batch, `batch_all_sums`.
+see of the batch, `batch_all_sums`. In the number, all images of the batch are anchors, and each looks for positives and
+negatives among all the others. In the sums they may look among other `Candidates`: what several devices hold together,
+each with anchors of its own, or batches gone by. As sums over anchors they add up, so that large batches are computed a
+block of anchors after the other.
 
 Everything is pure TensorFlow: functions of labels and embeddings (tensors, arrays or lists), without state and without
 logging. All of it works in graphs of TensorFlow 1 and in functions with `jit_compile=True`; these have to know the
 shapes before they know the labels, and count with K = B, for batches of up to 32,768.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,13 +38,25 @@ from tensorflow.python.ops import control_flow_util
 # there are, two scalars. A mean over many batches is then a mean over terms and not a mean of means.
 Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 
+
+class Candidates(NamedTuple):
+    """Where A anchors look for their positives and negatives, if not among themselves: C embeddings, at least one."""
+
+    labels: tf.Tensor  # (C,)
+    embeddings: tf.Tensor  # (C, D)
+    places: tf.Tensor  # (A,) int32, which of them each anchor is, and so none of its positives; -1 for none of them
+    share: float = 1.0  # what part of all anchors of the batch these A are
+
+
 # ------------------------------------------------------------------------------ 1. distances and masks
 
 DISTANCES = ("euclidean", "squared_euclidean", "cosine")
 
 
-def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf.Tensor:
-    """Computes the distance between every two embeddings.
+def pairwise_distances(
+    embeddings: tf.Tensor, distance: str = "euclidean", candidates: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Computes the distance between every two embeddings, or from each of them to each candidate.
 
     euclidean: ||a - b||, squared_euclidean: ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2,
     cosine: 1 - <a, b> / (||a|| ||b||)
@@ -48,9 +64,10 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
     Args:
         embeddings: Floating-point tensor of shape (B, D).
         distance: "euclidean", "squared_euclidean" or "cosine".
+        candidates: Tensor of shape (C, D), of the same dtype.
 
     Returns:
-        Tensor of shape (B, B), of the dtype of the embeddings (all but float64 are computed in float32).
+        Tensor of shape (B, B) or (B, C), of the dtype of the embeddings (all but float64 are computed in float32).
         Never negative, exactly 0 on the diagonal. Where a euclidean distance is 0 its gradient is 0, although that
         of the square root is infinite. A vector of length 0 has cosine distance 1 from every other one, and gradient 0.
         The products round: distances much smaller than the spread of the batch lose digits. NaN or infinity among the
@@ -59,35 +76,47 @@ def pairwise_distances(embeddings: tf.Tensor, distance: str = "euclidean") -> tf
     Raises:
         ValueError: The embeddings are not a matrix, or there is no such distance.
     """
-    embeddings = _matrix(embeddings)
-    if distance == "cosine":
-        embeddings = unit_length(embeddings)
-        distances = tf.maximum(1.0 - tf.matmul(embeddings, embeddings, transpose_b=True), 0.0)  # (B, B)
-        is_self = tf.eye(tf.shape(distances)[0], dtype=tf.bool)  # (B, B)
-        return tf.where(tf.logical_not(is_self), distances, 0.0)
-    return _root(_square_distances(embeddings), distance)
+    vectors = [_matrix(embeddings)] + ([] if candidates is None else [_matrix(candidates)])
+    if distance != "cosine":
+        return _root(_square_distances(*vectors), distance)
+    vectors = [unit_length(vector) for vector in vectors]
+    distances = tf.maximum(1.0 - tf.matmul(vectors[0], vectors[-1], transpose_b=True), 0.0)  # (B, C)
+    if candidates is not None:
+        return distances
+    return tf.linalg.set_diag(distances, tf.zeros(tf.shape(distances)[:1], distances.dtype))
 
 
 @tf.custom_gradient
-def _square_distances(embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Computes ||a - b||^2 = ||a||^2 - 2 <a, b> + ||b||^2 between every two embeddings: (B, D) -> (B, B)."""
-    embeddings = _moved_to_the_origin(embeddings)  # (B, D)
-    dot_product = tf.matmul(embeddings, embeddings, transpose_b=True)  # (B, B)
-    # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
-    square_norm = tf.linalg.diag_part(dot_product)  # (B,)
-    distances = square_norm[:, tf.newaxis] - 2.0 * dot_product + square_norm[tf.newaxis, :]  # (B, B)
+def _square_distances(*vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+    """Computes ||a - c||^2 = ||a||^2 - 2 <a, c> + ||c||^2: of anchors (A, D) and candidates (C, D), or of one batch."""
+    offset = _offset(vectors[-1])  # (D,)
+    anchors, candidates = vectors[0] - offset, vectors[-1] - offset  # (A, D), (C, D)
+    dot_product = tf.matmul(anchors, candidates, transpose_b=True)  # (A, C)
+    if len(vectors) == 1:
+        # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
+        of_anchors = of_candidates = tf.linalg.diag_part(dot_product)  # (A,)
+        least = tf.zeros([], dot_product.dtype)
+    else:
+        of_anchors, of_candidates = (tf.reduce_sum(tf.square(v), axis=1) for v in (anchors, candidates))  # (A,), (C,)
+        # They round in another way than the product: of two equal images, that is all there would be of a distance.
+        least = 16.0 * np.finfo(dot_product.dtype.as_numpy_dtype).eps * of_candidates[tf.newaxis, :]  # (1, C)
+    distances = of_anchors[:, tf.newaxis] - 2.0 * dot_product + of_candidates[tf.newaxis, :]  # (A, C)
 
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        # The sum over b of 2 (u(a, b) + u(b, a)) (a - b): one product instead of the two that TensorFlow would take.
-        weights = upstream + tf.transpose(upstream)  # (B, B)
-        return 2.0 * (tf.reduce_sum(weights, axis=1, keepdims=True) * embeddings - tf.matmul(weights, embeddings))
+    def gradient(upstream: tf.Tensor) -> Any:
+        if len(vectors) == 1:  # the same with u(a, b) + u(b, a): one product instead of two
+            return pull(upstream + tf.transpose(upstream), anchors, anchors)
+        return pull(upstream, anchors, candidates), pull(tf.transpose(upstream), candidates, anchors)
 
-    # Rounding can leave a small negative number where the distance is 0.
-    return tf.maximum(distances, 0.0), gradient
+    def pull(weights: tf.Tensor, ends: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+        """Sums 2 w(e, o) (e - o) over all others o: (E, O), (E, D) and (O, D) -> (E, D)."""
+        return 2.0 * (tf.reduce_sum(weights, axis=1, keepdims=True) * ends - tf.matmul(weights, others))
+
+    # Rounding can leave a small number, and a negative one, where the distance is 0.
+    return tf.where(tf.logical_not(distances <= least), distances, 0.0), gradient  # NaN stays
 
 
-def _moved_to_the_origin(embeddings: tf.Tensor) -> tf.Tensor:
-    """Moves all embeddings by one vector, which changes no distance: (B, D) -> (B, D).
+def _offset(embeddings: tf.Tensor) -> tf.Tensor:
+    """Returns by what to move all embeddings towards the origin, which changes no distance: (B, D) -> (D,).
 
     The square of a number far from 0 has no digits left for its difference from that of a neighbour. The vector is the
     mean, rounded to multiples of a power of two, two to four times the spread: a batch that lies no farther from 0 than
@@ -99,7 +128,7 @@ def _moved_to_the_origin(embeddings: tf.Tensor) -> tf.Tensor:
     integer, exponent = (tf.int32, 0xFF << 23) if spread.dtype == tf.float32 else (tf.int64, 0x7FF << 52)
     unit = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(spread, integer), exponent), spread.dtype)  # ()
     steps = tf.math.divide_no_nan(mean, 4.0 * unit)  # (D,) too large for a float where the batch has all but collapsed
-    return embeddings - tf.where(tf.math.is_finite(steps), tf.round(steps) * (4.0 * unit), mean)
+    return tf.where(tf.math.is_finite(steps), tf.round(steps) * (4.0 * unit), mean)
 
 
 def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
@@ -108,87 +137,94 @@ def _pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tens
 
 
 def _get_anchor_positive_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the pairs: labels (B,) -> (B, B), true at (a, p) if they are two images of one class."""
+    """Tells which (a, p) are two images of one class: (B,) -> (B, B)."""
     labels = _vector(labels)
     same_class = tf.equal(labels[:, tf.newaxis], labels[tf.newaxis, :])  # (B, B)
     return tf.linalg.set_diag(same_class, tf.zeros_like(labels, tf.bool))
 
 
 def _get_anchor_negative_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the negatives: labels (B,) -> (B, B), true at (a, n) if they are of different classes."""
+    """Tells which (a, n) are of two classes: (B,) -> (B, B)."""
     labels = _vector(labels)
     return tf.not_equal(labels[:, tf.newaxis], labels[tf.newaxis, :])
 
 
 def _get_triplet_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Returns the mask of the valid triplets (a, p, n), which no loss here needs: labels (B,) -> (B, B, B).
-
-    It is true exactly if a and p are different images of the same class and n is an image of another class.
-    """
+    """Tells which (a, p, n) are valid triplets, which no loss here needs: (B,) -> (B, B, B)."""
     positives = _get_anchor_positive_triplet_mask(labels)[:, :, tf.newaxis]  # (B, B, 1)
-    negatives = _get_anchor_negative_triplet_mask(labels)[:, tf.newaxis, :]  # (B, 1, B)
-    return tf.logical_and(positives, negatives)
+    return tf.logical_and(positives, _get_anchor_negative_triplet_mask(labels)[:, tf.newaxis, :])
 
 
 # ------------------------------------------------------------------------------ 2. ranks
 
 
 class _Batch(NamedTuple):
-    """The distances of a batch, from each of its images as the anchor."""
+    """The distances from each anchor of a batch to its candidates; K is the size of the largest class."""
 
-    labels: tf.Tensor  # (B,)
-    embeddings: tf.Tensor  # (B, D)
-    distances: tf.Tensor  # (B, B)
-    positives: tf.Tensor  # (B, K) those to the anchor's positives, ascending, +inf where there are no more
-    negatives: tf.Tensor  # (B, B) those to the anchor's negatives, +inf elsewhere
-    is_positive: tf.Tensor  # (B, K)
-    is_negative: tf.Tensor  # (B, B)
-    num_positives: tf.Tensor  # (B, 1)
-    num_negatives: tf.Tensor  # (B, 1)
-    num_images: tf.Tensor  # () 0 for an empty batch, which is padded to one image
+    embeddings: tf.Tensor  # (A, D)
+    distance: str
+    candidates: Candidates
+    distances: tf.Tensor  # (A, C)
+    positives: tf.Tensor  # (A, K) those to the anchor's positives, ascending, +inf where there are no more
+    negatives: tf.Tensor  # (A, C) those to the anchor's negatives, +inf elsewhere
+    which_positives: tf.Tensor  # (A, K) which candidates the positives are
+    is_positive: tf.Tensor  # (A, K)
+    is_negative: tf.Tensor  # (A, C)
+    num_positives: tf.Tensor  # (A, 1)
+    num_negatives: tf.Tensor  # (A, 1)
+    num_anchors: tf.Tensor  # () 0 for an empty batch, which is padded to one image
     is_finite: tf.Tensor  # () false with NaN among the labels, or NaN or infinity elsewhere, which comparisons hide
 
 
-def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str) -> _Batch:
-    """Computes the distances and sorts out each anchor's positives, which are few: K is the largest class."""
+def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidates: Candidates | None) -> _Batch:
+    """Computes the distances and sorts out each anchor's positives, which are few."""
     labels, embeddings = _inputs(labels, embeddings)
-    num_images = tf.shape(embeddings)[0]
-    if embeddings.shape[:1].num_elements() in (0, None):
-        # An empty batch becomes a single image, which has no loss either: nearest and farthest need one to exist.
-        padding = [[0, tf.maximum(1 - num_images, 0)]]
-        labels, embeddings = tf.pad(labels, padding), tf.pad(embeddings, [*padding, [0, 0]])
-    distances = pairwise_distances(embeddings, distance)  # (B, B)
-    batch_size = tf.shape(distances)[0]
+    num_anchors = tf.shape(embeddings)[0]
+    if candidates is None:
+        if embeddings.shape[:1].num_elements() in (0, None):
+            # An empty batch becomes a single image, which has no loss either: nearest and farthest need one to exist.
+            padding = [[0, tf.maximum(1 - num_anchors, 0)]]
+            labels, embeddings = tf.pad(labels, padding), tf.pad(embeddings, [*padding, [0, 0]])
+        distances = pairwise_distances(embeddings, distance)  # (B, B)
+        candidates = Candidates(labels, embeddings, tf.range(tf.shape(distances)[0]))
+    else:
+        candidates = candidates._replace(embeddings=_matrix(candidates.embeddings))
+        distances = pairwise_distances(embeddings, distance, candidates.embeddings)  # (A, C)
+    num_candidates = tf.shape(distances)[1]
 
-    # In the order of the labels, the images of a class are a contiguous run.
-    order = tf.argsort(labels, stable=True)  # (B,)
-    ordered = tf.gather(labels, order)  # (B,)
-    start = tf.searchsorted(ordered, labels, side="left")[:, tf.newaxis]  # (B, 1)
-    size = tf.searchsorted(ordered, labels, side="right")[:, tf.newaxis] - start  # (B, 1)
+    # In the order of the labels, the candidates of a class are a contiguous run.
+    order = tf.argsort(candidates.labels, stable=True)  # (C,)
+    ordered = tf.gather(candidates.labels, order)  # (C,)
+    start = tf.searchsorted(ordered, labels, side="left")[:, tf.newaxis]  # (A, 1)
+    size = tf.searchsorted(ordered, labels, side="right")[:, tf.newaxis] - start  # (A, 1)
+    largest = tf.reduce_max(tf.searchsorted(ordered, ordered, side="right") - tf.range(num_candidates))  # ()
     # XLA has to know K before it sees a label.
-    offset = tf.range(batch_size if _inside_xla() else tf.reduce_max(size))[tf.newaxis, :]  # (1, K)
-    column = tf.gather(order, tf.minimum(start + offset, batch_size - 1))  # (B, K)
-    is_anchor = tf.equal(column, tf.range(batch_size)[:, tf.newaxis])  # (B, K)
-    other = tf.logical_and(offset < size, tf.logical_not(is_anchor))  # (B, K)
-    unsorted = tf.where(other, tf.gather(tf.stop_gradient(distances), column, batch_dims=1), float("inf"))  # (B, K)
-    column = tf.gather(column, tf.argsort(unsorted, axis=1), batch_dims=1)  # (B, K)
-    is_positive = offset < size - 1  # (B, K)
+    offset = tf.range(num_candidates if _inside_xla() else largest)[tf.newaxis, :]  # (1, K)
+    column = tf.gather(order, tf.minimum(start + offset, num_candidates - 1))  # (A, K)
+    is_anchor = tf.equal(column, candidates.places[:, tf.newaxis])  # (A, K)
+    other = tf.logical_and(offset < size, tf.logical_not(is_anchor))  # (A, K)
+    unsorted = tf.where(other, tf.gather(tf.stop_gradient(distances), column, batch_dims=1), float("inf"))  # (A, K)
+    column = tf.gather(column, tf.argsort(unsorted, axis=1), batch_dims=1)  # (A, K)
+    num_positives = size - tf.cast(candidates.places[:, tf.newaxis] >= 0, tf.int32)  # (A, 1)
+    is_positive = offset < num_positives  # (A, K)
 
-    is_negative = _get_anchor_negative_triplet_mask(labels)  # (B, B)
-    is_finite = tf.reduce_all(tf.math.is_finite(embeddings)) & tf.reduce_all(tf.math.is_finite(distances))
+    is_negative = tf.not_equal(labels[:, tf.newaxis], candidates.labels[tf.newaxis, :])  # (A, C)
+    is_finite = tf.reduce_all(tf.math.is_finite(candidates.embeddings)) & tf.reduce_all(tf.math.is_finite(distances))
     if labels.dtype.is_floating:
-        is_finite &= tf.reduce_all(tf.equal(labels, labels))  # NaN is not equal to itself
+        is_finite &= tf.reduce_all(tf.equal(ordered, ordered))  # NaN is not equal to itself
     return _Batch(
-        labels,
         embeddings,
+        distance,
+        candidates,
         distances,
         positives=tf.where(is_positive, tf.gather(distances, column, batch_dims=1), float("inf")),
         negatives=tf.where(is_negative, distances, float("inf")),
+        which_positives=column,
         is_positive=is_positive,
         is_negative=is_negative,
-        num_positives=size - 1,
-        num_negatives=batch_size - size,
-        num_images=num_images,
+        num_positives=num_positives,
+        num_negatives=num_candidates - size,
+        num_anchors=num_anchors,
         is_finite=is_finite,
     )
 
@@ -312,21 +348,12 @@ def batch_hard_triplet_loss(
 ) -> tf.Tensor:
     """Computes the mean loss of each anchor's hardest triplet: its farthest positive and its nearest negative.
 
-    With margin "soft", max(x + margin, 0) is replaced by softplus(x) = ln(1 + e^x), which never stops to pull.
-
-    Args:
-        labels: Tensor of shape (B,), the class of each image.
-        embeddings: Tensor of shape (B, D).
-        margin: As for `batch_all_triplet_loss`, or "soft".
-        squared: Whether euclidean distances are squared.
-        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+    With margin "soft", max(x + margin, 0) is replaced by softplus(x) = ln(1 + e^x), which never stops to pull. All else
+    is as for `batch_all_triplet_loss`.
 
     Returns:
         The loss, a scalar. An anchor without a positive or without a negative has no triplet and does not count;
-        0 when no anchor has one. NaN as for `batch_all_triplet_loss`.
-
-    Raises:
-        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
+        0 when no anchor has one.
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5 and section 2.
@@ -340,19 +367,10 @@ def batch_semi_hard_triplet_loss(
     """Computes the mean loss over all (anchor, positive) pairs, each with its semi-hard negative.
 
     That is the nearest of the negatives that are farther than the positive, and the farthest negative where none is.
-
-    Args:
-        labels: Tensor of shape (B,), the class of each image.
-        embeddings: Tensor of shape (B, D).
-        margin: As for `batch_all_triplet_loss`.
-        squared: Whether euclidean distances are squared.
-        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+    All else is as for `batch_all_triplet_loss`.
 
     Returns:
-        The loss, a scalar; 0 when the batch holds no valid triplet. NaN as for `batch_all_triplet_loss`.
-
-    Raises:
-        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
+        The loss, a scalar; 0 when the batch holds no valid triplet.
 
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2; the rule for a pair without a semi-hard negative is
@@ -372,22 +390,12 @@ def batch_random_semi_hard_triplet_loss(
 ) -> tf.Tensor:
     """Computes the mean loss over the (anchor, positive) pairs, each with a random semi-hard negative.
 
-    Semi-hard are the negatives with d(a, p) < d(a, n) < d(a, p) + margin. A pair that has none does not count.
-
-    Args:
-        labels: Tensor of shape (B,), the class of each image.
-        embeddings: Tensor of shape (B, D).
-        margin: As for `batch_all_triplet_loss`.
-        seed: Integer tensor of shape (2,), for example (seed, global step): the same seed draws the same negatives,
-            but others in functions with `jit_compile=True`.
-        squared: Whether euclidean distances are squared.
-        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+    Semi-hard are the negatives with d(a, p) < d(a, n) < d(a, p) + margin. A pair that has none does not count. The seed
+    is an integer tensor of shape (2,), for example (seed, global step): the same one draws the same negatives, but
+    others in functions with `jit_compile=True`. All else is as for `batch_all_triplet_loss`.
 
     Returns:
-        The loss, a scalar; 0 when no pair has a semi-hard negative. NaN as for `batch_all_triplet_loss`.
-
-    Raises:
-        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
+        The loss, a scalar; 0 when no pair has a semi-hard negative.
 
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2.
@@ -401,20 +409,11 @@ def contrastive_loss(
 ) -> tf.Tensor:
     """Computes the mean contrastive loss over all pairs of the batch.
 
-    A pair of one class costs d^2 / 2, a pair of two classes max(margin - d, 0)^2 / 2.
-
-    Args:
-        labels: Tensor of shape (B,), the class of each image.
-        embeddings: Tensor of shape (B, D).
-        margin: How far apart two classes have to be, in units of the distance.
-        squared: Whether euclidean distances are squared.
-        distance: "euclidean", "squared_euclidean" or "cosine", instead of `squared`.
+    A pair of one class costs d^2 / 2, a pair of two classes max(margin - d, 0)^2 / 2: the margin says how far apart two
+    classes have to be, in units of the distance. All else is as for `batch_all_triplet_loss`.
 
     Returns:
-        The loss, a scalar; 0 for a batch without two images. NaN as for `batch_all_triplet_loss`.
-
-    Raises:
-        ValueError, tf.errors.InvalidArgumentError: As for `batch_all_triplet_loss`.
+        The loss, a scalar; 0 for a batch without two images.
 
     References:
         Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping, 2006, eq. 4.
@@ -427,11 +426,80 @@ def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     return total / tf.maximum(count, 1.0)
 
 
-def batch_all_sums(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
-) -> Sums:
+# (labels (A,), embeddings (A, D), margin, distance, seed (2,) = None, candidates = None) -> Sums
+SumsOf = Callable[..., Sums]
+# (batch, margin, seed) -> (total, count), two scalars
+_Loss = Callable[[_Batch, Any, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
+
+# Pairs whose sums are computed at once, 2 GB or so, and pairs of a block where there are more.
+_PAIRS_AT_ONCE, _PAIRS_OF_A_BLOCK = 2**26, 2**25
+
+
+def _sums_of(loss: _Loss) -> SumsOf:
+    """Returns the loss as a function of labels and embeddings, with what a person wants to see of the batch beside it.
+
+    Where there are more pairs than fit into memory, one block of anchors comes after the other, and only "loss" has a
+    gradient. That needs sizes that are known when a function is traced, and is not done by XLA.
+    """
+
+    @functools.wraps(loss)
+    def sums(
+        labels: tf.Tensor,
+        embeddings: tf.Tensor,
+        margin: float | str,
+        distance: str,
+        seed: tf.Tensor | None = None,
+        candidates: Candidates | None = None,
+    ) -> Sums:
+        labels, embeddings = _inputs(labels, embeddings)
+        vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
+        num_anchors, num_candidates = embeddings.shape[:1].num_elements(), vectors[-1].shape[:1].num_elements()
+        if _inside_xla() or (num_anchors or 0) * (num_candidates or 0) <= _PAIRS_AT_ONCE:
+            batch = _sort_out(labels, embeddings, distance, candidates)
+            return _with_statistics(batch, margin, *loss(batch, margin, seed))
+        others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))
+
+        @tf.function(autograph=False)
+        def of_block(start: tf.Tensor, size: int, *vectors: tf.Tensor) -> tuple[Sums, list[tf.Tensor]]:
+            with tf.GradientTape() as tape:
+                tape.watch(vectors)
+                places, share = tf.slice(others.places, [start], [size]), others.share * (size / num_anchors)
+                batch = _sort_out(
+                    tf.slice(labels, [start], [size]),
+                    tf.slice(vectors[0], [start, 0], [size, -1]),
+                    distance,
+                    Candidates(others.labels, vectors[-1], places, share),
+                )
+                found = _with_statistics(batch, margin, *loss(batch, margin, seed))
+            return found, [tf.convert_to_tensor(pull) for pull in tape.gradient(found["loss"][0], vectors)]
+
+        # As many blocks as are needed, of one size: only the last one may be smaller, and is compiled by itself.
+        size = -(-num_anchors // -(-num_anchors * num_candidates // _PAIRS_OF_A_BLOCK))
+        so_far: Any = None
+        for start in range(0, num_anchors, size):
+            with tf.control_dependencies(tf.nest.flatten(so_far or [])):
+                part = of_block(tf.constant(start), min(size, num_anchors - start), *map(tf.stop_gradient, vectors))
+                so_far = tf.nest.map_structure(tf.add, so_far, part) if so_far else part
+        found, gradients = so_far
+        total, count = found["loss"]
+        return {**found, "loss": (with_gradient(total, vectors, gradients), count)}
+
+    return sums
+
+
+def with_gradient(total: tf.Tensor, vectors: Sequence[tf.Tensor], gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns a scalar as it is, with what somebody has found to be its gradients with respect to some vectors."""
+
+    @tf.custom_gradient
+    def identity(*_: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+        return tf.identity(total), lambda upstream: [upstream * gradient for gradient in gradients]
+
+    return identity(*vectors)
+
+
+@_sums_of
+def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_all_triplet_loss`."""
-    batch = _sort_out(labels, embeddings, distance)
     # With t = d(a, p) + margin, a triplet is active exactly if d(a, n) < t. Let the positive p have r(a, p) active
     # negatives and the negative n have c(a, n) active positives. The sum over the active triplets is then
     #
@@ -443,30 +511,29 @@ def batch_all_sums(
     c = _num_above(batch, ranks)  # (B, B)
     r = _num_below(ranks, tf.shape(thresholds)[1])  # (B, K)
     total = _dot(r, tf.where(batch.is_positive, thresholds, 0.0)) - _dot(c, batch.distances)
-    return _sums(batch, margin, total, _total(c))
+    return total, _total(c)
 
 
-def batch_hard_sums(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float | str, distance: str, seed: tf.Tensor | None = None
-) -> Sums:
+@_sums_of
+def batch_hard_sums(batch: _Batch, margin: float | str, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_hard_triplet_loss`."""
-    batch = _sort_out(labels, embeddings, distance)
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
-    # its gradient does not pass a B x B matrix.
-    positives = tf.where(_get_anchor_positive_triplet_mask(batch.labels), batch.distances, -1.0)  # (B, B)
-    embeddings = batch.embeddings
-    hardest_positive = _distance(embeddings, tf.gather(embeddings, tf.argmax(positives, axis=1)), distance)  # (B,)
-    hardest_negative = _distance(embeddings, tf.gather(embeddings, tf.argmin(batch.negatives, axis=1)), distance)
-    has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)[:, 0]  # (B,)
-    losses = tf.where(has_triplet, _hinge(hardest_positive - hardest_negative, margin), 0.0)  # (B,)
-    return _sums(batch, 0.0 if isinstance(margin, str) else margin, tf.reduce_sum(losses), _count(has_triplet))
+    # its gradient does not pass an A x C matrix.
+    farthest = tf.argmax(tf.where(batch.is_positive, batch.positives, -1.0), axis=1)  # (A,)
+    hardest_positive = tf.gather(batch.which_positives, farthest, batch_dims=1)  # (A,)
+    hardest_negative = tf.argmin(batch.negatives, axis=1)  # (A,)
+    to_positive, to_negative = (
+        _distance(batch.embeddings, tf.gather(batch.candidates.embeddings, which), batch.distance)  # (A,)
+        for which in (hardest_positive, hardest_negative)
+    )
+    has_triplet = tf.logical_and(batch.num_positives > 0, batch.num_negatives > 0)[:, 0]  # (A,)
+    losses = tf.where(has_triplet, _hinge(to_positive - to_negative, margin), 0.0)  # (A,)
+    return tf.reduce_sum(losses), _count(has_triplet)
 
 
-def batch_semi_hard_sums(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
-) -> Sums:
+@_sums_of
+def batch_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_semi_hard_triplet_loss`."""
-    batch = _sort_out(labels, embeddings, distance)
     # The negatives of rank 0 are nearer than every positive, or as near; those of rank k + 1 are farther than positive
     # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
     # after k that has one at all.
@@ -479,47 +546,47 @@ def batch_semi_hard_sums(
     semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (B, K)
     farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (B, 1)
     negatives = tf.where(next_rank < num_ranks, semi_hard, farthest)  # (B, K)
-    return _pair_sums(batch, negatives, batch.is_positive, margin)
+    return _pairs(batch, negatives, batch.is_positive, margin)
 
 
-def batch_random_semi_hard_sums(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor
-) -> Sums:
+@_sums_of
+def batch_random_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_random_semi_hard_triplet_loss`."""
-    batch = _sort_out(labels, embeddings, distance)
     # Among an anchor's sorted negatives the semi-hard ones of a positive are a run; one of it is drawn.
     order = tf.argsort(batch.negatives, axis=1)  # (B, B)
     negatives = tf.gather(batch.negatives, order, batch_dims=1)  # (B, B)
     first = _ranks(negatives, batch.positives, side="right")  # (B, K)
     end = _ranks(negatives, batch.positives + margin, side="left")  # (B, K)
-    draw = tf.random.stateless_uniform(tf.shape(first), seed, alg="philox")  # (B, K) in [0, 1)
+    # Drawn for the whole batch, from which each anchor takes what belongs to its place.
+    num_anchors, num_candidates = tf.unstack(tf.shape(batch.negatives))
+    places = tf.where(batch.candidates.places < 0, tf.range(num_anchors), batch.candidates.places)  # (A,)
+    num_places = num_candidates if _inside_xla() else tf.maximum(tf.reduce_max(places) + 1, 0)
+    draw = tf.random.stateless_uniform([num_places, tf.shape(first)[1]], seed, alg="philox")  # (places, K) in [0, 1)
+    draw = tf.gather(draw, places)  # (A, K)
     length = end - first
     drawn = first + tf.minimum(tf.cast(draw * tf.cast(length, tf.float32), tf.int32), length - 1)
     chosen = tf.gather(order, tf.maximum(drawn, 0), batch_dims=1)  # (B, K)
     negatives = tf.gather(batch.distances, chosen, batch_dims=1)  # (B, K)
-    return _pair_sums(batch, negatives, tf.logical_and(batch.is_positive, length > 0), margin)
+    return _pairs(batch, negatives, tf.logical_and(batch.is_positive, length > 0), margin)
 
 
-def contrastive_sums(
-    labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
-) -> Sums:
+@_sums_of
+def contrastive_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `contrastive_loss`."""
-    batch = _sort_out(labels, embeddings, distance)
-    attraction = tf.square(batch.distances) / 2.0  # (B, B)
-    repulsion = tf.square(tf.maximum(margin - batch.distances, 0.0)) / 2.0  # (B, B)
-    # Both orders of a pair are in the sum, and each image with itself, which costs nothing.
-    total = tf.reduce_sum(tf.where(batch.is_negative, repulsion, attraction)) / 2.0
-    size = tf.cast(tf.shape(batch.distances)[0], tf.float64)
-    return _sums(batch, margin, total, size * (size - 1.0) / 2.0)
+    attraction = tf.square(tf.where(batch.is_positive, batch.positives, 0.0))  # (A, K)
+    repulsion = tf.where(batch.is_negative, tf.square(tf.maximum(margin - batch.distances, 0.0)), 0.0)  # (A, C)
+    # Both orders of a pair are in the sums.
+    total = (tf.reduce_sum(attraction) + tf.reduce_sum(repulsion)) / 4.0
+    return total, _total(batch.num_positives + batch.num_negatives) / 2.0
 
 
-def _pair_sums(batch: _Batch, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> Sums:
-    """Sums the losses of (anchor, positive) pairs that have a negative each: all of shape (B, K)."""
+def _pairs(batch: _Batch, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums the losses of (anchor, positive) pairs that have a negative each: all of shape (A, K)."""
     counts = tf.logical_and(counts, batch.num_negatives > 0)  # (B, K)
     # Padding is taken out before anything is computed of it: a gradient passes both branches of `where`.
     difference = tf.where(counts, batch.positives, 0.0) - tf.where(counts, negatives, 0.0)  # (B, K)
     losses = tf.where(counts, _hinge(difference, margin), 0.0)  # (B, K)
-    return _sums(batch, margin, tf.reduce_sum(losses), _count(counts))
+    return tf.reduce_sum(losses), _count(counts)
 
 
 def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
@@ -530,9 +597,10 @@ def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) 
     return tf.reshape(smallest, [-1, num_ranks])
 
 
-def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> Sums:
+def _with_statistics(batch: _Batch, margin: float | str, total: tf.Tensor, count: tf.Tensor) -> Sums:
     """Returns the loss as (total, count), and what a person wants to see of the batch beside it."""
-    one, num_images = tf.constant(1.0, tf.float64), tf.cast(batch.num_images, tf.float64)
+    margin = 0.0 if isinstance(margin, str) else margin
+    share, num_anchors = tf.constant(batch.candidates.share, tf.float64), tf.cast(batch.num_anchors, tf.float64)
     has_positive, has_negative = batch.num_positives > 0, batch.num_negatives > 0  # (B, 1)
     num_valid = _total(batch.num_positives * batch.num_negatives)
     num_active = _total(_num_above(batch, _ranks(batch.positives + margin, batch.negatives, side="right")))
@@ -551,8 +619,8 @@ def _sums(batch: _Batch, margin: float, total: tf.Tensor, count: tf.Tensor) -> S
         "mean_negative_dist": (tf.reduce_sum(negatives), _count(batch.is_negative)),
         "hardest_positive_dist": (tf.reduce_sum(hardest_positive), _count(has_positive)),
         "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(has_negative)),
-        "anchors_without_positive": (num_images - _count(has_positive), one),
-        "anchors_without_negative": (num_images - _count(has_negative), one),
+        "anchors_without_positive": (num_anchors - _count(has_positive), share),
+        "anchors_without_negative": (num_anchors - _count(has_negative), share),
     }
     dtype = batch.distances.dtype
     return {name: (tf.cast(total, dtype), tf.cast(count, dtype)) for name, (total, count) in sums.items()}
@@ -622,7 +690,7 @@ def offline_sums(
     losses = _hinge(positives - negatives, margin)  # (B / 3,)
     is_hard = negatives < positives
     is_semi_hard = tf.logical_and(losses > 0.0, tf.logical_not(is_hard))
-    none = tf.zeros_like(losses[:1])
+    none = losses[:0]
     terms = {
         "loss": losses,
         "fraction_positive_triplets": losses > 0.0,

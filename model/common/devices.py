@@ -1,4 +1,4 @@
-"""How TensorFlow is started: without its noise, deterministic, and on a GPU where there is one."""
+"""How TensorFlow is started: without its noise, deterministic, and on GPUs where there are some."""
 
 import contextlib
 import functools
@@ -8,10 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from model.common.errors import UserError
 from model.common.signals import ending_at_once
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # How many bytes a container may take: of control groups of version 2, where "max" is no limit, and of version 1.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -76,6 +79,36 @@ def without_gpus() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@functools.cache
+def share_among(number: int | None) -> "tf.distribute.Strategy":
+    """Returns what spreads a training step over devices of this machine; one for all trainings of a process.
+
+    To be called before anything was computed: only then a processor can stand for several devices.
+
+    Args:
+        number: How many devices, at least 1: GPUs, and where there is none, logical CPUs, which share the cores. None
+            takes all GPUs, or one CPU.
+
+    Raises:
+        UserError: There are GPUs, but not so many.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if number is None:
+        number = max(1, len(gpus))
+    if gpus and number > len(gpus):
+        raise UserError(f"--devices: expected at most the {len(gpus)} GPUs of this machine, received {number}")
+    if number == 1:
+        return tf.distribute.get_strategy()
+    kind = "GPU" if gpus else "CPU"
+    if not gpus:
+        cpu, *_ = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
+    with _quiet_stderr():
+        return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(number)])
 
 
 def describe() -> str:

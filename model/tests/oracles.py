@@ -135,3 +135,24 @@ def nearest(query, gallery, ignore=None):
         if index != ignore and d < best_distance:
             best, best_distance = index, d
     return best
+
+
+def terms_among(strategy, labels, anchors, candidate_labels, candidates, places, margin, name="euclidean"):
+    """The terms of a loss whose anchors look at candidates, of which they are some: their sum / their number is it."""
+    for label, anchor, place in zip(labels, anchors, places, strict=True):
+        to_all = [distance(anchor, candidate, name) for candidate in candidates]
+        positives = [d for c, d in enumerate(to_all) if candidate_labels[c] == label and c != place]
+        negatives = [d for c, d in enumerate(to_all) if candidate_labels[c] != label]
+        if strategy == "contrastive":  # each pair is looked at from both ends
+            yield from (d**2 / 4 for d in positives)
+            yield from (max(margin - d, 0.0) ** 2 / 4 for d in negatives)
+        elif not positives or not negatives:
+            continue
+        elif strategy == "batch_all":
+            yield from (p - n + margin for p in positives for n in negatives if p - n + margin > 0)
+        elif strategy == "batch_hard":
+            yield hinge(max(positives) - min(negatives), margin)
+        elif strategy == "batch_semi_hard":
+            for p in positives:
+                farther = [n for n in negatives if n > p]
+                yield hinge(p - (min(farther) if farther else max(negatives)), margin)

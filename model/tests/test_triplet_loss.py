@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -864,10 +865,10 @@ def test_what_lies_around_the_origin_is_not_moved(dtype):
     _, embeddings = around(0)
     centered = (embeddings - embeddings.mean(axis=0)).astype(dtype)
     for here in (centered, centered + dtype(0.3), centered * dtype(1e-30), np.zeros((3, 2), dtype)):
-        moved = triplet_loss._moved_to_the_origin(tf.constant(here))
-        np.testing.assert_array_equal(moved, here)
-    far = triplet_loss._moved_to_the_origin(tf.constant(centered + dtype(1000))).numpy()
-    assert np.abs(far).max() < 4 * np.abs(centered).max()
+        np.testing.assert_array_equal(triplet_loss._offset(tf.constant(here)), np.zeros(here.shape[1]))
+    far = centered + dtype(1000)
+    moved = far - triplet_loss._offset(tf.constant(far)).numpy()
+    assert np.abs(moved).max() < 4 * np.abs(centered).max()
 
 
 def test_two_groups_keep_the_digits_of_the_one_at_the_origin():
@@ -887,3 +888,139 @@ def test_a_batch_that_has_collapsed_far_from_the_origin(strategy, offset, spread
     expected = {"contrastive": MARGIN**2 / 2 * 12 / 15, "batch_random_semi_hard": 0.0}.get(strategy, MARGIN)
     assert loss == pytest.approx(expected, rel=1e-6)
     assert (gradient == 0).all()
+
+
+# ------------------------------------------------------------------------------ anchors that look at candidates
+
+
+def some_anchors(seed=0, offset=0.0, copies=True):
+    """Unequal classes; two of the candidates are anchors, two anchors are none: what `sums_among` takes."""
+    rng = np.random.default_rng(seed)
+    classes, candidates = rng.choice(4, 14, p=[0.5, 0.3, 0.15, 0.05]), rng.normal(size=(14, 3)) + offset
+    if copies:
+        candidates[5] = candidates[3]
+    places = np.array([3, -1, 11, -1], np.int32)
+    anchors = np.where(places[:, None] < 0, rng.normal(size=(4, 3)) + offset, candidates[places])
+    labels = np.where(places < 0, classes[[0, 7, 0, 1]], classes[places])
+    return labels, anchors, classes, candidates, places
+
+
+def sums_among(strategy, labels, anchors, classes, candidates, places, distance="euclidean", share=1.0):
+    """The sums, and the gradients of the total of the loss with respect to anchors and candidates."""
+    anchors, candidates = tf.constant(anchors), tf.constant(candidates)
+    with tf.GradientTape() as tape:
+        tape.watch([anchors, candidates])
+        among = triplet_loss.Candidates(tf.constant(classes), candidates, tf.constant(places), share)
+        sums = LOSSES[strategy](tf.constant(labels), anchors, MARGIN, distance, SEED, among)
+        total = sums["loss"][0]
+    return sums, [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(total, [anchors, candidates])]
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", ORACLES)
+def test_anchors_among_candidates(strategy, distance):
+    labels, anchors, classes, candidates, places = some_anchors(copies=False)
+    sums, gradients = sums_among(strategy, labels, anchors, classes, candidates, places, distance)
+
+    def total(anchors, candidates):
+        return sum(oracles.terms_among(strategy, labels, anchors, classes, candidates, places, MARGIN, distance))
+
+    terms = list(oracles.terms_among(strategy, labels, anchors, classes, candidates, places, MARGIN, distance))
+    count = len(terms) / 2 if strategy == "contrastive" else len(terms)
+    np.testing.assert_allclose(sums["loss"], [sum(terms), count], rtol=1e-10)
+    for which, gradient in enumerate(gradients):
+        for index in np.ndindex(gradient.shape):
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = [anchors.copy(), candidates.copy()]
+                moved[which][index] += step
+                ends.append(total(*moved))
+            assert gradient[index] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("strategy", ONLINE)
+def test_the_sums_of_parts_of_the_anchors_are_those_of_all(strategy, distance):
+    """Copies of an image, classes that only one part has, and a part in which no anchor has a positive."""
+    labels = np.array([3, 0, 0, 0, 1, 1, 2, 0, 0, 1, 0, 2])
+    embeddings = np.random.default_rng(2).normal(size=(12, 4))
+    embeddings[7] = embeddings[1]
+    variable = tf.Variable(embeddings)
+    with tf.GradientTape() as tape:
+        whole = LOSSES[strategy](labels, variable, MARGIN, distance, SEED)
+    expected = tf.convert_to_tensor(tape.gradient(whole["loss"][0], variable)).numpy()
+    parts = []
+    for part in (slice(0, 1), slice(1, 4), slice(4, 11), slice(11, 12), slice(12, 12)):
+        places = np.arange(12, dtype=np.int32)[part]
+        parts.append(
+            sums_among(strategy, labels[part], embeddings[part], labels, embeddings, places, distance, len(places) / 12)
+        )
+        parts[-1][1][1][part] += parts[-1][1][0]  # an anchor is pulled where it is a candidate, too
+    np.testing.assert_allclose(sum(gradients[1] for _, gradients in parts), expected, rtol=1e-9, atol=1e-12)
+    for name, pair in whole.items():
+        np.testing.assert_allclose(sum(np.array(sums[name]) for sums, _ in parts), pair, rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("how", ["eager", "tf.function"])
+@pytest.mark.parametrize("strategy", ONLINE)
+def test_a_batch_in_blocks_is_a_batch(strategy, how, monkeypatch):
+    """Of 20 anchors in blocks of 6, the last one smaller, and of some anchors among other candidates."""
+    labels, embeddings = BATCHES["random"]
+    among = triplet_loss.Candidates(tf.constant(labels), tf.constant(embeddings), tf.constant([7, 3, 19]), 0.25)
+
+    def of_all(embeddings, anchors):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([embeddings, anchors])
+            whole = LOSSES[strategy](labels, embeddings, MARGIN, "euclidean", SEED)
+            some = among._replace(embeddings=embeddings)
+            part = LOSSES[strategy](labels[[7, 3, 19]], anchors, MARGIN, "euclidean", SEED, some)
+            loss = 3.0 * triplet_loss.mean(*whole["loss"])
+        gradients = [tape.gradient(loss, embeddings), *tape.gradient(part["loss"][0], [embeddings, anchors])]
+        return whole, part, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    arguments = tf.constant(embeddings), tf.constant(embeddings[[7, 3, 19]])
+    at_once = of_all(*arguments)
+    monkeypatch.setattr(triplet_loss, "_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(triplet_loss, "_PAIRS_OF_A_BLOCK", 120)
+    blocks = HOW[how](of_all)(*arguments)
+    for one, other in zip(tf.nest.flatten(at_once), tf.nest.flatten(blocks), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_copy_of_an_anchor_among_the_candidates_does_not_pull(distance, offset):
+    """Norms and products round in other ways, but equal images are at no distance: else its gradient would be noise."""
+    rng = np.random.default_rng(0)
+    candidates = (rng.normal(size=(40, 64)) + offset).astype(np.float32)
+    to_all = triplet_loss.pairwise_distances(candidates[:20], distance, candidates)
+    assert np.abs(np.diag(to_all)).max() <= (1e-6 if distance == "cosine" else 0)
+    np.testing.assert_allclose(
+        to_all, triplet_loss.pairwise_distances(candidates, distance)[:20], rtol=1e-3 if offset else 1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("strategy", ONLINE)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_candidate_that_is_no_number_gives_a_loss_that_is_none(strategy, value):
+    labels, anchors, classes, candidates, places = some_anchors()
+    candidates[0, 0] = value
+    sums, _ = sums_among(strategy, labels, anchors, classes, candidates, places)
+    assert math.isnan(float(sums["loss"][0]))
+    assert np.isnan(triplet_loss.pairwise_distances(anchors, candidates=candidates)).all()
+
+
+def test_random_negatives_depend_on_the_place_of_the_anchor_and_not_on_who_else_is_an_anchor():
+    rng = np.random.default_rng(5)
+    labels, embeddings = rng.integers(0, 2, 60), rng.normal(size=(60, 2)) / 9
+    totals = []
+    for part in (slice(0, 60), slice(20, 40), slice(40, 60)):
+        places = np.arange(60, dtype=np.int32)[part]
+        sums, _ = sums_among("batch_random_semi_hard", labels[part], embeddings[part], labels, embeddings, places)
+        totals.append(float(sums["loss"][0]))
+    first = labels[:20], embeddings[:20], labels, embeddings, np.arange(20, dtype=np.int32)
+    assert sum(totals[1:]) + float(sums_among("batch_random_semi_hard", *first)[0]["loss"][0]) == pytest.approx(
+        totals[0]
+    )
+    moved = *first[:4], np.arange(20, dtype=np.int32)[::-1].copy()  # other draws
+    assert abs(float(sums_among("batch_random_semi_hard", *moved)[0]["loss"][0]) - totals[0] + sum(totals[1:])) > 1e-6

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from model.params import Params
+from model.training import replicas
 
 # Limits of the random affine augmentation, each drawn uniformly from [-limit, limit].
 _MAX_ROTATION = 10 / 180 * math.pi  # radians
@@ -46,9 +47,10 @@ def augment_images(
     #   [x_in]   [cos r  -sin r] [1 + zoom_x     shear ] [x_out - center]
     #   [y_in] = [sin r   cos r] [    0      1 + zoom_y] [y_out - center] + center + shift
     batch_size, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group  # each draws for its own images
-    key = tf.stack([tf.cast(seed, tf.int64) + tf.cast(replica, tf.int64) * 2**32, tf.cast(step, tf.int64)])
-    draw = tf.random.stateless_uniform((7, batch_size), key, -1.0, 1.0, alg="philox")
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    # For the images of all devices, of which these are some.
+    draw = tf.random.stateless_uniform((7, replicas.count() * batch_size), key, -1.0, 1.0, alg="philox")
+    draw = draw[:, replicas.index() * batch_size :][:, :batch_size]  # (7, B)
     if flip:
         images = tf.where(draw[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
     draw *= strength

@@ -45,7 +45,7 @@ _PARAMS_OF_THE_WEIGHTS = (
 )  # fmt: skip
 
 # What tells when and how fast a run was made, and not what it came to.
-_CIRCUMSTANCES = {"run/code_version", "run/timed_steps", "run/timed_seconds"}
+_CIRCUMSTANCES = {"run/code_version", "run/devices", "run/timed_steps", "run/timed_seconds"}
 
 
 class Damaged(UserError):

@@ -29,7 +29,7 @@ from model.training import checkpoints, event_files, steps
 from model.training.checkpoints import Checkpoint
 from model.training.doctor import Batch, Finding
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
-from model.training.feeding import replicate, upload
+from model.training.feeding import fetch_memory, replicate, send_memory, upload
 from model.training.guard import Guard
 from model.training.learner import Learner
 from model.training.model_fn import build_optimizer
@@ -245,20 +245,43 @@ class Estimator:
             archive.write_out(str(beside / path.name), verbose=False)
             return (beside / path.name).rename(path)
 
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """What spreads a training step over devices."""
+        return self.config.train_distribute or tf.distribute.get_strategy()
+
+    def check_devices(self, data: TrainInput) -> None:
+        """Makes sure that each device gets its part of a batch.
+
+        Raises:
+            UserError: The batch cannot be divided so.
+        """
+        devices, place = self.strategy.num_replicas_in_sync, self.model_dir / "params.json"
+        if data.batch_size % devices:
+            raise UserError(
+                f"{place}: 'batch_size' must be a multiple of the {devices} devices, received {data.batch_size}; "
+                "change it, or --devices"
+            )
+        part, size = data.images_per_step // devices, self.params.micro_batch_size
+        if size and part % size:
+            raise UserError(
+                f"{place}: 'micro_batch_size' must divide the {part} images of a batch that each of the {devices} "
+                f"devices gets, received {size}"
+            )
+
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
         with lock_experiment(self.model_dir) as place, one_line_errors(self.model_dir):
             data, max_steps = train_spec.input_fn(), train_spec.max_steps
-            strategy = self.config.train_distribute or tf.distribute.get_strategy()
-            learner = self._learner_to_train(data, max_steps, strategy)
+            learner = self._learner_to_train(data, max_steps)
             to_come = range(learner.state.global_step + 1, max_steps + 1)
             if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
                 return None
             if learner.state.global_step:
                 _log.info("Going on from step %d.", learner.state.global_step)
             write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
-            return self._loop(learner, data, to_come, eval_spec, strategy, place)
+            return self._loop(learner, data, to_come, eval_spec, place)
 
     def _loop(
         self,
@@ -266,14 +289,14 @@ class Estimator:
         data: TrainInput,
         to_come: range,
         eval_spec: EvalSpec | None,
-        strategy: tf.distribute.Strategy,
         place: Place,
     ) -> dict[str, float] | None:
         """Makes the steps to come: step, guard, report, evaluate, save; writes only where it holds the lock."""
-        config, max_steps = self.config, to_come.stop - 1
+        config, strategy, max_steps = self.config, self.strategy, to_come.stop - 1
         train_step = steps.compile_train_step(self.model_fn, learner, strategy)
         images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
         batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch
+        memory = send_memory(strategy, learner.memory, self.params)
         guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
@@ -284,7 +307,8 @@ class Estimator:
                 stack.callback(validation.close)
 
             for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
-                result = train_step(images, labels, batches, done)
+                result = train_step(images, labels, batches, done, memory)
+                memory = result.memory
                 learner.state = learner.state.after_step(step)
                 guard.note(step, result.broken)
                 if step == to_come.start:
@@ -310,6 +334,7 @@ class Estimator:
                     self._heed(guard.conclude(), step, progress)
                 if checkpoint_due:
                     progress.flush()
+                    learner.memory = fetch_memory(strategy, memory)
                     learner.save(self.model_dir, config.keep_checkpoint_max)
                 if report_due or checkpoint_due:
                     progress.restart_clock(step)
@@ -338,38 +363,32 @@ class Estimator:
             newest = f"the last checkpoint is {saved[-1].name}" if saved else "there is no checkpoint"
             raise UserError(f"{self.model_dir}: {finding.message}. Training stopped; {newest}.")
 
-    def _learner_to_train(self, data: TrainInput, max_steps: int, strategy: tf.distribute.Strategy) -> Learner:
+    def _learner_to_train(self, data: TrainInput, max_steps: int) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
-        self._check_devices(data, strategy.num_replicas_in_sync)
-        with strategy.scope():
+        self.check_devices(data)
+        with self.strategy.scope():
             learner = self.new_learner(data.images.shape[1:], max_steps)
         newest = self.newest_checkpoint()
         if newest:
             learner.restore(newest)
             newest.check_data(data.train_sha256)
             learner.state = self._without_lost_best(learner.state)
-        known = data.train_sha256 or learner.state.train_sha256
-        learner.state = dataclasses.replace(learner.state, train_sha256=known, code_version=code_version())
+        known, devices = data.train_sha256 or learner.state.train_sha256, self.strategy.num_replicas_in_sync
+        if learner.state.devices not in (devices, 0):
+            _log.info(
+                "Going on with %d devices, %d until here: numbers may round in another way.",
+                devices,
+                learner.state.devices,
+            )
+        learner.state = dataclasses.replace(
+            learner.state, train_sha256=known, code_version=code_version(), devices=devices
+        )
         return learner
 
     def _without_lost_best(self, state: RunState) -> RunState:
         """Returns the state of a run for which a best checkpoint that was deleted does not count."""
         best = checkpoints.folder(self.model_dir) / checkpoints.name_of(state.best_step)
         return state if best.is_dir() else state.without_best()
-
-    def _check_devices(self, data: TrainInput, devices: int) -> None:
-        """Finds that each device gets its part of a batch."""
-        if data.batch_size % devices:
-            raise UserError(
-                f"{self.model_dir / 'params.json'}: 'batch_size' must be a multiple of the "
-                f"{devices} devices, received {data.batch_size}"
-            )
-        classes = self.params.num_classes_per_batch
-        if classes is not None and (classes % devices or classes // devices < 2) and devices > 1:
-            raise UserError(
-                f"{self.model_dir / 'params.json'}: 'num_classes_per_batch' must be a multiple of the {devices} "
-                f"devices and give each at least 2, received {classes}"
-            )
 
     def new_learner(self, image_shape: Shape, max_steps: int) -> Learner:
         """Returns a learner that has learned nothing yet.

@@ -33,6 +33,14 @@ class MinedRound:
     batches: np.ndarray
 
 
+@dataclass(frozen=True)
+class PastBatches:
+    """The memory of past batches: labels (F,) int32 and embeddings (F, D) float32, the oldest first."""
+
+    labels: np.ndarray
+    embeddings: np.ndarray
+
+
 @dataclass
 class Learner:
     """A network, the optimizer that changes it (None where nothing is learned), and the state of the run."""
@@ -42,6 +50,7 @@ class Learner:
     optimizer: keras.optimizers.Optimizer | None = None
     state: RunState = field(default_factory=RunState)
     mined: MinedRound | None = None
+    memory: PastBatches | None = None
 
     def save(self, model_dir: Path, keep: int) -> Path:
         """Saves a checkpoint of everything and returns its folder.
@@ -53,6 +62,8 @@ class Learner:
         tensors["run/params"] = np.array(self.params.to_json())
         if self.mined is not None:
             tensors["mined/number"], tensors["mined/batches"] = np.array(self.mined.number), self.mined.batches
+        if self.memory is not None:
+            tensors["memory/labels"], tensors["memory/embeddings"] = self.memory.labels, self.memory.embeddings
         for name, variable in self._variables().items():
             value = variable.numpy()
             if not np.isfinite(value).all():
@@ -91,6 +102,8 @@ class Learner:
             )  # fmt: skip
         if "mined/number" in tensors and not changed.keys() & _PARAMS_OF_THE_TRIPLETS:
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
+        if "memory/labels" in tensors:
+            self.memory = PastBatches(tensors["memory/labels"], tensors["memory/embeddings"])
 
     def _variables(self) -> dict[str, tf.Variable]:
         """Returns everything that a step may change, by name: random-generator states of the layers, too."""

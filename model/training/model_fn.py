@@ -10,6 +10,7 @@ import tensorflow as tf
 from model import triplet_loss
 from model.params import Params
 from model.strategies import STRATEGIES
+from model.training.batch_loss import Memory, loss_of_batch
 
 
 class ModeKeys(StrEnum):
@@ -27,9 +28,9 @@ class EstimatorSpec:
     Attributes:
         mode: The mode it was asked for.
         predictions: By name, tensors whose first dimension is the batch.
-        loss: The scalar to minimize; None in mode PREDICT.
+        loss: The scalar to minimize; None in mode PREDICT. On several devices, the mean of what each says.
         metrics: By name, (sum, count) of a quantity over the batch, both scalars: its value is sum / count, over
-            one batch and over many. Empty in mode PREDICT.
+            one batch and over many. On several devices, of the part that is here. Empty in mode PREDICT.
         images: By name, images of shape (n, H, W, C) in [0, 1] for TensorBoard.
     """
 
@@ -47,6 +48,7 @@ def model_fn(
     params: Params,
     network: keras.Model,
     step: tf.Tensor | int = 0,
+    memory: Memory | None = None,
 ) -> EstimatorSpec:
     """Embeds a batch and, unless predicting, computes the triplet loss of its embeddings.
 
@@ -58,6 +60,7 @@ def model_fn(
         params: The experiment.
         network: From images to embeddings, as `build_network` makes it.
         step: Scalar, the steps made so far: with the seed it decides what is drawn at random.
+        memory: Embeddings of batches gone by, among which positives and negatives are looked for as well.
 
     Returns:
         The `EstimatorSpec`; predictions are "embeddings", float32 of shape (B, D).
@@ -79,11 +82,11 @@ def model_fn(
     if mode == ModeKeys.EVAL and strategy.scored_as:  # batches are images, not triplets
         strategy = STRATEGIES[strategy.scored_as]
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    sums = strategy.load()(labels, embeddings, params.margin, params.distance, seed)
+    loss, sums = loss_of_batch(strategy, labels, embeddings, params.margin, params.distance, seed, memory)
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}
-    return EstimatorSpec(mode, predictions, triplet_loss.mean(*sums["loss"]), metrics, images)
+    return EstimatorSpec(mode, predictions, loss, metrics, images)
 
 
 def build_optimizer(params: Params, max_steps: int) -> keras.optimizers.Optimizer:

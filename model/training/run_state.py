@@ -31,6 +31,7 @@ class RunState:
         timed_steps: Steps whose time was taken: not those in which something is compiled.
         timed_seconds: What they took.
         params_history: JSON text, as `changes` reads it.
+        devices: How many of them shared the last steps; 0 where there were none, or nobody knows.
     """
 
     global_step: int = 0
@@ -43,6 +44,7 @@ class RunState:
     timed_steps: int = 0
     timed_seconds: float = 0.0
     params_history: str = "[]"
+    devices: int = 0
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RunState":
@@ -59,7 +61,7 @@ class RunState:
                 if type(values[field.name]) is not type(field.default):
                     raise ValueError(f"'run/{field.name}' is {values[field.name]!r}")
         state = cls(**values)
-        counts = (state.global_step, state.best_step, state.evaluations_without_best, state.timed_steps)
+        counts = (state.global_step, state.best_step, state.evaluations_without_best, state.devices, state.timed_steps)
         if min(counts) < 0 or not 0 <= state.timed_seconds < math.inf:
             raise ValueError("a count below 0, or no time, in 'run/...'")
         if not state.best_value < math.inf:

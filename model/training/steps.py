@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from model.training import replicas
 from model.training.augmentation import augment, prepare_images
 from model.training.guard import Broken
 from model.training.learner import Learner
+from model.training.micro_batches import InParts
 from model.training.model_fn import EstimatorSpec, ModeKeys
 from model.triplet_loss import Sums
 
@@ -21,11 +23,12 @@ class TrainStepResult(NamedTuple):
     sums: Sums  # by name, (sum, count) over the batch
     learning_rate: tf.Tensor  # the one that this step used
     broken: Broken
-    gradient_norm: tf.Tensor  # of the first device's gradient
-    embeddings: tf.Tensor  # (B, D) of the first device
+    gradient_norm: tf.Tensor
+    embeddings: tf.Tensor  # (B, D)
     labels: tf.Tensor  # (B,) of these
     indices: tf.Tensor  # (B,) of these, among the training images
     images: Mapping[str, tf.Tensor]
+    memory: Any  # after this step, on each device; None if there is none
 
 
 def compile_train_step(
@@ -36,53 +39,55 @@ def compile_train_step(
     Args:
         model_fn: The `model_fn` contract.
         learner: What learns; its optimizer must be there.
-        strategy: Spreads the step over devices. Each mines the triplets of its own part of the batch, and the
-            gradients are averaged. With `on_nan` "skip", one counts as 0 if it or the loss is not finite.
+        strategy: Spreads the step over devices, each with a part of the batch; the gradient is the mean of theirs,
+            which `batch_loss` makes that of the whole batch. With `on_nan` "skip", it counts as 0 if it or the loss is
+            not finite.
 
     Returns:
-        step(images, labels, batches, done): all uint8 training images (N, H, W, C), all labels (N,), the int32 indices
-        (S, B) of the next batches, and the scalar int64 global step before the first of them. Each call makes one
-        step, the one that the optimizer has come to.
+        step(images, labels, batches, done, memory=None): all uint8 training images (N, H, W, C), all labels (N,), the
+        int32 indices (S, B) of the next batches, the scalar int64 global step before the first of them, and the memory
+        after the step before. Each call makes one step, the one that the optimizer has come to.
     """
     params, network, optimizer = learner.params, learner.network, learner.optimizer
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
 
-    def replica_step(images: Any, labels: Any, batches: Any, done: Any) -> tuple[Sums, Broken, Mapping[str, Any]]:
+    def replica_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any) -> dict[str, Any]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
-        indices = batches[step - done]  # (B,)
-        features = augment(prepare_images(tf.gather(images, indices)), params, step)  # (B, H, W, C)
-        classes = tf.gather(labels, indices)  # (B,)
+        indices = batches[step - done]  # (B / R,)
+        features = augment(prepare_images(tf.gather(images, indices)), params, step)  # (B / R, H, W, C)
+        classes = tf.gather(labels, indices)  # (B / R,)
         with tf.GradientTape() as tape:
-            spec = model_fn(features, classes, ModeKeys.TRAIN, params, network, step)
-            loss = spec.loss / strategy.num_replicas_in_sync
-        gradients = tape.gradient(loss, network.trainable_variables)
+            parts = InParts(network, params.micro_batch_size, tape) if params.micro_batch_size else None
+            remembered = [] if memory is None else [memory.from_step(params.memory_start_step, step)]
+            spec = model_fn(features, classes, ModeKeys.TRAIN, params, parts or network, step, *remembered)
+            loss = tf.convert_to_tensor(spec.loss) / replicas.count()
+        gradients = parts.gradient(loss) if parts else tape.gradient(loss, network.trainable_variables)
+        seen = {"embeddings": spec.predictions["embeddings"], "labels": classes, "indices": indices}
+        seen = {name: replicas.gather(tf.stop_gradient(part)) for name, part in seen.items()}
+        return {
+            **replicas.total({"loss": loss, "gradients": gradients, "sums": dict(spec.metrics)}),
+            "shown": {**seen, "images": dict(spec.images)},
+            "memory": None if memory is None else memory.after(seen["labels"], seen["embeddings"]),
+        }
+
+    @tf.function
+    def train_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any = None) -> TrainStepResult:
+        learning_rate = tf.identity(optimizer.learning_rate)
+        everywhere = strategy.run(replica_step, (images, labels, batches, done, memory))
+        # What the devices know of each other is the same on all: that of the first decides for all.
+        here = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], everywhere)
+        loss, gradients = here["loss"], here["gradients"]
         norm = tf.linalg.global_norm(gradients)
+        is_finite = tf.math.is_finite(norm + tf.cast(loss, norm.dtype))
         if params.on_nan == "skip":
-            is_finite = tf.math.is_finite(norm + tf.cast(loss, norm.dtype))
             gradients = [
                 None if gradient is None else tf.where(is_finite, gradient, tf.zeros_like(gradient))
                 for gradient in gradients
             ]
         optimizer.apply(gradients, network.trainable_variables)
         broken = Broken(_is_broken(loss), _is_broken(norm), _is_broken(tf.linalg.global_norm(_floating(network))))
-        shown = {
-            "gradient_norm": norm,
-            "embeddings": spec.predictions["embeddings"],
-            "labels": classes,
-            "indices": indices,
-            "images": dict(spec.images),
-        }
-        return spec.metrics, broken, shown
-
-    @tf.function
-    def train_step(images: Any, labels: Any, batches: Any, done: Any) -> TrainStepResult:
-        learning_rate = tf.identity(optimizer.learning_rate)
-        metrics, broken, shown = strategy.run(replica_step, (images, labels, batches, done))
-        sums = {name: tuple(strategy.reduce("SUM", part, axis=None) for part in pair) for name, pair in metrics.items()}
-        first = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], shown)
-        broken = Broken(*(strategy.reduce("SUM", flag, axis=None) for flag in broken))
-        return TrainStepResult(sums, learning_rate, broken, **first)
+        return TrainStepResult(here["sums"], learning_rate, broken, norm, **here["shown"], memory=everywhere["memory"])
 
     return train_step
 

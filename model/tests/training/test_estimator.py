@@ -566,12 +566,12 @@ def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
 
 def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)
-    uneven = estimator(tmp_path / "odd", config, batch_size=6, num_classes_per_batch=3, num_images_per_class=2)
-    with pytest.raises(UserError, match="must be a multiple of the 2 devices and give each at least 2, received 3"):
-        uneven.train(train_input(uneven), 1)
     odd = estimator(tmp_path / "odd", config, batch_size=63)
     with pytest.raises(UserError, match="'batch_size' must be a multiple of the 2 devices, received 63"):
         odd.train(train_input(odd), 1)
+    parts = estimator(tmp_path / "odd", config, batch_size=12, micro_batch_size=4)
+    with pytest.raises(UserError, match=r"'micro_batch_size' must divide the 6 images .* each of the 2 devices .* 4"):
+        parts.train(train_input(parts), 1)
 
 
 def test_an_exported_model_takes_pixels_and_nothing_else(tmp_path):

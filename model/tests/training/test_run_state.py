@@ -136,7 +136,7 @@ def test_all_steps_take_as_long_as_those_that_were_timed():
 
 FULL = RunState(
     2**40, "map_at_r", 1 / 3, 2**33, 7, "ab" * 32, "größer als 1", 123456789, 1e-9,
-    json.dumps([{"from_step": 0, "params": {"margin": "soft"}}]),
+    json.dumps([{"from_step": 0, "params": {"margin": "soft"}}]), 2,
 )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_version():
     [
         *((name, b"text") for name in ("global_step", "best_value", "best_step", "timed_seconds")),
         *((name, 7) for name in ("watched_metric", "best_value", "params_history")),
-        *((name, -1) for name in ("global_step", "best_step", "evaluations_without_best", "timed_steps")),
+        *((name, -1) for name in ("global_step", "best_step", "evaluations_without_best", "timed_steps", "devices")),
         *((name, [1, 2]) for name in ("best_step", "train_sha256")),
         ("best_step", 1.0), ("best_step", True), ("watched_metric", b"\xff"),
         *(("timed_seconds", value) for value in (-1.0, math.nan, math.inf)),

@@ -153,10 +153,10 @@ def test_without_an_optimizer_nothing_is_learned():
 # ------------------------------------------------------------------------------------------- two devices
 
 
-def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(two_devices):
-    """Each looks for pairs in its own half of the batch, and what breaks down in both is counted twice."""
+def test_a_step_of_two_devices_is_that_of_the_whole_batch(two_devices):
+    """Each looks for the partners of its half among all, and what breaks down is counted once."""
     with two_devices.scope():
-        learner = sgd_learner(margin=0.3)
+        learner = sgd_learner(triplet_strategy="batch_all", margin=0.3)
     learner.optimizer.iterations.assign(LOSS - 2)
     train_step = compile_train_step(spoilt_model_fn, learner, two_devices)
     images, labels = replicate(two_devices, IMAGES), replicate(two_devices, LABELS)
@@ -165,21 +165,28 @@ def test_a_step_of_two_devices_is_the_mean_of_the_steps_of_each(two_devices):
     kernel, bias = weights_of(learner)
     for batch in BATCHES[:2]:
         result = next(results)
+        pixels = IMAGES[batch].reshape(8, -1) / 255
 
-        def value(kernel, bias, halves=np.split(batch, 2)):  # noqa: B008
-            rows = [(LABELS[half], IMAGES[half].reshape(4, -1) / 255 @ kernel + bias) for half in halves]
-            return np.mean([oracles.contrastive(labels, row, 0.3) for labels, row in rows])
+        def value(kernel, bias, pixels=pixels, batch=batch):
+            return oracles.batch_all(LABELS[batch], pixels @ kernel + bias, 0.3)
 
         total, count = result.sums["loss"]
-        assert (float(count), float(total / count)) == (12, pytest.approx(value(kernel, bias), rel=1e-4))
-        np.testing.assert_array_equal(result.labels, LABELS[batch[:4]])  # the half of the first device
+        assert float(total / count) == pytest.approx(value(kernel, bias), rel=1e-4)
+        for seen, expected in zip(
+            (result.labels, result.indices, result.embeddings),
+            (LABELS[batch], batch, pixels @ kernel + bias),
+            strict=True,
+        ):
+            np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
         assert [int(flag) for flag in result.broken] == [0, 0, 0]
         of_kernel = slopes(lambda moved: value(moved, bias), kernel)  # noqa: B023
         of_bias = slopes(lambda moved: value(kernel, moved), bias)  # noqa: B023
+        norm = math.sqrt((of_kernel**2).sum() + (of_bias**2).sum())
+        assert float(result.gradient_norm) == pytest.approx(norm, rel=1e-3)
         kernel, bias = kernel - 0.5 * of_kernel, bias - 0.5 * of_bias
         for seen, expected in zip(weights_of(learner), (kernel, bias), strict=True):
             np.testing.assert_allclose(seen, expected, atol=1e-5)
-    assert [int(flag) for flag in next(results).broken] == [2, 0, 0]
+    assert [int(flag) for flag in next(results).broken] == [1, 0, 0]
 
 
 # ------------------------------------------------------------------------------------------- without learning
