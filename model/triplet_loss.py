@@ -95,12 +95,13 @@ def _square_distances(*vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tens
     if len(vectors) == 1:
         # The norms are the diagonal of the same product, so that d(a, a) is exactly 0.
         of_anchors = of_candidates = tf.linalg.diag_part(dot_product)  # (A,)
-        least = tf.zeros([], dot_product.dtype)
     else:
         of_anchors, of_candidates = (tf.reduce_sum(tf.square(v), axis=1) for v in (anchors, candidates))  # (A,), (C,)
-        # They round in another way than the product: of two equal images, that is all there would be of a distance.
-        least = 16.0 * np.finfo(dot_product.dtype.as_numpy_dtype).eps * of_candidates[tf.newaxis, :]  # (1, C)
     distances = of_anchors[:, tf.newaxis] - 2.0 * dot_product + of_candidates[tf.newaxis, :]  # (A, C)
+    if len(vectors) == 2:
+        # These norms round in another way than the product: of two equal images, that is all there is of a distance.
+        least = 16.0 * np.finfo(distances.dtype.as_numpy_dtype).eps * of_candidates[tf.newaxis, :]  # (1, C)
+        distances = tf.where(tf.logical_not(distances <= least), distances, 0.0)  # NaN stays
 
     def gradient(upstream: tf.Tensor) -> Any:
         if len(vectors) == 1:  # the same with u(a, b) + u(b, a): one product instead of two
@@ -111,8 +112,8 @@ def _square_distances(*vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tens
         """Sums 2 w(e, o) (e - o) over all others o: (E, O), (E, D) and (O, D) -> (E, D)."""
         return 2.0 * (tf.reduce_sum(weights, axis=1, keepdims=True) * ends - tf.matmul(weights, others))
 
-    # Rounding can leave a small number, and a negative one, where the distance is 0.
-    return tf.where(tf.logical_not(distances <= least), distances, 0.0), gradient  # NaN stays
+    # Rounding can leave a small negative number where the distance is 0.
+    return tf.maximum(distances, 0.0), gradient
 
 
 def _offset(embeddings: tf.Tensor) -> tf.Tensor:
@@ -167,7 +168,6 @@ class _Batch(NamedTuple):
     distances: tf.Tensor  # (A, C)
     positives: tf.Tensor  # (A, K) those to the anchor's positives, ascending, +inf where there are no more
     negatives: tf.Tensor  # (A, C) those to the anchor's negatives, +inf elsewhere
-    which_positives: tf.Tensor  # (A, K) which candidates the positives are
     is_positive: tf.Tensor  # (A, K)
     is_negative: tf.Tensor  # (A, C)
     num_positives: tf.Tensor  # (A, 1)
@@ -190,6 +190,8 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidate
     else:
         candidates = candidates._replace(embeddings=_matrix(candidates.embeddings))
         distances = pairwise_distances(embeddings, distance, candidates.embeddings)  # (A, C)
+        is_self = tf.equal(candidates.places[:, tf.newaxis], tf.range(tf.shape(distances)[1]))  # (A, C)
+        distances = tf.where(is_self, tf.zeros([], distances.dtype), distances)  # (A, C)
     num_candidates = tf.shape(distances)[1]
 
     # In the order of the labels, the candidates of a class are a contiguous run.
@@ -219,7 +221,6 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidate
         distances,
         positives=tf.where(is_positive, tf.gather(distances, column, batch_dims=1), float("inf")),
         negatives=tf.where(is_negative, distances, float("inf")),
-        which_positives=column,
         is_positive=is_positive,
         is_negative=is_negative,
         num_positives=num_positives,
@@ -232,7 +233,7 @@ def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidate
 def _ranks(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     """Finds for each value how many thresholds of its row are smaller: a binary search in K numbers.
 
-    Thresholds (B, K), ascending, and values (B, N) -> int32 (B, N), from 0 to K. Side "left" counts the thresholds <
+    Thresholds (A, K), ascending, and values (A, N) -> int32 (A, N), from 0 to K. Side "left" counts the thresholds <
     value, "right" those <= value.
     """
     thresholds, values = tf.stop_gradient(thresholds), tf.stop_gradient(values)
@@ -262,13 +263,13 @@ def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     this takes a third of the time of `tf.searchsorted`. The W thresholds of a row are a power of two, the last is +inf.
     """
     width = tf.shape(thresholds)[1]
-    before = tf.range(tf.shape(values)[0])[:, tf.newaxis] * width - 1  # (B, 1)
-    position = before + tf.zeros_like(values, tf.int32)  # (B, N) of the last threshold found to be smaller
+    before = tf.range(tf.shape(values)[0])[:, tf.newaxis] * width - 1  # (A, 1)
+    position = before + tf.zeros_like(values, tf.int32)  # (A, N) of the last threshold found to be smaller
     for step in reversed(_POWERS_OF_TWO):
         # Steps that are longer than a row are known when XLA compiles, which leaves them out.
-        ahead = position + step  # (B, N)
-        threshold = tf.gather(tf.reshape(thresholds, [-1]), ahead)  # (B, N)
-        smaller = threshold < values if side == "left" else threshold <= values  # (B, N)
+        ahead = position + step  # (A, N)
+        threshold = tf.gather(tf.reshape(thresholds, [-1]), ahead)  # (A, N)
+        smaller = threshold < values if side == "left" else threshold <= values  # (A, N)
         position = tf.where(tf.logical_and(step < width, smaller), ahead, position)
     return position - before
 
@@ -294,20 +295,20 @@ def _inside_xla() -> bool:
 
 
 def _num_above(batch: _Batch, ranks: tf.Tensor) -> tf.Tensor:
-    """Counts the thresholds above each negative: (B, B) -> (B, B), 0 for what is no negative."""
+    """Counts the thresholds above each negative: (A, C) -> (A, C), 0 for what is no negative."""
     return tf.maximum(batch.num_positives - ranks, 0)
 
 
 def _num_below(ranks: tf.Tensor, num_thresholds: tf.Tensor) -> tf.Tensor:
-    """Counts the values below each threshold of a row; below threshold k are those of rank 0 to k: (B, N) -> (B, K)."""
+    """Counts the values below each threshold of a row; below threshold k are those of rank 0 to k: (A, N) -> (A, K)."""
     bucket, num_buckets = _buckets(ranks, num_thresholds + 1)
     counts = tf.math.unsorted_segment_sum(tf.ones_like(bucket), bucket, num_buckets)
     return tf.cumsum(tf.reshape(counts, [-1, num_thresholds + 1])[:, :-1], axis=1)
 
 
 def _buckets(ranks: tf.Tensor, num_ranks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Gives each rank of each row a bucket of its own: the bucket of each value, (B * N,), and how many there are."""
-    row = tf.range(tf.shape(ranks)[0])[:, tf.newaxis]  # (B, 1)
+    """Gives each rank of each row a bucket of its own: the bucket of each value, (A * N,), and how many there are."""
+    row = tf.range(tf.shape(ranks)[0])[:, tf.newaxis]  # (A, 1)
     return tf.reshape(row * num_ranks + ranks, [-1]), tf.shape(ranks)[0] * num_ranks
 
 
@@ -432,7 +433,7 @@ SumsOf = Callable[..., Sums]
 _Loss = Callable[[_Batch, Any, tf.Tensor | None], tuple[tf.Tensor, tf.Tensor]]
 
 # Pairs whose sums are computed at once, 2 GB or so, and pairs of a block where there are more.
-_PAIRS_AT_ONCE, _PAIRS_OF_A_BLOCK = 2**26, 2**25
+PAIRS_AT_ONCE, PAIRS_OF_A_BLOCK = 2**26, 2**25
 
 
 def _sums_of(loss: _Loss) -> SumsOf:
@@ -454,7 +455,7 @@ def _sums_of(loss: _Loss) -> SumsOf:
         labels, embeddings = _inputs(labels, embeddings)
         vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
         num_anchors, num_candidates = embeddings.shape[:1].num_elements(), vectors[-1].shape[:1].num_elements()
-        if _inside_xla() or (num_anchors or 0) * (num_candidates or 0) <= _PAIRS_AT_ONCE:
+        if _inside_xla() or (num_anchors or 0) * (num_candidates or 0) <= PAIRS_AT_ONCE:
             batch = _sort_out(labels, embeddings, distance, candidates)
             return _with_statistics(batch, margin, *loss(batch, margin, seed))
         others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))
@@ -474,7 +475,7 @@ def _sums_of(loss: _Loss) -> SumsOf:
             return found, [tf.convert_to_tensor(pull) for pull in tape.gradient(found["loss"][0], vectors)]
 
         # As many blocks as are needed, of one size: only the last one may be smaller, and is compiled by itself.
-        size = -(-num_anchors // -(-num_anchors * num_candidates // _PAIRS_OF_A_BLOCK))
+        size = -(-num_anchors // -(-num_anchors * num_candidates // PAIRS_OF_A_BLOCK))
         so_far: Any = None
         for start in range(0, num_anchors, size):
             with tf.control_dependencies(tf.nest.flatten(so_far or [])):
@@ -484,6 +485,7 @@ def _sums_of(loss: _Loss) -> SumsOf:
         total, count = found["loss"]
         return {**found, "loss": (with_gradient(total, vectors, gradients), count)}
 
+    del sums.__wrapped__  # which AutoGraph would call instead
     return sums
 
 
@@ -506,10 +508,10 @@ def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tupl
     #     sum of t - d(a, n)  =  sum over (a, p) of r t  -  sum over (a, n) of c d(a, n)
     #
     # and these counts are its gradient, too: +r for d(a, p) and -c for d(a, n).
-    thresholds = batch.positives + margin  # (B, K)
-    ranks = _ranks(thresholds, batch.negatives, side="right")  # (B, B)
-    c = _num_above(batch, ranks)  # (B, B)
-    r = _num_below(ranks, tf.shape(thresholds)[1])  # (B, K)
+    thresholds = batch.positives + margin  # (A, K)
+    ranks = _ranks(thresholds, batch.negatives, side="right")  # (A, C)
+    c = _num_above(batch, ranks)  # (A, C)
+    r = _num_below(ranks, tf.shape(thresholds)[1])  # (A, K)
     total = _dot(r, tf.where(batch.is_positive, thresholds, 0.0)) - _dot(c, batch.distances)
     return total, _total(c)
 
@@ -518,9 +520,8 @@ def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tupl
 def batch_hard_sums(batch: _Batch, margin: float | str, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_hard_triplet_loss`."""
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
-    # its gradient does not pass an A x C matrix.
-    farthest = tf.argmax(tf.where(batch.is_positive, batch.positives, -1.0), axis=1)  # (A,)
-    hardest_positive = tf.gather(batch.which_positives, farthest, batch_dims=1)  # (A,)
+    # its gradient does not pass an A x C matrix. An anchor is its own positive only where none is farther.
+    hardest_positive = tf.argmax(tf.where(tf.logical_not(batch.is_negative), batch.distances, -1.0), axis=1)  # (A,)
     hardest_negative = tf.argmin(batch.negatives, axis=1)  # (A,)
     to_positive, to_negative = (
         _distance(batch.embeddings, tf.gather(batch.candidates.embeddings, which), batch.distance)  # (A,)
@@ -538,14 +539,14 @@ def batch_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -
     # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
     # after k that has one at all.
     num_ranks = tf.shape(batch.positives)[1] + 1
-    ranks = _ranks(batch.positives, batch.negatives, side="left")  # (B, B)
-    nearest = _nearest_of_rank(batch.negatives, ranks, num_ranks)  # (B, K + 1)
+    ranks = _ranks(batch.positives, batch.negatives, side="left")  # (A, C)
+    nearest = _nearest_of_rank(batch.negatives, ranks, num_ranks)  # (A, K + 1)
     # How many of the ranks up to each hold a negative: where this is one more, the next rank that holds one is found.
-    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), nearest.dtype), axis=1)  # (B, K + 1)
-    next_rank = _ranks(ranks_so_far, ranks_so_far[:, :-1] + 1.0, side="left")  # (B, K)
-    semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (B, K)
-    farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (B, 1)
-    negatives = tf.where(next_rank < num_ranks, semi_hard, farthest)  # (B, K)
+    ranks_so_far = tf.cumsum(tf.cast(nearest < float("inf"), nearest.dtype), axis=1)  # (A, K + 1)
+    next_rank = _ranks(ranks_so_far, ranks_so_far[:, :-1] + 1.0, side="left")  # (A, K)
+    semi_hard = tf.gather(nearest, tf.minimum(next_rank, num_ranks - 1), batch_dims=1)  # (A, K)
+    farthest = tf.reduce_max(tf.where(batch.is_negative, batch.distances, 0.0), axis=1, keepdims=True)  # (A, 1)
+    negatives = tf.where(next_rank < num_ranks, semi_hard, farthest)  # (A, K)
     return _pairs(batch, negatives, batch.is_positive, margin)
 
 
@@ -553,10 +554,10 @@ def batch_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -
 def batch_random_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `batch_random_semi_hard_triplet_loss`."""
     # Among an anchor's sorted negatives the semi-hard ones of a positive are a run; one of it is drawn.
-    order = tf.argsort(batch.negatives, axis=1)  # (B, B)
-    negatives = tf.gather(batch.negatives, order, batch_dims=1)  # (B, B)
-    first = _ranks(negatives, batch.positives, side="right")  # (B, K)
-    end = _ranks(negatives, batch.positives + margin, side="left")  # (B, K)
+    order = tf.argsort(batch.negatives, axis=1)  # (A, C)
+    negatives = tf.gather(batch.negatives, order, batch_dims=1)  # (A, C)
+    first = _ranks(negatives, batch.positives, side="right")  # (A, K)
+    end = _ranks(negatives, batch.positives + margin, side="left")  # (A, K)
     # Drawn for the whole batch, from which each anchor takes what belongs to its place.
     num_anchors, num_candidates = tf.unstack(tf.shape(batch.negatives))
     places = tf.where(batch.candidates.places < 0, tf.range(num_anchors), batch.candidates.places)  # (A,)
@@ -565,32 +566,32 @@ def batch_random_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | 
     draw = tf.gather(draw, places)  # (A, K)
     length = end - first
     drawn = first + tf.minimum(tf.cast(draw * tf.cast(length, tf.float32), tf.int32), length - 1)
-    chosen = tf.gather(order, tf.maximum(drawn, 0), batch_dims=1)  # (B, K)
-    negatives = tf.gather(batch.distances, chosen, batch_dims=1)  # (B, K)
+    chosen = tf.gather(order, tf.maximum(drawn, 0), batch_dims=1)  # (A, K)
+    negatives = tf.gather(batch.distances, chosen, batch_dims=1)  # (A, K)
     return _pairs(batch, negatives, tf.logical_and(batch.is_positive, length > 0), margin)
 
 
 @_sums_of
 def contrastive_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sums of `contrastive_loss`."""
-    attraction = tf.square(tf.where(batch.is_positive, batch.positives, 0.0))  # (A, K)
-    repulsion = tf.where(batch.is_negative, tf.square(tf.maximum(margin - batch.distances, 0.0)), 0.0)  # (A, C)
-    # Both orders of a pair are in the sums.
-    total = (tf.reduce_sum(attraction) + tf.reduce_sum(repulsion)) / 4.0
+    attraction = tf.square(batch.distances) / 2.0  # (A, C)
+    repulsion = tf.square(tf.maximum(margin - batch.distances, 0.0)) / 2.0  # (A, C)
+    # Both orders of a pair are in the sum, and each image with itself, which costs nothing.
+    total = tf.reduce_sum(tf.where(batch.is_negative, repulsion, attraction)) / 2.0
     return total, _total(batch.num_positives + batch.num_negatives) / 2.0
 
 
 def _pairs(batch: _Batch, negatives: tf.Tensor, counts: tf.Tensor, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Sums the losses of (anchor, positive) pairs that have a negative each: all of shape (A, K)."""
-    counts = tf.logical_and(counts, batch.num_negatives > 0)  # (B, K)
+    counts = tf.logical_and(counts, batch.num_negatives > 0)  # (A, K)
     # Padding is taken out before anything is computed of it: a gradient passes both branches of `where`.
-    difference = tf.where(counts, batch.positives, 0.0) - tf.where(counts, negatives, 0.0)  # (B, K)
-    losses = tf.where(counts, _hinge(difference, margin), 0.0)  # (B, K)
+    difference = tf.where(counts, batch.positives, 0.0) - tf.where(counts, negatives, 0.0)  # (A, K)
+    losses = tf.where(counts, _hinge(difference, margin), 0.0)  # (A, K)
     return tf.reduce_sum(losses), _count(counts)
 
 
 def _nearest_of_rank(values: tf.Tensor, ranks: tf.Tensor, num_ranks: tf.Tensor) -> tf.Tensor:
-    """Returns the smallest value of each rank in each row, (B, num_ranks); +inf where there is none."""
+    """Returns the smallest value of each rank in each row, (A, num_ranks); +inf where there is none."""
     bucket, num_buckets = _buckets(ranks, num_ranks)
     smallest = tf.math.unsorted_segment_min(tf.reshape(values, [-1]), bucket, num_buckets)
     smallest = tf.where(smallest < values.dtype.max, smallest, float("inf"))  # the largest number stands for none
@@ -601,14 +602,14 @@ def _with_statistics(batch: _Batch, margin: float | str, total: tf.Tensor, count
     """Returns the loss as (total, count), and what a person wants to see of the batch beside it."""
     margin = 0.0 if isinstance(margin, str) else margin
     share, num_anchors = tf.constant(batch.candidates.share, tf.float64), tf.cast(batch.num_anchors, tf.float64)
-    has_positive, has_negative = batch.num_positives > 0, batch.num_negatives > 0  # (B, 1)
-    num_valid = _total(batch.num_positives * batch.num_negatives)
+    has_positive, has_negative = batch.num_positives > 0, batch.num_negatives > 0  # (A, 1)
+    num_valid = tf.reduce_sum(tf.cast(batch.num_positives, tf.float64) * tf.cast(batch.num_negatives, tf.float64))
     num_active = _total(_num_above(batch, _ranks(batch.positives + margin, batch.negatives, side="right")))
     num_hard = _total(_num_above(batch, _ranks(batch.positives, batch.negatives, side="right")))
-    positives = tf.where(batch.is_positive, batch.positives, 0.0)  # (B, K)
-    hardest_positive = tf.reduce_max(positives, axis=1, keepdims=True)  # (B, 1)
-    hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1, keepdims=True), 0.0)  # (B, 1)
-    negatives = tf.where(batch.is_negative, batch.distances, 0.0)  # (B, B)
+    positives = tf.where(batch.is_positive, batch.positives, 0.0)  # (A, K)
+    hardest_positive = tf.reduce_max(positives, axis=1, keepdims=True)  # (A, 1)
+    hardest_negative = tf.where(has_negative, tf.reduce_min(batch.negatives, axis=1, keepdims=True), 0.0)  # (A, 1)
+    negatives = tf.where(batch.is_negative, batch.distances, 0.0)  # (A, C)
     sums = {
         "loss": (tf.where(batch.is_finite, tf.cast(total, tf.float64), float("nan")), count),
         "fraction_positive_triplets": (num_active, num_valid),
@@ -627,13 +628,15 @@ def _with_statistics(batch: _Batch, margin: float | str, total: tf.Tensor, count
 
 
 def _dot(counts: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
-    """Sums counts times distances, both (B, N), into a float64 scalar."""
-    products = tf.cast(counts, distances.dtype) * distances  # (B, N)
+    """Sums counts times distances, both (A, N), into a float64 scalar."""
+    products = tf.cast(counts, distances.dtype) * distances  # (A, N)
     return tf.reduce_sum(tf.cast(tf.reduce_sum(products, axis=1), tf.float64))
 
 
 def _total(counts: tf.Tensor) -> tf.Tensor:
-    """Sums int32 counts of shape (B, N): float32 cannot add 1 to 2^24, and 512 images hold more triplets than that."""
+    """Sums int32 counts (A, N), each up to N: float32 cannot add 1 to 2^24, and 512 images hold more triplets."""
+    if (counts.shape[1] or 2**16) > 2**15:  # of a row, there may be more than an int32 can count
+        counts = tf.cast(counts, tf.int64)
     return tf.reduce_sum(tf.cast(tf.reduce_sum(counts, axis=1), tf.float64))
 
 

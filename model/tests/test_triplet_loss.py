@@ -980,8 +980,8 @@ def test_a_batch_in_blocks_is_a_batch(strategy, how, monkeypatch):
 
     arguments = tf.constant(embeddings), tf.constant(embeddings[[7, 3, 19]])
     at_once = of_all(*arguments)
-    monkeypatch.setattr(triplet_loss, "_PAIRS_AT_ONCE", 50)
-    monkeypatch.setattr(triplet_loss, "_PAIRS_OF_A_BLOCK", 120)
+    monkeypatch.setattr(triplet_loss, "PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(triplet_loss, "PAIRS_OF_A_BLOCK", 120)
     blocks = HOW[how](of_all)(*arguments)
     for one, other in zip(tf.nest.flatten(at_once), tf.nest.flatten(blocks), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12)

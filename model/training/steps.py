@@ -12,7 +12,7 @@ from model.training.guard import Broken
 from model.training.learner import Learner
 from model.training.micro_batches import InParts
 from model.training.model_fn import EstimatorSpec, ModeKeys
-from model.triplet_loss import Sums
+from model.triplet_loss import PAIRS_AT_ONCE, Sums
 
 ModelFn = Callable[..., EstimatorSpec]
 
@@ -104,7 +104,9 @@ def _floating(network: keras.Model) -> list[tf.Tensor]:
 
 def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tuple[Mapping[str, tf.Tensor], Sums]]:
     """Compiles step(images, labels) -> (predictions, sums): uint8 (B, H, W, C) and int32 (B,), B free."""
-    signature = [_images_spec(learner), tf.TensorSpec((None,), tf.int32)]
+    signature: list[tf.TensorSpec] | None = [_images_spec(learner), tf.TensorSpec((None,), tf.int32)]
+    if learner.params.batch_size**2 > PAIRS_AT_ONCE:
+        signature = None  # for a loss that bounds its memory, each size is traced by itself
 
     @tf.function(input_signature=signature)
     def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
