@@ -14,7 +14,7 @@ from model.start import start
 
 def main(options: argparse.Namespace) -> None:
     """Trains to the end, scores, and reports."""
-    runner = start(options.model_dir, options.data_dir, devices_to_train=options.devices)
+    runner = start(options.model_dir, options.data_dir, devices_to_train=options.devices, blank=options.check)
     if options.validate and runner.experiment.partition.validation is None:
         raise UserError(
             f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "

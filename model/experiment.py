@@ -83,13 +83,16 @@ class Experiment:
         return [*self.summary.lines, *(f"{self.model_dir}/params.json: {line}." for line in self.summary.notes)]
 
 
-def open_experiment(model_dir: Path, data_dir: Path | None, known: DataSummary | None = None) -> Experiment:
+def open_experiment(
+    model_dir: Path, data_dir: Path | None, known: DataSummary | None = None, blank: bool = False
+) -> Experiment:
     """Reads the parameters and the data of an experiment; nothing is written.
 
     Args:
         model_dir: Folder with the `params.json`.
         data_dir: Folder with the data; None takes `data/<dataset>`.
         known: What an earlier call found; as long as that holds, no image is read before it is asked for.
+        blank: Whether blank images stand for those of the data, which nobody needs to see.
 
     Raises:
         UserError: The parameters or the data cannot be used, each by itself or with the other.
@@ -99,7 +102,7 @@ def open_experiment(model_dir: Path, data_dir: Path | None, known: DataSummary |
     stamp = hashlib.sha256("\n".join(made_with).encode()).hexdigest()
 
     def load() -> tuple[Partition, TrainInput]:
-        data = datasets.load_for(params, data_dir)
+        data = datasets.load_for(params, data_dir, blank)
         try:
             partition = divide(data, params)
             return partition, train_input_fn(partition, params)

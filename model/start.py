@@ -15,7 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 def start(
-    model_dir: Path, data_dir: Path | None = None, known: DataSummary | None = None, devices_to_train: int | None = 1
+    model_dir: Path,
+    data_dir: Path | None = None,
+    known: DataSummary | None = None,
+    *,
+    devices_to_train: int | None = 1,
+    blank: bool = False,
 ) -> "Runner":
     """Opens an experiment, and starts TensorFlow and its log. Nothing is written before it was found good.
 
@@ -24,6 +29,7 @@ def start(
         data_dir: Folder with the data; None takes `data/<dataset>`.
         known: As for `open_experiment`.
         devices_to_train: How many devices share a training step; None takes all GPUs, or one CPU.
+        blank: As for `open_experiment`; all that is then left to do is `Runner.check`.
 
     Returns:
         What trains the experiment, and opens what was trained.
@@ -31,7 +37,7 @@ def start(
     Raises:
         UserError: The parameters or the data cannot be used, each by itself or with the other.
     """
-    experiment = open_experiment(model_dir, data_dir, known)
+    experiment = open_experiment(model_dir, data_dir, known, blank)
     device = devices.start_tensorflow()
     strategy = devices.share_among(devices_to_train)
     with ending_at_once():

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from model.common.errors import UserError, listed
 from model.data import image_files
-from model.data.decoding import Decoding
+from model.data.decoding import Decoding, are_blank, blank_images
 from model.data.image_files import DamagedImage, is_hidden, is_image
 
 # What folders of the splits are called, in small letters.
@@ -294,7 +294,7 @@ class Pixels:
     """Decoded images.
 
     Attributes:
-        images: (M, H, W, C) uint8; C is 1 if all are stored as grey, else 3.
+        images: (M, H, W, C) uint8; C is 1 if all are stored as grey, else 3. They are `blank_images` if asked for.
         is_read: (N,) bool, which of the N files these are: all but the damaged ones.
         notes: A line for what the user should know of them.
     """
@@ -332,15 +332,16 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
                     continue
                 is_read[i] = True
                 if num_read == 0:
-                    images = np.empty((len(paths), *result.pixels.shape), np.uint8)
+                    images = _room_for(len(paths), result.pixels)
                 if result.pixels.shape[:2] != images.shape[1:3]:
                     raise UserError(
                         f"{paths[int(np.argmax(is_read))]} has {_size(images[0])} pixels, {paths[i]} has "
                         f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
                     )
                 if result.pixels.shape[2] > images.shape[3]:  # the first in colour after grey ones, (H, W, 1)
-                    images = images.repeat(result.pixels.shape[2], axis=3)
-                images[num_read] = result.pixels  # grey is spread over the channels
+                    grey, images = images[:num_read], _room_for(len(paths), result.pixels)
+                    _put(grey, images[:num_read])
+                _put(result.pixels, images[num_read])
                 num_read += 1
                 if result.brightest is not None:
                     depths.append((result.heeds_image_bits, result.brightest))
@@ -355,7 +356,21 @@ def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
             )
         notes.append(f"Left out: {told}")
     notes += _notes_on_depth(depths, decoding)
+    if decoding.blank:
+        notes.append("The image files were opened, not decoded: what is damaged behind their first bytes was not found")
     return Pixels(images[:num_read], is_read, tuple(notes))
+
+
+def _room_for(num_images: int, pixels: np.ndarray) -> np.ndarray:
+    """Returns room for so many images like this one (H, W, C), which takes none if it is blank."""
+    shape = (num_images, *pixels.shape)
+    return blank_images(*shape) if are_blank(pixels) else np.empty(shape, np.uint8)
+
+
+def _put(pixels: np.ndarray, room: np.ndarray) -> None:
+    """Copies images into the room for them, where grey is spread over the channels; blank ones are there already."""
+    if not are_blank(room):
+        room[...] = pixels
 
 
 def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> list[str]:

@@ -32,7 +32,7 @@ import numpy as np
 from model.common import devices
 from model.common.errors import UserError, listed
 from model.data import idx_files
-from model.data.decoding import Decoding
+from model.data.decoding import Decoding, are_blank, blank_images
 from model.params import Params
 
 _TFDS = "tfds"  # of a data set's folder: what TFDS downloads and prepares
@@ -66,6 +66,11 @@ class Split:
     images: np.ndarray
     labels: np.ndarray
 
+    def where(self, chosen: np.ndarray) -> "Split":
+        """Returns those that a mask, (N,) bool, chooses; of blank images, as many blank ones."""
+        labels = self.labels[chosen]
+        return Split(self.images[: len(labels)] if are_blank(self.images) else self.images[chosen], labels)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -89,16 +94,18 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of all images and labels, as they are in memory."""
+        """Fingerprint of all images and labels, as they are in memory; "" if images are blank."""
         return self._sha256_after_each_split[-1]
 
     @property
     def train_sha256(self) -> str:
-        """Fingerprint of the training images and their labels."""
+        """Fingerprint of the training images and their labels; "" if images are blank."""
         return self._sha256_after_each_split[0]
 
     @functools.cached_property
     def _sha256_after_each_split(self) -> list[str]:
+        if are_blank(self.train.images):
+            return [""]
         digests, found = [], hashlib.sha256()
         for split in (self.train, self.test, *([self.validation] if self.validation else [])):
             for array in (split.images, split.labels):
@@ -146,9 +153,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: De
     return dataset
 
 
-def load_for(params: Params, data_dir: Path | None) -> Dataset:
-    """Loads the data set of an experiment, as `load` does."""
-    return load(params.dataset, data_dir, _decoding_of(params))
+def load_for(params: Params, data_dir: Path | None, blank: bool = False) -> Dataset:
+    """Loads the data set of an experiment, as `load` does; with blank images, as `Decoding` says, if asked for."""
+    return load(params.dataset, data_dir, dataclasses.replace(_decoding_of(params), blank=blank))
 
 
 def stamp_for(params: Params, data_dir: Path | None) -> str:
@@ -220,7 +227,7 @@ def _load_digits(name: str, folder: Path, decoding: Decoding) -> Dataset:
 
     digits = load_digits()
     images = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
-    images = _resize(images.astype(np.uint8)[..., np.newaxis], decoding.image_size)
+    images = _resize(images.astype(np.uint8)[..., np.newaxis], decoding)
     train, test = _hold_out(Split(images, digits.target))
     return _dataset(name, {"train": train, "test": test})
 
@@ -230,7 +237,7 @@ def _load_idx(name: str, folder: Path, decoding: Decoding) -> Dataset:
 
     def split(part: str) -> Split:
         images = _upright(name, arrays[f"{part}-images"][..., np.newaxis])  # (N, H, W, 1)
-        return Split(_resize(images, decoding.image_size), arrays[f"{part}-labels"])
+        return Split(_resize(images, decoding), arrays[f"{part}-labels"])
 
     return _dataset(name, {"train": split("train"), "test": split("t10k")}, CLASS_NAMES.get(name, ()))
 
@@ -291,8 +298,10 @@ def _load_tfds(name: str, folder: Path, decoding: Decoding) -> Dataset:
         devices.start_tensorflow()  # as the commands need it, before TFDS imports it
     from model.data import tfds_sets
 
-    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, decoding.image_size)
-    everything = Split(_upright(name, images), labels)
+    # Whatever is to become blank is read as single pixels, as the images of some sets differ in size.
+    size = 1 if decoding.blank and decoding.image_size is not None else decoding.image_size
+    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, size)
+    everything = Split(_resize(_upright(name, images), decoding), labels)
     train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
     return _dataset(name, {"train": train, "test": test}, class_names)
 
@@ -338,13 +347,15 @@ def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Spli
     for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
         held_out = 0 if count == 1 else max(1, round(count * TEST_FRACTION))
         is_test[by_class[start : start + held_out]] = True
-    train, test = (Split(everything.images[mask], labels[mask]) for mask in (~is_test, is_test))
-    return train, test
+    return everything.where(~is_test), everything.where(is_test)
 
 
-def _resize(images: np.ndarray, image_size: int | None) -> np.ndarray:
+def _resize(images: np.ndarray, decoding: Decoding) -> np.ndarray:
+    image_size = decoding.image_size
     if image_size is None or images.shape[1:3] == (image_size, image_size):
         return images
+    if decoding.blank:
+        return blank_images(len(images), image_size, image_size, images.shape[3])
     from model.data.image_files import resize  # which imports Pillow
 
     return np.stack([resize(image, image_size) for image in images])

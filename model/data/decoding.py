@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -14,8 +16,21 @@ class Decoding:
             scanners often fill the lower 10 or 12.
         on_damaged: What becomes of a data set of which some files cannot be decoded: "stop" refuses it, "skip" leaves
             them out.
+        blank: Whether nothing is decoded: each image is a blank one of the size and colours that it would have. Where
+            only numbers, classes and sizes are asked for, this takes little time and next to no memory.
     """
 
     image_size: int | None = None
     image_bits: int = 16
     on_damaged: Literal["stop", "skip"] = "stop"
+    blank: bool = False
+
+
+def blank_images(*shape: int) -> np.ndarray:
+    """Returns black images of this shape, (N, H, W, C), that take no memory: all are one pixel, which stays black."""
+    return np.broadcast_to(np.uint8(0), shape)
+
+
+def are_blank(images: np.ndarray) -> bool:
+    """Returns whether these are `blank_images`, or some of them."""
+    return not any(images.strides)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from model.common.errors import UserError, listed, one_line
-from model.data.decoding import Decoding
+from model.data.decoding import Decoding, blank_images
 
 # Suffixes of images; what a file is, its content says.
 _SUFFIXES = (
@@ -103,7 +103,7 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
 
     Args:
         path: The file.
-        decoding: What is asked for.
+        decoding: What is asked for. Of a blank image, only what the file says before its pixels is read.
         ground: 0 to 255, the grey that transparent pixels are laid on.
 
     Raises:
@@ -115,6 +115,10 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
             num_pixels = image.size[0] * image.size[1]
             if num_pixels > _MAX_PIXELS:
                 raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")
+            if image.mode == "F":
+                raise ValueError("it has values with fractions, expected 8 or 16 bits")
+            if decoding.blank:
+                return _blank(image, decoding)
             is_large = num_pixels > _MAX_PIXELS_BESIDE_OTHERS
             with _one_large_at_a_time if is_large else contextlib.nullcontext():
                 return _decode(image, decoding, ground)
@@ -157,6 +161,17 @@ def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized).reshape(*size, -1)
 
 
+def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
+    """Returns a blank image of the shape that `_decode` returns, by what the file says before its pixels."""
+    kind, channels = _describe(opened), 1 if _is_grey(opened.mode) else 3
+    width, height = opened.size
+    if decoding.image_size is not None:
+        width = height = decoding.image_size
+    elif width != height and (turn := _turn(opened)) is not None:
+        width, height = Image.new("1", opened.size).transpose(turn).size
+    return Decoded(blank_images(1, height, width, channels)[0], kind)
+
+
 def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Decoded:
     # Loading forgets it, and so may reading the metadata, which some formats have at their end.
     is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)
@@ -172,8 +187,6 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
         brightest = int(values.max())
         upper = np.minimum(values >> (decoding.image_bits - 8), 255)  # beyond image_bits nothing gets brighter
         image = Image.fromarray(upper.astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("it has values with fractions, expected 8 or 16 bits")
     elif is_deep:  # of such colours Pillow keeps the upper 8 bits
         brightest = int(np.asarray(image).max()) * 257
     if turn is not None:
@@ -184,6 +197,11 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
         image = image.resize(size, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return Decoded(pixels.reshape(*pixels.shape[:2], -1), kind, brightest, heeds_image_bits)
+
+
+def _is_grey(mode: str) -> bool:
+    """Returns whether an image is stored as grey; "I" and its relatives are grey of more than 8 bits."""
+    return mode in ("1", "L", "LA") or mode.startswith("I")
 
 
 def _describe(image: Image.Image) -> str:
@@ -213,7 +231,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
-    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    mode = "L" if _is_grey(image.mode) else "RGB"
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
         image = Image.alpha_composite(opaque, image.convert("RGBA"))

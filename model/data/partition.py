@@ -146,15 +146,11 @@ def _take_classes(split: Split, classes: np.ndarray) -> tuple[Split, Split]:
     if not len(classes):
         return split, Split(split.images[:0], split.labels[:0])
     chosen = np.isin(split.labels, classes)
-    return _rows(split, ~chosen), _rows(split, chosen)
+    return split.where(~chosen), split.where(chosen)
 
 
 def _take_sample(split: Split, seed: int, count: int) -> tuple[Split, Split]:
     """Returns a stratified sample, and the rest."""
     chosen = np.zeros(len(split.labels), bool)
     chosen[sampling.stratified_sample(split.labels, seed, count)] = True
-    return _rows(split, chosen), _rows(split, ~chosen)
-
-
-def _rows(split: Split, mask: np.ndarray) -> Split:
-    return Split(split.images[mask], split.labels[mask])
+    return split.where(chosen), split.where(~chosen)

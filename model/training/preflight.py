@@ -76,14 +76,16 @@ def seconds_per_step(data: TrainInput, learner: Learner, num_images: int) -> flo
     """Makes steps, for three seconds at most once everything is compiled; returns the median of what one takes.
 
     Args:
-        data: What would be trained on; a step sees the first of its batches, over and over.
+        data: What would be trained on; a step sees noise with the labels of its first batch, over and over, as what is
+            on an image makes no step longer or shorter.
         learner: What would be trained, which these steps spoil.
         num_images: How many of the batch; the time of fewer is multiplied, as convolutions take it for each image.
     """
     batch = _some_batch(data)[:num_images]
     number = _WARM_UP_STEPS + _STEPS
     batches = np.tile(np.arange(len(batch), dtype=np.int32), (number, 1))  # (S, B), into these images alone
-    arguments = [tf.constant(array) for array in (data.images[batch], data.labels[batch], batches)]
+    noise = np.random.default_rng(0).integers(0, 256, (len(batch), *data.images.shape[1:]), np.uint8)
+    arguments = [tf.constant(array) for array in (noise, data.labels[batch], batches)]
     arguments.append(tf.constant(0, tf.int64))
     step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
     seconds: list[float] = []
@@ -166,7 +168,7 @@ def check(
     take more than half of the memory that is free.
 
     Args:
-        data: What would be trained on.
+        data: What would be trained on. Of its images, only the number and the shape are looked at.
         params: The experiment.
         new_learner: Returns what would be trained.
         precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
@@ -181,6 +183,12 @@ def check(
         f"Memory: the loss takes about {bytes_of_the_loss(params) / 1e6:,.1f} MB, the training images "
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
+    free = free_memory()
+    if free is not None and data.images.nbytes > free:
+        yield (
+            f"Warning: these images do not fit into the {free / 1e6:,.0f} MB of free memory; lower image_size or leave "
+            "some out."
+        )
     size = size_of_network(params, data.images.shape[1:])
     of_network = bytes_of_the_network(size, data.images_per_step, precision)
     yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
@@ -190,7 +198,7 @@ def check(
     if warning := too_large(params, data.images.shape[1:]):
         yield f"Warning: {warning}."
         return
-    total, free = of_network + bytes_of_the_loss(params), free_memory()
+    total = of_network + bytes_of_the_loss(params)
     if free is not None and total > _SHARE_OF_MEMORY * free:
         yield (
             f"Warning: that is more than {_SHARE_OF_MEMORY:.0%} of the {free / 1e6:,.0f} MB of free memory, so no step "

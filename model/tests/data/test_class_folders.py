@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.common.errors import UserError
-from model.data import class_folders
+from model.data import class_folders, image_files
 from model.data.datasets import load
 from model.data.decoding import Decoding
 from model.tests.images import COLOUR, GREY, png_of_size, save
@@ -184,6 +184,33 @@ def test_images_of_several_sizes_need_image_size(tmp_path):
     assert f"{tmp_path / 'cat/0.png'} has 9 x 6 pixels" in message
     assert f'{tmp_path / "dog/3.png"} has 9 x 5; set "image_size"' in message
     assert load("mine", tmp_path, Decoding(image_size=7)).train.images.shape == (8, 7, 7, 3)
+
+
+@pytest.mark.parametrize("splits", [[""], ["train", "val", "test"]])
+def test_blank_images_are_of_the_same_classes_and_parts(tmp_path, splits, monkeypatch):
+    for count, split in enumerate(splits, start=5):
+        two_classes(tmp_path / split, count=count)
+    save(tmp_path / splits[-1] / "dog/3.png", COLOUR)
+    damaged(tmp_path / splits[0] / "cat", "0.png", "2.png")
+    decoded = load("mine", tmp_path, Decoding(on_damaged="skip"))
+    with monkeypatch.context() as changed:
+        changed.setattr(image_files, "_decode", None)
+        blank = load("mine", tmp_path, Decoding(on_damaged="skip", blank=True))
+        assert error_of(tmp_path, Decoding(blank=True)).startswith(f"2 of {len(splits) * (len(splits) + 9)} images")
+    assert blank.class_names == decoded.class_names
+    assert (blank.validation is None) == (decoded.validation is None) == (len(splits) == 1)
+    for part in ("train", "test", "validation")[: max(2, len(splits))]:
+        ours, theirs = vars(blank)[part], vars(decoded)[part]
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert ours.images.shape == theirs.images.shape and not any(ours.images.strides)
+    assert blank.notes[:-1] == decoded.notes and blank.notes[-1].startswith("The image files were opened, not decoded")
+    assert blank.sha256 == blank.train_sha256 == ""
+
+
+def test_blank_images_of_several_sizes_need_image_size_too(tmp_path):
+    save(two_classes(tmp_path) / "dog/3.png", COLOUR[:5])
+    assert error_of(tmp_path, Decoding(blank=True)) == error_of(tmp_path)
+    assert load("mine", tmp_path, Decoding(image_size=7, blank=True)).train.images.shape == (8, 7, 7, 3)
 
 
 def damaged(folder: Path, *names: str) -> Path:

@@ -115,6 +115,15 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
 # digits
 
 
+def test_digits_are_resized_or_blank():
+    dataset = load("digits", decoding=Decoding(image_size=12))
+    blank = load("digits", decoding=Decoding(image_size=10**5, blank=True))
+    assert dataset.train.images.shape[1:] == (12, 12, 1) and dataset.train.images.any()
+    assert blank.test.images.shape == (len(dataset.test.labels), 10**5, 10**5, 1) and not any(blank.test.images.strides)
+    np.testing.assert_array_equal(blank.train.labels, dataset.train.labels)
+    assert load("digits", decoding=Decoding(blank=True)).sha256 == load("digits").sha256  # they are there anyhow
+
+
 def test_digits_are_scikit_learns_1797(monkeypatch):
     from sklearn.datasets import load_digits
 

@@ -153,6 +153,66 @@ def test_the_content_decides_and_not_the_name(tmp_path, kind, suffix):
     assert not is_image(tmp_path / "notes")
 
 
+def translucent(mode: str) -> Image.Image:
+    picture = Image.fromarray(COLOUR).convert(mode)
+    picture.putalpha(100)
+    return picture
+
+
+# Images that are stored in every way that a format has.
+STORED = {
+    **{kind: (kind, pixels, options) for kind, (pixels, options, _) in KINDS.items()},
+    "black and white": ("PNG", GREY > 127, {}),
+    "PBM": ("PPM", GREY > 127, {}),
+    "grey PNG": ("PNG", GREY, {}),
+    "grey JPEG": ("JPEG", GREY, {}),
+    "grey WebP": ("WEBP", GREY, {}),
+    "grey GIF": ("GIF", GREY, {}),
+    "grey BMP": ("BMP", GREY, {}),
+    "PGM": ("PPM", GREY, {}),
+    "16 bits": ("PNG", GREY.astype(np.uint16) << 8, {}),
+    "16 bits, TIFF": ("TIFF", GREY.astype(np.uint16) << 8, {}),
+    "16 bits, PGM": ("PPM", GREY.astype(np.uint16) << 8, {}),
+    "RGBA": ("PNG", translucent("RGB"), {}),
+    "grey with transparency": ("PNG", translucent("L"), {}),
+    "grey with a transparent value": ("PNG", GREY, {"transparency": 3}),
+    "palette with a transparent entry": ("PNG", Image.fromarray(COLOUR).convert("P"), {"transparency": 1}),
+    "palette of greys": ("PNG", Image.fromarray(GREY).convert("P"), {}),
+    "CMYK": ("JPEG", Image.fromarray(COLOUR).convert("CMYK"), {}),
+    "CMYK, TIFF": ("TIFF", Image.fromarray(COLOUR).convert("CMYK"), {}),
+    "YCbCr": ("TIFF", Image.fromarray(COLOUR).convert("YCbCr"), {}),
+    **{
+        f"{kind}, turned {turn}": (kind, COLOUR, {"exif": {274: turn}}) for kind in ("PNG", "JPEG") for turn in range(9)
+    },
+}
+
+
+@pytest.mark.parametrize("image_size", [None, 7])
+@pytest.mark.parametrize("what", STORED)
+def test_a_blank_image_has_the_shape_of_the_decoded_one(tmp_path, what, image_size):
+    kind, pixels, options = STORED[what]
+    if "exif" in options:
+        exif = Image.Exif()
+        exif.update(options["exif"])
+        options = {"exif": exif}
+    path = tmp_path / "x"
+    path.write_bytes(stored(kind, pixels, **options))
+    with image_files.metadata_ignored():
+        blank = read_image(path, Decoding(image_size, blank=True))
+        decoded = read_image(path, Decoding(image_size))
+    assert blank.pixels.shape == decoded.pixels.shape and blank.pixels.dtype == np.uint8
+    assert not blank.pixels.any() and not any(blank.pixels.strides)
+
+
+def test_what_can_be_no_image_by_its_first_bytes_is_not_taken_for_a_blank_one(tmp_path):
+    path, read_all_the_same = tmp_path / "x", set()
+    for what, content in DAMAGED.items():
+        path.write_bytes(content)
+        if not isinstance(image_files.read_unless_damaged(path, Decoding(blank=True)), DamagedImage):
+            read_all_the_same.add(what)
+    assert read_all_the_same == {"half a PNG", "half a JPEG", "32 bits"}
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
 def test_the_first_of_several_pictures_counts(tmp_path, kind):
     path = tmp_path / "x"

@@ -7,6 +7,7 @@ import pytest
 
 from model.common.errors import UserError
 from model.data.datasets import Dataset, Split
+from model.data.decoding import blank_images
 from model.data.partition import divide
 from model.params import Params
 from model.tests import oracles
@@ -45,6 +46,21 @@ def test_the_validation_images_are_a_stratified_sample(size):
     assert not numbers(partition.validation) & numbers(partition.train)
     for part in (partition.validation, partition.train):
         np.testing.assert_array_equal(data.train.labels[part.images.ravel()], part.labels)
+
+
+@pytest.mark.parametrize("changes", [{}, {"validation_size": 40}, {"validation_classes": 2, "holdout_classes": 2}])
+def test_blank_images_are_divided_as_any_others(changes):
+    """250 of 100 million pixels each, 75 GB if they took any memory."""
+    data = dataset(6)
+    splits = [Split(blank_images(len(s.labels), 10**4, 10**4, 3), s.labels) for s in (data.train, data.test)]
+    blank, seen = (divide(d, Params(**changes)) for d in (Dataset("animals", *splits, NAMES), data))
+    for part in ("train", "validation", "validation_gallery"):
+        ours, theirs = vars(blank)[part], vars(seen)[part]
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_array_equal(ours.labels, theirs.labels)
+            assert ours.images.shape == (len(theirs.labels), 10**4, 10**4, 3)
+    assert blank.unseen == seen.unseen
 
 
 def test_split_seed_decides_and_seed_does_not():

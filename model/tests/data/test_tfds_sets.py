@@ -145,7 +145,11 @@ def test_train_alone_is_split(tmp_path):
 def test_many_sizes_need_image_size_and_are_told_before_the_download(tmp_path):
     assert 'set "image_size"' in error_of("small_many_sizes", tmp_path)
     assert not list(tmp_path.iterdir())
-    dataset = load("small_many_sizes", tmp_path, Decoding(image_size=6))
+    dataset, blank = (
+        load("small_many_sizes", tmp_path, Decoding(image_size=6, blank=blank)) for blank in (False, True)
+    )
+    assert blank.train.images.shape == dataset.train.images.shape and not any(blank.train.images.strides)
+    np.testing.assert_array_equal(blank.test.labels, dataset.test.labels)
     assert dataset.train.images.shape == (20, 6, 6, 3)
 
 

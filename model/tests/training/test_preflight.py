@@ -12,13 +12,14 @@ import tensorflow as tf
 import train
 from model.common import cli
 from model.common.errors import UserError
-from model.data import sampling
+from model.data import image_files, sampling
 from model.data.input_fn import TrainInput, train_input_fn
 from model.data.partition import divide
 from model.params import Params
 from model.start import start
 from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
+from model.tests.images import COLOUR, save
 from model.training import preflight
 
 pytestmark = pytest.mark.slow
@@ -116,6 +117,22 @@ def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkey
     output = capsys.readouterr()
     assert raised.value.code == 2 and "OOM when allocating; lower batch_size" in output.err
     assert output.out.startswith("Batches: 64 images")  # what could be said
+
+
+def test_check_decodes_no_image(tmp_path, capsys, monkeypatch):
+    """84 colour images of 3000 x 3000 pixels, which would take 2.3 GB."""
+    for i in range(120):
+        save(tmp_path / f"data/class {i % 6}/{i}.png", COLOUR)
+    monkeypatch.setattr(image_files, "_decode", None)
+    monkeypatch.setattr(preflight, "free_memory", lambda: 2 * 10**9)
+    model_dir = write_params(tmp_path / "mine", dataset="mine", image_size=3000, validation_size=12, batch_size=16)
+    options = ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data"), "--check"]
+    cli.run(train.main, "", options, add_options=train.add_options)
+    lines = capsys.readouterr().out.splitlines()
+    told = lines.index("Memory: the loss takes about 0.0 MB, the training images 2,268 MB.")
+    assert lines[told + 1].startswith("Warning: these images do not fit into the 2,000 MB of free memory; lower image")
+    assert lines[-1].startswith("Warning: that is more than 50%")
+    assert "opened, not decoded" in (model_dir / "train.log").read_text()
 
 
 def never():
