@@ -233,6 +233,7 @@ def lock(path: Path, if_held: str) -> Iterator[Place]:
 
     Raises:
         Held: Another process holds it.
+        UserError: Something could not be done in the block, and what was locked is not there any more.
     """
     if not path.parent.is_dir():  # which the lock would make
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
@@ -245,6 +246,9 @@ def lock(path: Path, if_held: str) -> Iterator[Place]:
         place = Place(path, path.parent)
         try:
             yield place
+        except (OSError, UserError):
+            place.check()  # if it is gone, this is the reason why a file could not be written
+            raise
         finally:
             place.close()
     finally:

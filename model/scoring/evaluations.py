@@ -56,7 +56,7 @@ class Evaluations:
         added = {name: score for name, score in scores.items() if name != "global_step"}
         self._scores = dict(sorted({**self._scores, int(scores["global_step"]): added}.items()))
         content = [{"global_step": step, **scores_to_json(known)} for step, known in self._scores.items()]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(exist_ok=True)  # in the folder of the experiment, which is there or was taken away
         write_whole(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

@@ -81,6 +81,7 @@ def records(path, marker):
 def tensors(path, marker):
     """A checkpoint whose text, where parameters are expected, is a pickle."""
     params = np.array(pickle.dumps(Payload(marker)))
+    path.parents[2].mkdir(parents=True)
     checkpoints.save(path.parents[2], 1, {"run/global_step": np.array(1), "run/params": params}, keep=1)
 
 

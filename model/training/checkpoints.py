@@ -201,7 +201,7 @@ def save(
         parent / f"tmp-{path.name}"
     )  # a name for all, as the lock of the experiment lets one process save at a time
     try:
-        parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(exist_ok=True)  # in the folder of the experiment, which is there or was taken away
         _delete_unfinished(parent)
         beside.mkdir()
         names = sorted(tensors)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import secrets
 import shutil
@@ -335,6 +336,26 @@ def test_a_lock_knows_whether_it_is_still_there(tmp_path, harm):
         harm(folder)
         with pytest.raises(UserError, match=rf"^{folder}: deleted, moved or replaced while this command ran, .*anew$"):
             place.check()
+
+
+@pytest.mark.parametrize("harm", [delete, replace, delete_the_lock])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file or directory"), UserError("a: cannot be written")]
+)
+def test_what_fails_because_the_folder_is_gone_tells_so(tmp_path, harm, error):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(type(error), match=re.escape(str(error))), files.lock_experiment(folder):
+        raise error
+    with pytest.raises(UserError, match=f"^{folder}: deleted, moved or replaced"), files.lock_experiment(folder):
+        harm(folder)
+        raise error
+
+
+def test_an_error_of_the_program_is_told_whatever_became_of_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="of the program"), files.lock_experiment(tmp_path):
+        delete_the_lock(tmp_path)
+        raise ValueError("of the program")
 
 
 def test_a_folder_that_is_moved_and_put_back_is_the_same(tmp_path):

@@ -19,7 +19,7 @@ from model.data.partition import divide
 from model.scoring import protocol
 from model.tests import oracles
 from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
-from model.training import checkpoints, event_files
+from model.training import checkpoints, evaluation, event_files
 from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
 from model.training.model_fn import EstimatorSpec, ModeKeys, build_optimizer
 from model.training.run_state import RunState
@@ -486,6 +486,23 @@ def test_a_folder_that_is_not_the_one_that_was_locked_gets_nothing(tmp_path, mon
         run.train(train_input(run), STEPS)
     assert not model_dir.exists() if is_deleted else not list(model_dir.iterdir())
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "away")] == ["step-00000010"]
+
+
+@pytest.mark.parametrize("write", [(evaluation, "write_scores"), (checkpoints, "save")])
+def test_a_folder_that_goes_while_it_is_written_into_is_told_as_such_and_not_made_anew(tmp_path, monkeypatch, write):
+    """Not by the file that cannot be written then."""
+    model_dir, (module, name) = tmp_path / "mine", write
+    written = vars(module)[name]
+
+    def write_too_late(*arguments):
+        model_dir.rename(tmp_path / "away")
+        return written(*arguments)
+
+    monkeypatch.setattr(module, name, write_too_late)
+    run = quick(model_dir)
+    with pytest.raises(UserError, match=f"^{model_dir}: deleted, moved or replaced while this command ran"):
+        train_and_evaluate(run, TrainSpec(train_input(run), STEPS), EvalSpec(eval_input(run), 7))
+    assert not model_dir.exists()
 
 
 @pytest.mark.parametrize(
