@@ -73,7 +73,9 @@ class Runner:
             new_learner = functools.partial(
                 self._estimator.new_learner, data.images.shape[1:], self._train_spec.max_steps
             )
-            yield from preflight.check(data, params, new_learner, self._estimator.config.precision)
+            yield from preflight.check(
+                data, params, new_learner, self._estimator.config.precision, self._estimator.strategy
+            )
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""

@@ -366,8 +366,7 @@ class Estimator:
     def _learner_to_train(self, data: TrainInput, max_steps: int) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
         self.check_devices(data)
-        with self.strategy.scope():
-            learner = self.new_learner(data.images.shape[1:], max_steps)
+        learner = self.new_learner(data.images.shape[1:], max_steps)
         newest = self.newest_checkpoint()
         if newest:
             learner.restore(newest)
@@ -397,9 +396,10 @@ class Estimator:
             image_shape: Height, width and channels of the images.
             max_steps: At which step the learning rate is to have come to its end.
         """
-        learner = self._build_learner(image_shape)
-        learner.optimizer = self.optimizer_fn(self.params, max_steps)
-        learner.optimizer.build(learner.network.trainable_variables)
+        with self.strategy.scope():
+            learner = self._build_learner(image_shape)
+            learner.optimizer = self.optimizer_fn(self.params, max_steps)
+            learner.optimizer.build(learner.network.trainable_variables)
         return learner
 
     def _learner_to_use(self, image_shape: Shape, checkpoint: Checkpoint | None) -> Learner:

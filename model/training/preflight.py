@@ -12,10 +12,12 @@ from model.common.devices import free_memory
 from model.data.input_fn import TrainInput
 from model.params import Params
 from model.training.doctor import count_partners, explain_missing
-from model.training.learner import Learner
+from model.training.feeding import replicate, send_memory, upload
+from model.training.learner import Learner, PastBatches
 from model.training.model_fn import model_fn
 from model.training.network import Size, size_of_network
 from model.training.steps import compile_train_step
+from model.triplet_loss import PAIRS_AT_ONCE, PAIRS_OF_A_BLOCK
 
 _BATCHES = 200  # to look at
 _STEPS = 20  # to time, after those in which everything is compiled
@@ -72,7 +74,9 @@ def compose(data: TrainInput) -> Composition:
     return Composition(*np.mean(rows, axis=0).tolist())
 
 
-def seconds_per_step(data: TrainInput, learner: Learner, num_images: int) -> float:
+def seconds_per_step(
+    data: TrainInput, learner: Learner, num_images: int, strategy: tf.distribute.Strategy | None = None
+) -> float:
     """Makes steps, for three seconds at most once everything is compiled; returns the median of what one takes.
 
     Args:
@@ -80,18 +84,24 @@ def seconds_per_step(data: TrainInput, learner: Learner, num_images: int) -> flo
             on an image makes no step longer or shorter.
         learner: What would be trained, which these steps spoil.
         num_images: How many of the batch; the time of fewer is multiplied, as convolutions take it for each image.
+        strategy: What spreads a step over devices; None takes the default one.
     """
+    strategy, params = strategy or tf.distribute.get_strategy(), learner.params
     batch = _some_batch(data)[:num_images]
     number = _WARM_UP_STEPS + _STEPS
-    batches = np.tile(np.arange(len(batch), dtype=np.int32), (number, 1))  # (S, B), into these images alone
+    these = np.arange(len(batch), dtype=np.int32)  # in each step, into these images alone
     noise = np.random.default_rng(0).integers(0, 256, (len(batch), *data.images.shape[1:]), np.uint8)
-    arguments = [tf.constant(array) for array in (noise, data.labels[batch], batches)]
-    arguments.append(tf.constant(0, tf.int64))
-    step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
+    images, labels = replicate(strategy, noise), replicate(strategy, data.labels[batch])
+    memory = None
+    if params.memory_size:
+        past = np.resize(data.labels, params.memory_size), np.ones((params.memory_size, params.embedding_size))
+        memory = send_memory(strategy, PastBatches(*past), params)
+    step = compile_train_step(model_fn, learner, strategy)
     seconds: list[float] = []
-    for _ in tqdm.trange(number, desc="timing", disable=None, leave=False):
+    fed = upload(strategy, lambda _: these, range(1, number + 1), None)
+    for _, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
         started = time.perf_counter()
-        float(step(*arguments).sums["loss"][0])  # waits for the device
+        float(step(images, labels, batches, done, memory).sums["loss"][0])  # waits for the device
         seconds.append(time.perf_counter() - started)
         if sum(seconds[1:]) >= _SECONDS:
             break
@@ -106,10 +116,10 @@ def _some_batch(data: TrainInput) -> np.ndarray:
     return batch.astype(np.int32)
 
 
-def _images_to_time(size: Size, data: TrainInput, precision: str) -> int:
+def _images_to_time(size: Size, data: TrainInput, params: Params, precision: str, devices: int) -> int:
     """Returns how many images of a batch a step is timed with, so that it takes neither long nor much memory."""
-    if free_memory() is None:  # a GPU is fast, and slower for each of a few images
-        return data.images_per_step
+    if free_memory() is None or params.micro_batch_size or devices > 1:
+        return data.images_per_step  # a GPU is fast, and slower for each of a few images; the others bound the memory
     fixed = bytes_of_the_network(size, 0, precision)
     of_an_image = bytes_of_the_network(size, 1, precision) - fixed
     most = max(_MOST_BYTES - fixed, 0) // of_an_image // _FEWEST_IMAGES * _FEWEST_IMAGES
@@ -120,7 +130,8 @@ def bytes_of_the_loss(params: Params) -> int:
     """Returns about how much memory the loss takes, beside the network."""
     if params.strategy.mines:
         return 12 * 4 * params.batch_size * params.embedding_size
-    return params.strategy.bytes_per_pair * params.batch_size**2
+    pairs = params.batch_size * (params.batch_size + (params.memory_size or 0))
+    return params.strategy.bytes_per_pair * (pairs if pairs <= PAIRS_AT_ONCE else PAIRS_OF_A_BLOCK)
 
 
 def bytes_of_the_network(size: Size, batch_size: int, precision: str = "float32") -> int:
@@ -160,7 +171,11 @@ def warm_up_too_long(params: Params, num_steps: int) -> str:
 
 
 def check(
-    data: TrainInput, params: Params, new_learner: Callable[[], Learner], precision: str = "float32"
+    data: TrainInput,
+    params: Params,
+    new_learner: Callable[[], Learner],
+    precision: str = "float32",
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Iterator[str]:
     """Yields what there is to know before a training, line by line.
 
@@ -172,6 +187,7 @@ def check(
         params: The experiment.
         new_learner: Returns what would be trained.
         precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
+        strategy: What spreads a step over devices; None takes the default one.
     """
     if data.steps_per_mining is None:
         yield from _about_batches(compose(data), params)
@@ -190,7 +206,7 @@ def check(
             "some out."
         )
     size = size_of_network(params, data.images.shape[1:])
-    of_network = bytes_of_the_network(size, data.images_per_step, precision)
+    of_network = bytes_of_the_network(size, params.micro_batch_size or data.images_per_step, precision)
     yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
     steps = data.steps_in(params.num_epochs)
     if warning := warm_up_too_long(params, steps):
@@ -202,11 +218,12 @@ def check(
     if free is not None and total > _SHARE_OF_MEMORY * free:
         yield (
             f"Warning: that is more than {_SHARE_OF_MEMORY:.0%} of the {free / 1e6:,.0f} MB of free memory, so no step "
-            "is timed; lower batch_size, image_size or num_channels."
+            "is timed; lower batch_size, image_size or num_channels, or set micro_batch_size."
         )
         return
-    num_images = _images_to_time(size, data, precision)
-    seconds = seconds_per_step(data, new_learner(), num_images)
+    devices = 1 if strategy is None else strategy.num_replicas_in_sync
+    num_images = _images_to_time(size, data, params, precision, devices)
+    seconds = seconds_per_step(data, new_learner(), num_images, strategy)
     yield (
         f"Time: {steps:,} steps of {1000 * seconds:.1f} ms, {data.images_per_step / seconds:,.0f} images/s: about "
         f"{tqdm.tqdm.format_interval(steps * seconds)}, evaluations and offline mining not counted"

@@ -196,16 +196,17 @@ def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, second
     clock, made = itertools.count(), []
     monkeypatch.setattr(preflight.time, "perf_counter", lambda: (next(clock) + 1) // 2 * seconds)
 
-    def step(images, labels, batches, done):
-        assert set(np.unique(batches)) == set(range(len(images))) and len(labels) == len(images) == batches.shape[1]
-        assert len(batches) >= steps
+    def step(images, labels, batches, done, memory):
+        row = batches[len(made) % steps - int(done)]
+        assert row.numpy().tolist() == list(range(len(images))) and len(labels) == len(images) and memory is None
         made.append(len(images))
         return types.SimpleNamespace(sums={"loss": (0.5, 1.0)})
 
     monkeypatch.setattr(preflight, "compile_train_step", lambda *_: step)
     data = train_input(batch_size=12, **changes)
-    assert preflight.seconds_per_step(data, None, data.images_per_step) == pytest.approx(seconds)
-    assert preflight.seconds_per_step(data, None, 6) == pytest.approx(seconds * data.images_per_step / 6)
+    learner = types.SimpleNamespace(params=Params())
+    assert preflight.seconds_per_step(data, learner, data.images_per_step) == pytest.approx(seconds)
+    assert preflight.seconds_per_step(data, learner, 6) == pytest.approx(seconds * data.images_per_step / 6)
     assert made == [data.images_per_step] * steps + [6] * steps
 
 
@@ -214,7 +215,7 @@ def test_of_large_images_few_are_timed(monkeypatch):
     labels = np.repeat(np.arange(8, dtype=np.int32), 8)
     batches = sampling.class_balanced_batches(labels, 0, 8, 8)
     timed = []
-    monkeypatch.setattr(preflight, "seconds_per_step", lambda data, learner, count: timed.append(count) or 1.5)
+    monkeypatch.setattr(preflight, "seconds_per_step", lambda data, learner, count, _: timed.append(count) or 1.5)
     for side, free in ((348, 10**12), (96, 10**12), (348, None)):
         monkeypatch.setattr(preflight, "free_memory", lambda free=free: free)
         data = TrainInput(np.zeros((64, side, side, 3), np.uint8), labels, batches, 64)
