@@ -8,6 +8,10 @@ its own part of the batch, as most libraries do. The classes are unequal, and th
 `python -m benchmarks.distribution loss`: seconds of value and gradient of batch all for all anchors of a batch, and for
 the half and the quarter of them that a device has of two and of four, with the memory that a new process takes for it.
 
+`python -m benchmarks.distribution parts`: seconds and memory of a step of 4,096 images through the network of
+`mnist_best`, without batch normalization, as a whole and in micro-batches, and how far the first gradient is from that
+of the whole.
+
 `python -m benchmarks.distribution steps`: milliseconds of a training step on two logical CPUs beside local mining.
 """
 
@@ -43,17 +47,16 @@ _KINDS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["gradients", "loss", "steps"])
+    parser.add_argument("what", choices=["gradients", "loss", "parts", "steps"])
     parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES)
     parser.add_argument("--child", help=argparse.SUPPRESS)  # what a new process is asked for, as JSON
     options = parser.parse_args()
     if options.child:
-        {"gradients": _child_gradients, "loss": _child_loss, "steps": _child_steps}[options.what](
-            json.loads(options.child)
-        )
+        child = {"gradients": _child_gradients, "loss": _child_loss, "parts": _child_parts, "steps": _child_steps}
+        child[options.what](json.loads(options.child))
         return
     print(f"$ python -m benchmarks.distribution {options.what}    # {devices.start_tensorflow()}\n", flush=True)
-    {"gradients": _gradients, "loss": lambda: _loss(options.sizes), "steps": _steps}[options.what]()
+    {"gradients": _gradients, "loss": lambda: _loss(options.sizes), "parts": _parts, "steps": _steps}[options.what]()
 
 
 def _ask(what: str, question: dict[str, Any]) -> str:
@@ -219,6 +222,53 @@ def _child_loss(question: dict[str, Any]) -> None:
         started = time.perf_counter()
         step(tf.constant(embeddings))[1].numpy()
         seconds.append(time.perf_counter() - started)
+    print(statistics.median(seconds[1:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _parts() -> None:
+    print(f"{'images at a time':>18}{'seconds':>10}{'memory':>12}{'gradient':>12}")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = None
+        for size in (None, 1024, 256, 64):
+            path = Path(folder, f"{size}.npy")
+            seconds, memory = map(float, _ask("parts", {"size": size, "path": str(path)}).split())
+            gradient = np.load(path)
+            whole = gradient if whole is None else whole
+            print(
+                f"{size or 4096:>18,}{seconds:>10.1f}{memory / 1e9:>9.2f} GB{_far(gradient, whole):>12.1e}", flush=True
+            )
+
+
+def _child_parts(question: dict[str, Any]) -> None:
+    devices.start_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    from model.training.learner import Learner
+    from model.training.model_fn import model_fn
+    from model.training.network import build_network
+    from model.training.steps import compile_train_step
+
+    best = Params.from_json("experiments/mnist_best/params.json").model_dump(mode="json")
+    whole_batch = {"batch_size": 4096, "num_classes_per_batch": None, "num_images_per_class": None}
+    plain = {"use_batch_norm": False, "augmentation": "off", "augmentation_strength": 1.0, "precision": "float32"}
+    params = Params.model_validate({**best, **whole_batch, **plain, "micro_batch_size": question["size"]})
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (4096, 28, 28, 1)).astype(np.uint8), rng.integers(0, 10, 4096, np.int32)
+    network, optimizer = build_network(params, images.shape[1:]), keras.optimizers.SGD(1.0, name="sgd")
+    optimizer.build(network.trainable_variables)
+    before = [variable.numpy() for variable in network.trainable_variables]
+    step = compile_train_step(model_fn, Learner(params, network, optimizer), tf.distribute.get_strategy())
+    arguments = map(tf.constant, (images, labels, np.arange(4096, dtype=np.int32)[np.newaxis]))
+    there = [*arguments]
+    seconds = []
+    for number in range(3):
+        started = time.perf_counter()
+        float(step(*there, tf.constant(number, tf.int64)).sums["loss"][0])
+        seconds.append(time.perf_counter() - started)
+        if not number:
+            changes = [b - v.numpy() for b, v in zip(before, network.trainable_variables, strict=True)]
+            np.save(question["path"], np.concatenate([change.ravel() for change in changes]))
     print(statistics.median(seconds[1:]), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

@@ -267,10 +267,7 @@ class Trained:
     def _provenance(self) -> Provenance:
         """Returns what the scores come from."""
         state, data = self.checkpoint.state, self.experiment.data
-        seconds, images_per_step = (
-            state.train_seconds,
-            self.params.batch_size * (3 if self.params.strategy.mines else 1),
-        )
+        seconds, images_per_step = state.train_seconds, self.params.images_per_step
         return Provenance(
             trained_by=state.code_version,
             evaluated_by=code_version(),

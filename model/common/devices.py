@@ -92,7 +92,7 @@ def share_among(number: int | None) -> "tf.distribute.Strategy":
             takes all GPUs, or one CPU.
 
     Raises:
-        UserError: There are GPUs, but not so many.
+        UserError: There are GPUs, but not so many; or it is too late.
     """
     import tensorflow as tf
 
@@ -106,7 +106,10 @@ def share_among(number: int | None) -> "tf.distribute.Strategy":
     kind = "GPU" if gpus else "CPU"
     if not gpus:
         cpu, *_ = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
+        with contextlib.suppress(RuntimeError):  # too late, then there are as many as somebody has asked for
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
+        if len(tf.config.list_logical_devices("CPU")) < number:
+            raise UserError(f"--devices: {number} devices have to be asked for before anything is computed")
     with _quiet_stderr():
         return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(number)])
 

@@ -129,10 +129,8 @@ def instant_scores(monkeypatch):
 
 @pytest.fixture(scope="session")
 def two_devices() -> "tf.distribute.Strategy":
-    """Two devices in one process. One strategy for all tests: TensorFlow mixes up the reductions of two on the same."""
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    """Two devices in one process."""
+    return devices.share_among(2)
 
 
 @pytest.fixture(scope="module")

@@ -374,11 +374,7 @@ class Estimator:
             learner.state = self._without_lost_best(learner.state)
         known, devices = data.train_sha256 or learner.state.train_sha256, self.strategy.num_replicas_in_sync
         if learner.state.devices not in (devices, 0):
-            _log.info(
-                "Going on with %d devices, %d until here: numbers may round in another way.",
-                devices,
-                learner.state.devices,
-            )
+            _log.info("Devices that share a batch: %d, and %d until here.", devices, learner.state.devices)
         learner.state = dataclasses.replace(
             learner.state, train_sha256=known, code_version=code_version(), devices=devices
         )

@@ -14,7 +14,7 @@ _HOPELESS = 50
 
 
 class Broken(NamedTuple):
-    """What a step reports: on how many devices the loss, the gradient or a weight was not finite, integer scalars."""
+    """What a step reports: whether the loss, the gradient or a weight was not finite, integer scalars, 0 or 1."""
 
     loss: Any
     gradient: Any

@@ -16,6 +16,7 @@ from tensorflow.python.framework import config
 
 from model.common import devices
 from model.common.commands import ROOT
+from model.common.errors import UserError
 from model.params import Params
 from model.tests.experiments import HOSTILE_KERAS
 from model.training.network import build_network
@@ -38,6 +39,19 @@ def machine(monkeypatch):
         monkeypatch.setattr(Path, "read_text", read_text)
 
     return pretend
+
+
+def test_devices_that_share_a_batch(two_devices):
+    assert two_devices.num_replicas_in_sync == 2 and devices.share_among(2) is two_devices
+    assert devices.share_among(1) is devices.share_among(None) is tf.distribute.get_strategy()
+    with pytest.raises(UserError, match="--devices: 5 devices have to be asked for before anything is computed"):
+        devices.share_among(5)
+
+
+def test_more_devices_than_gpus_are_refused(machine):
+    machine(gpus=[{}, {}])
+    with pytest.raises(UserError, match="--devices: expected at most the 2 GPUs of this machine, received 3"):
+        devices.share_among(3)
 
 
 @pytest.mark.parametrize("asked", ["float32", "mixed_bfloat16"])

@@ -581,6 +581,19 @@ def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
     assert resumed.evaluate(eval_input(resumed))["recall_at_1"] > 0.5
 
 
+def test_a_run_goes_on_with_another_number_of_devices(begun, two_devices, caplog):
+    """It says so; and what a checkpoint of one device holds is on both, for the averages and weights are the same."""
+    caplog.set_level("INFO")
+    assert begun.newest_checkpoint().state.devices == 1
+    begun.config = dataclasses.replace(begun.config, train_distribute=two_devices)
+    begun.train(train_input(begun), 15)
+    assert "Devices that share a batch: 2, and 1 until here." in caplog.messages
+    assert begun.newest_checkpoint().state.devices == 2
+    caplog.clear()
+    begun.train(train_input(begun), 20)
+    assert not any("Devices" in message for message in caplog.messages)
+
+
 def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)
     odd = estimator(tmp_path / "odd", config, batch_size=63)
