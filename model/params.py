@@ -52,6 +52,10 @@ def _quoted(names: Iterable[str]) -> str:
     return " or ".join(f'"{name}"' for name in names)
 
 
+# Numbers in the memory of past batches, 1 GiB of them.
+_MOST_NUMBERS_IN_MEMORY = 2**28
+
+
 class Params(BaseModel):
     """The validated, frozen parameters of one experiment."""
 
@@ -176,7 +180,7 @@ class Params(BaseModel):
         "euclidean", description="The distance between two embeddings"
     )
 
-    memory_size: Annotated[int, Field(ge=1, le=2**24)] | None = Field(
+    memory_size: Annotated[int, Field(ge=1, le=2**20)] | None = Field(
         None,
         description="Positives and negatives are looked for among so many embeddings of the last batches, too, as they "
         "were then; null looks in the batch alone",
@@ -246,6 +250,11 @@ class Params(BaseModel):
             raise ValueError(
                 f"'memory_size' needs a strategy that mines inside the batch, received {self.memory_size} with "
                 f'"{self.triplet_strategy}"'
+            )
+        if (self.memory_size or 0) * self.embedding_size > _MOST_NUMBERS_IN_MEMORY:
+            raise ValueError(
+                f"'memory_size' must be at most {_MOST_NUMBERS_IN_MEMORY // self.embedding_size} with embedding_size = "
+                f"{self.embedding_size}, received {self.memory_size}"
             )
         if self.memory_start_step and self.memory_size is None:
             raise ValueError(

@@ -124,6 +124,18 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ),
         ('{"holdout_classes": [0, 1' + "0" * 400 + "]}", r"'holdout_classes' must .*, received"),
         ('{"warmup_steps": 10}', r"'warmup_steps' needs learning_rate_schedule \"cosine\""),
+        ('{"triplet_strategy": "offline_hard", "memory_size": 9}', r"'memory_size' needs a strategy that mines inside"),
+        ('{"memory_start_step": 9}', r"'memory_start_step' needs 'memory_size', received 9 steps without it"),
+        ('{"memory_size": 0}', r"'memory_size' must be greater than or equal to 1, received 0"),
+        (
+            '{"memory_size": 1048576, "embedding_size": 512}',
+            r"'memory_size' must be at most 524288 with embedding_size = 512, received 1048576",
+        ),
+        ('{"micro_batch_size": 48}', r"'micro_batch_size' must divide the 64 images of a batch, received 48"),
+        (
+            '{"micro_batch_size": 128, "triplet_strategy": "offline_hard"}',
+            r"'micro_batch_size' must divide the 192 images of a batch, received 128",
+        ),
         ('{"margin": 1, "margin": 2}', r"'margin' is there twice"),
         ("", r"not valid JSON: .* line 1, column 1"),
         ('{"margin": 0.5,}', r"not valid JSON: .* line 1"),

@@ -232,3 +232,16 @@ def test_of_large_images_few_are_timed(monkeypatch):
 def test_the_memory_grows_with_the_pairs(strategy):
     sizes = [preflight.bytes_of_the_loss(Params(triplet_strategy=strategy, batch_size=size)) for size in (1024, 2048)]
     assert sizes[1] == sizes[0] * (2 if strategy.startswith("offline") else 4) > 0
+
+
+def test_the_memory_of_a_large_batch_is_that_of_a_block():
+    sizes = [preflight.bytes_of_the_loss(Params(batch_size=size)) for size in (8192, 16384, 32768)]
+    assert sizes[0] > sizes[1] == sizes[2] > 1e9
+    with_memory = Params(batch_size=64, memory_size=960)
+    assert preflight.bytes_of_the_loss(with_memory) == 16 * preflight.bytes_of_the_loss(Params(batch_size=64))
+
+
+def test_steps_with_a_memory_and_in_parts_are_timed(tmp_path, capsys):
+    """The memory is full, as it is after some steps."""
+    said = check(tmp_path, capsys, memory_size=100, micro_batch_size=16)
+    assert re.search(r"^Time: \d+ steps of [\d.]+ ms, .* not counted\.$", said, re.MULTILINE)
