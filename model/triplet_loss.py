@@ -26,7 +26,6 @@ logging. All of it works in graphs of TensorFlow 1 and in functions with `jit_co
 shapes before they know the labels, and count with K = B, for batches of up to 32,768.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -443,7 +442,6 @@ def _sums_of(loss: _Loss) -> SumsOf:
     gradient. That needs sizes that are known when a function is traced, and is not done by XLA.
     """
 
-    @functools.wraps(loss)
     def sums(
         labels: tf.Tensor,
         embeddings: tf.Tensor,
@@ -485,7 +483,7 @@ def _sums_of(loss: _Loss) -> SumsOf:
         total, count = found["loss"]
         return {**found, "loss": (with_gradient(total, vectors, gradients), count)}
 
-    del sums.__wrapped__  # which AutoGraph would call instead
+    sums.__name__, sums.__doc__ = loss.__name__, loss.__doc__
     return sums
 
 

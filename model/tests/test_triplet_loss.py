@@ -3,7 +3,6 @@
 import functools
 import itertools
 import math
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -1009,18 +1008,6 @@ def test_a_candidate_that_is_no_number_gives_a_loss_that_is_none(strategy, value
     sums, _ = sums_among(strategy, labels, anchors, classes, candidates, places)
     assert math.isnan(float(sums["loss"][0]))
     assert np.isnan(triplet_loss.pairwise_distances(anchors, candidates=candidates)).all()
-
-
-def test_a_function_that_autograph_has_read(tmp_path):
-    """AutoGraph looks through decorators, unless it is kept from it; what it reads, it has to read in a file."""
-    path = tmp_path / "step.py"
-    path.write_text(
-        "import tensorflow as tf\nfrom model.triplet_loss import batch_all_sums\n\n\n@tf.function\n"
-        "def step(labels, embeddings):\n    return batch_all_sums(labels, embeddings, 0.5, 'euclidean')['loss']\n"
-    )
-    labels, embeddings = BATCHES["random"]
-    total, count = runpy.run_path(str(path))["step"](labels, embeddings)
-    assert float(total / count) == pytest.approx(oracles.batch_all(labels, embeddings, MARGIN))
 
 
 def test_random_negatives_depend_on_the_place_of_the_anchor_and_not_on_who_else_is_an_anchor():
