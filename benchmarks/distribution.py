@@ -151,13 +151,13 @@ def _child_gradients(question: dict[str, Any]) -> None:
             _local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
         )
         order = _triplets(labels) if params.strategy.mines else batch
-        ((_, batches, done),) = upload(strategy, lambda _, order=order: order, range(1, 2), None)
+        ((_, batches, done),) = upload(strategy, lambda _: order, range(1, 2), None)  # noqa: B023
         result = step(replicate(strategy, images), replicate(strategy, labels), batches, done)
         changes = [b - v.numpy() for b, v in zip(before, network.trainable_variables, strict=True)]
         case = f"{name} / {distance} / {kind}"
         found[f"{case}/gradient"] = np.concatenate([change.ravel() for change in changes])
         found[f"{case}/sums"] = np.array([[float(x) for x in pair] for pair in result.sums.values()])
-    np.savez(question["path"], **found)
+    np.savez(question["path"], allow_pickle=False, **found)
 
 
 def _linear_float64(params: Params):  # type: ignore[no-untyped-def]
