@@ -350,10 +350,10 @@ def test_in_a_folder_that_nobody_may_write_to_scores_are_printed(trained_copy, c
 # ------------------------------------------------------------------------------------------- mistakes
 
 
-def refused(capsys, main, *arguments):
+def refused(capsys, script, *arguments):
     """Runs a command in this process; it must end with exit code 2 and one line, which is returned."""
     with pytest.raises(SystemExit) as raised:
-        cli.run(main, "", [str(argument) for argument in arguments])
+        run_here(script, *arguments)
     assert raised.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -361,7 +361,7 @@ def refused(capsys, main, *arguments):
     return line
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
+@pytest.mark.parametrize("script", [train, evaluate, visualize_embeddings])
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -372,27 +372,27 @@ def refused(capsys, main, *arguments):
         ('{"dataset": "no_such_data"}', "no_such_data"),
     ],
 )
-def test_a_bad_experiment_is_one_line_and_nothing_is_written(tmp_path, capsys, main, content, expected):
+def test_a_bad_experiment_is_one_line_and_nothing_is_written(tmp_path, capsys, script, content, expected):
     model_dir = tmp_path / "mine"
     if content is not None:
         model_dir.mkdir()
         (model_dir / "params.json").write_text(content)
     before = sorted(tmp_path.rglob("*"))
-    assert expected in refused(capsys, main, "--model_dir", model_dir)
+    assert expected in refused(capsys, script, "--model_dir", model_dir)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
-def test_a_data_folder_that_is_not_there(tmp_path, capsys, main):
+@pytest.mark.parametrize("script", [train, evaluate, visualize_embeddings])
+def test_a_data_folder_that_is_not_there(tmp_path, capsys, script):
     model_dir = write_params(tmp_path / "mine", dataset="mnist")
-    assert "nowhere" in refused(capsys, main, "--model_dir", model_dir, "--data_dir", tmp_path / "nowhere")
+    assert "nowhere" in refused(capsys, script, "--model_dir", model_dir, "--data_dir", tmp_path / "nowhere")
     assert [path.name for path in model_dir.iterdir()] == ["params.json"]
 
 
-@pytest.mark.parametrize("main", [train.main, evaluate.main, visualize_embeddings.main])
-def test_batches_that_the_data_cannot_fill(tmp_path, capsys, main):
+@pytest.mark.parametrize("script", [train, evaluate, visualize_embeddings])
+def test_batches_that_the_data_cannot_fill(tmp_path, capsys, script):
     model_dir = write_params(tmp_path, batch_size=1439)
-    line = refused(capsys, main, "--model_dir", model_dir)
+    line = refused(capsys, script, "--model_dir", model_dir)
     expected = "'batch_size' must be at most the 1438 training images of digits, received 1439"
     assert line == f"{model_dir / 'params.json'}: {expected}"
     assert [path.name for path in model_dir.iterdir()] == ["params.json"]
@@ -417,7 +417,7 @@ def test_a_command_that_is_shown_names_the_data_that_were_named(tmp_path, capsys
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     model_dir = write_params(tmp_path)
     (model_dir / "train.log").mkdir()
-    assert "train.log: Is a directory" in refused(capsys, train.main, "--model_dir", model_dir)
+    assert "train.log: Is a directory" in refused(capsys, train, "--model_dir", model_dir)
 
 
 @pytest.mark.usefixtures("few_resamples")

@@ -177,6 +177,7 @@ def test_a_checkpoint_that_was_made_anew_is_read_anew(finished, tmp_path):
     runner = start(finished)
     before = runner.trained().checkpoint
     other = tmp_path / "other"
+    other.mkdir()
     tensors = {name: -tensor if tensor.dtype == np.float32 else tensor for name, tensor in before.tensors.items()}
     checkpoints.save(other, NUM_STEPS, tensors, 1)
     shutil.rmtree(finished / "checkpoints")

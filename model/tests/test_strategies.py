@@ -28,6 +28,7 @@ def magnet(monkeypatch):
     return entry
 
 
+@pytest.mark.slow
 def test_a_strategy_that_was_added_trains_and_validates(magnet, tmp_path):
     from model.data.input_fn import train_input_fn, validation_input_fn
     from model.data.partition import divide

@@ -1,21 +1,15 @@
-"""What the proofs share: commands as processes, what they may say, and cases of which none hides the others."""
+"""What the proofs share: what a command may say, which files it may leave, and cases of which none hides the others."""
 
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from model.common.commands import ROOT
 from model.training import checkpoints
-
-# Seconds after which a command is taken to hang, on a machine with much other work, too.
-_LONGEST = 1800
 
 # What a run writes last of a report.
 _END_OF_REPORT = "</html>"
@@ -29,28 +23,6 @@ def survives(name: str, case: Callable[[], object]) -> bool:
         print(f"\n{name}: {failure}")
         return False
     return True
-
-
-def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
-    """Starts a command."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def end(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Waits for the end of a command; returns its exit code, stdout and stderr, in which there is no traceback."""
-    try:
-        stdout, stderr = process.communicate(timeout=_LONGEST)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise AssertionError(f"{process.args}: hangs: {process.communicate()}") from None
-    assert not re.search(r"Traceback|^\w*(Error|Exception)\b", stderr, re.MULTILINE), stderr
-    return process.returncode, stdout, stderr
-
-
-def run(script: str, *arguments: object) -> tuple[int, str, str]:
-    """Runs a command to its end, as `end` returns it."""
-    return end(start(script, *arguments))
 
 
 def line_of_refusal(stderr: str) -> str:

@@ -5,11 +5,13 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,6 @@ AT_ONCE = int(os.environ.get("LIVES", "2"))
 _SECONDS_FOR_CHILDREN = 6.0
 _LONGEST_LIFE = 1800.0
 _MARK = "PROOF_LIFE"
-_LOGS = {".log", ".stdout", ".stderr"}
 
 
 class Life:
@@ -45,27 +46,32 @@ class Life:
     Args:
         script: Name of a command line, such as "train.py".
         arguments: Its options.
-        folder: Where it is started, and where `NAME.stdout` and `NAME.stderr` hold what it said.
+        folder: Where it is started; None starts it in the current folder.
         before: What is put before the command, such as another command that starts it.
         piped: "stdout" or "stderr" if that goes into a pipe, whose reader is `process.stdout` or `process.stderr`.
     """
 
     def __init__(
-        self, script: str, arguments: list[str], folder: Path, before: Sequence[str] = (), piped: str | None = None
+        self,
+        script: str,
+        arguments: Sequence[object],
+        folder: Path | None = None,
+        before: Sequence[str] = (),
+        piped: str | None = None,
     ) -> None:
         self.began, self._started, self._used = time.time(), time.monotonic(), 0.0
         self._mark = secrets.token_hex(8)
-        self._said = [folder / f"{script}.stdout", folder / f"{script}.stderr"]
-        with self._said[0].open("wb") as stdout, self._said[1].open("wb") as stderr:
-            streams = {"stdout": stdout, "stderr": stderr} | ({piped: subprocess.PIPE} if piped else {})
-            self.process = subprocess.Popen(
-                [*before, sys.executable, str(ROOT / script), *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                **streams,
-                process_group=0,
-                env={**os.environ, _MARK: self._mark},
-            )
+        self._said = {stream: os.memfd_create(stream) for stream in ("stdout", "stderr")}  # files on no disk
+        for descriptor in self._said.values():
+            weakref.finalize(self, os.close, descriptor)
+        self.process = subprocess.Popen(
+            [*before, sys.executable, str(ROOT / script), *map(str, arguments)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            **self._said | ({piped: subprocess.PIPE} if piped else {}),
+            process_group=0,
+            env={**os.environ, _MARK: self._mark},
+        )
 
     @property
     def age(self) -> float:
@@ -83,12 +89,17 @@ class Life:
     @property
     def stdout(self) -> str:
         """What it printed."""
-        return self._said[0].read_text()
+        return self._read("stdout")
 
     @property
     def stderr(self) -> str:
         """What it said on stderr."""
-        return self._said[1].read_text()
+        return self._read("stderr")
+
+    def _read(self, stream: str) -> str:
+        """Returns what was written so far; where the process writes is not changed by that."""
+        descriptor = self._said[stream]
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     def is_running(self) -> bool:
         """Whether it has not ended yet; a process that hangs is a failure."""
@@ -112,7 +123,14 @@ class Life:
 
     def wait(self) -> int:
         """Returns its exit code; negative, as of `subprocess`, where a signal ended it."""
-        return self.process.wait(_LONGEST_LIFE)
+        self.sleep(lambda: False)
+        return self.process.wait()
+
+    def end(self) -> tuple[int, str, str]:
+        """Waits for its end; returns its exit code, stdout and stderr, in which there is no traceback."""
+        code, said = self.wait(), self.stderr
+        assert not re.search(r"Traceback|^\w*(Error|Exception)\b", said, re.MULTILINE), said
+        return code, self.stdout, said
 
     def children_left(self) -> list[int]:
         """Returns the processes that it started, and that run 6 seconds after."""
@@ -137,12 +155,16 @@ def _processes_with(variable: str) -> list[int]:
     return found
 
 
-def run(script: str, arguments: list[str], folder: Path) -> str:
-    """Runs a command in peace and returns what it printed."""
-    life = Life(script, arguments, folder)
-    assert life.wait() == 0, life.stderr
-    assert "Traceback" not in life.stderr
-    return life.stdout
+def run(script: str, *arguments: object, folder: Path | None = None) -> tuple[int, str, str]:
+    """Runs a command to its end; returns its exit code, stdout and stderr."""
+    return Life(script, arguments, folder).end()
+
+
+def complete(script: str, *arguments: object, folder: Path | None = None) -> str:
+    """Runs a command, which goes well, and returns what it printed."""
+    code, printed, said = run(script, *arguments, folder=folder)
+    assert code == 0, said
+    return printed
 
 
 def age_leftovers(folder: Path) -> None:
@@ -165,7 +187,7 @@ def contents(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or path.suffix in _LOGS or path.name in (".lock", ".search.lock"):
+        if not path.is_file() or path.suffix == ".log" or path.name in (".lock", ".search.lock"):
             continue
         if path.name.startswith("events.out"):
             events = found.setdefault(str(path.parent.relative_to(folder) / "events"), Counter())
@@ -212,7 +234,7 @@ def _events(path: Path) -> list[tuple[str, int, bytes]]:
 
 def _without_times(record: dict) -> dict:
     provenance = dict(record["provenance"])
-    assert provenance.pop("train_seconds") > 0 and provenance.pop("images_per_second") > 0
+    assert provenance.pop("train_seconds") >= 0 and provenance.pop("images_per_second") > 0
     return {**record, "provenance": provenance}
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from model.tests.experiments import digits, final_tensors, scalars, write_params
+from model.tests.experiments import digits, write_params
 from model.tests.images import save
-from model.tests.proofs.cases import check_whole, line_of_refusal, run, survives, without_random_names
+from model.tests.proofs.cases import check_whole, line_of_refusal, survives
+from model.tests.proofs.lives import complete, differences, run
 
 pytestmark = pytest.mark.proof
 
@@ -75,49 +76,6 @@ def mounted(path: Path) -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", path], check=True)
 
 
-# ------------------------------------------------------------------------------------------- what must be the same
-
-
-def without_time(scores: Path) -> dict:
-    """What a file of scores says, but for how long the training took."""
-    content = json.loads(scores.read_text())
-    for cost in ("train_seconds", "images_per_second"):
-        content["provenance"].pop(cost, None)
-    return content
-
-
-def curves(folder: Path) -> dict:
-    """The curves below a folder, each point of them once, but for that of the time."""
-    found = {}
-    for place in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
-        for key, values in scalars(place).items():
-            assert len(values) == 1, f"{place}: {key} is there {len(values)} times"
-            if key[0] != "global_step/sec":
-                found[(place.relative_to(folder), *key)] = values[0]
-    return found
-
-
-def of_training(folder: Path) -> list:
-    """All that trainings leave below a folder, but for their logs and the time they took."""
-    told = {
-        path.relative_to(folder): without_time(path)
-        if path.name in ("metrics.json", "validation.json")
-        else path.read_text()
-        for path in folder.rglob("*.json")
-    }
-    runs = sorted(path.parent for path in folder.rglob("checkpoints"))
-    return [told, curves(folder), [final_tensors(run) for run in runs]]
-
-
-def of_files(folder: Path) -> dict:
-    """All files by their bytes, but for logs, event files, in which the time stands, and random names in a report."""
-    return {
-        path.relative_to(folder): without_random_names(path) if path.suffix == ".html" else path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".log" and "tfevents" not in path.name
-    }
-
-
 # ------------------------------------------------------------------------------------------- what starts from what
 
 
@@ -147,28 +105,26 @@ def to_search(folder: Path, trained: Path) -> list[object]:
     return ["--parent_dir", folder]
 
 
-# By script: how a folder is made ready and which options follow, what must be the same in the end, how many disks.
-Look = Callable[[Path], list | dict]
-COMMANDS: dict[str, tuple[Callable[[Path, Path], list[object]], Look, int]] = {
-    "train.py": (to_train, of_training, 7),
-    "evaluate.py": (to_evaluate, of_training, 3),
-    "predict.py": (to_predict, of_files, 3),
-    "visualize_embeddings.py": (to_visualize, of_files, 4),
-    "search_hyperparams.py": (to_search, of_training, 3),
+# By script: how a folder is made ready and which options follow, how many disks.
+COMMANDS: dict[str, tuple[Callable[[Path, Path], list[object]], int]] = {
+    "train.py": (to_train, 7),
+    "evaluate.py": (to_evaluate, 3),
+    "predict.py": (to_predict, 3),
+    "visualize_embeddings.py": (to_visualize, 4),
+    "search_hyperparams.py": (to_search, 3),
 }
 
 
 @pytest.mark.parametrize("script", COMMANDS)
 def test_a_disk_that_is_too_small(tmp_path, trained, tally, script):
-    prepare, look, num_disks = COMMANDS[script]
+    prepare, num_disks = COMMANDS[script]
     with mounted(tmp_path / "disk") as disk:
         folder = disk.path / "mine"
         arguments = prepare(folder, trained)
         at_first = disk.used
         with disk.watched() as most:
-            code, _, said = run(script, *arguments)
-        assert code == 0, said
-        expected, needed = look(folder), most[-1] - at_first
+            complete(script, *arguments)
+        expected, needed = shutil.copytree(folder, tmp_path / "expected"), most[-1] - at_first
         refused = []
 
         def on_a_disk_of(size: int) -> None:
@@ -185,11 +141,10 @@ def test_a_disk_that_is_too_small(tmp_path, trained, tally, script):
             assert code == 2 or (code == 0 and spared), (code, said)
             assert str(folder) in line and (code == 0 or "No space left on device" in line), said
             refused.append(code == 2)
-            code, _, said = run(script, *arguments)
-            assert code == 0, said
+            complete(script, *arguments)
             check_whole(folder)
-            found = look(folder)
-            assert found == expected, f"{found}\nis not\n{expected}"
+            different = differences(folder, expected)
+            assert not different, different
 
         # From no byte at all, to those which leave one page too few.
         pages = needed // _PAGE - 1

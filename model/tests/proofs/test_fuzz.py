@@ -36,7 +36,8 @@ from model.studies import states
 from model.studies.drawn_trials import Drawn
 from model.studies.search_space import SearchSpace
 from model.tests.experiments import digits
-from model.tests.proofs.cases import line_of_refusal, run, survives
+from model.tests.proofs.cases import line_of_refusal, survives
+from model.tests.proofs.lives import run
 from model.tests.proofs.mutations import damaged, mutated_database, mutated_json
 from model.training import event_files
 

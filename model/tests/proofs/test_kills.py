@@ -20,11 +20,11 @@ from model.tests.proofs.lives import (
     Life,
     Moments,
     age_leftovers,
+    complete,
     contents,
     differences,
     newest_step,
     phase,
-    run,
 )
 
 pytestmark = pytest.mark.proof
@@ -70,7 +70,7 @@ def kill_ten_times(untouched, folder, number):
                 phases.append(phase(life, model_dir, untouched))
                 print(f"run {number}: killed {age:.2f} s old, step {newest_step(model_dir)}, {phases[-1]}", flush=True)
         age_leftovers(model_dir)
-        run("train.py", ["--model_dir", "small"], model_dir.parent)
+        complete("train.py", "--model_dir", "small", folder=model_dir.parent)
         problems = differences(model_dir, untouched.folder)
     except AssertionError as error:
         problems = [str(error)]
@@ -130,7 +130,7 @@ class Peace:
 
     def say(self, folder):
         """Runs the command and returns what it printed, without images/s and names of event files."""
-        said = run(self.script, COMMANDS[self.script], folder)
+        said = complete(self.script, *COMMANDS[self.script], folder=folder)
         return re.sub(r"tfevents\.\S+| +[\d,]+ *$", "", said, flags=re.MULTILINE)
 
 

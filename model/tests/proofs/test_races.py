@@ -4,17 +4,16 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model.tests.common.test_files import check_race
-from model.tests.experiments import digits, write_params
+from model.tests.experiments import digits, final_tensors, write_params
 from model.tests.images import save
-from model.tests.proofs.cases import check_whole, end, line_of_refusal, run, start, survives
-from model.tests.proofs.test_full_disk import curves, of_files, of_training, without_time
+from model.tests.proofs.cases import check_whole, line_of_refusal, survives
+from model.tests.proofs.lives import Life, complete, contents, differences, run
 from model.training import checkpoints
 
 pytestmark = pytest.mark.proof
@@ -29,7 +28,8 @@ SEARCHES = "{}: another process searches here; wait for it or stop it"
 
 def both(first: tuple, second: tuple, refusal: str = "") -> list[int]:
     """Starts two commands at once; returns the exit codes. At most one is refused, for this reason alone."""
-    ended = [end(process) for process in [start(*first), start(*second)]]
+    lives = [Life(script, arguments) for script, *arguments in (first, second)]
+    ended = [life.end() for life in lives]
     for code, _, said in ended:
         assert code == 0 or (code == 2 and line_of_refusal(said) == refusal), (code, said)
     codes = [code for code, _, _ in ended]
@@ -42,53 +42,50 @@ class Reference:
 
     def __init__(self, root: Path, trained: Path) -> None:
         self.root, self.trained = root, trained
-        self._found: dict[str, object] = {}
 
-    def of(self, name: str, make: Callable[[Path], object]) -> object:
-        """Returns what `make` returns for a new folder."""
-        if name not in self._found:
-            self._found[name] = make(self.root / name)
-        return self._found[name]
+    def of_training(self, name: str, **params: object) -> Path:
+        """Returns the folder of an experiment that was trained."""
+        folder = self.root / name
+        if not folder.exists():
+            complete("train.py", "--model_dir", write_params(folder, **params))
+        return folder
 
-    def of_trained(self, name: str, *command: object) -> object:
-        """The same for a command on a copy of the trained experiment."""
+    def of_trained(self, name: str, script: str, *options: object) -> Path:
+        """Returns a copy of the trained experiment on which a command was run."""
+        folder = self.root / name
+        if not folder.exists():
+            shutil.copytree(self.trained, folder)
+            complete(script, "--model_dir", folder, *options)
+        return folder
 
-        def make(folder: Path) -> object:
-            shutil.copytree(self.trained, folder / "mine")
-            code, _, said = run(command[0], "--model_dir", folder / "mine", *command[1:])
-            assert code == 0, said
-            return of_files(folder / "mine")
 
-        return self.of(name, make)
+def check_same(folder: Path, expected: Path) -> None:
+    """Makes sure that two folders hold the same."""
+    different = differences(folder, expected)
+    assert not different, different
 
 
 def two_trainings(folder: Path, reference: Reference) -> None:
-    def alone(folder: Path) -> object:
-        assert run("train.py", "--model_dir", write_params(folder, **SHORT))[0] == 0
-        return of_training(folder)
-
     mine = write_params(folder, **SHORT)
     command = ("train.py", "--model_dir", mine)
     both(command, command, TRAINS.format(mine))
-    assert run(*command)[0] == 0  # whoever won may have been refused the evaluation at its end
-    assert of_training(mine) == reference.of("train", alone)
+    complete(*command)  # whoever won may have been refused the evaluation at its end
+    check_same(mine, reference.of_training("train", **SHORT))
 
 
 def two_trainings_beside_each_other(folder: Path, reference: Reference) -> None:
     commands = [("train.py", "--model_dir", write_params(folder / name, **SHORT)) for name in ("a", "b")]
     assert both(*commands) == [0, 0]
-    assert of_training(folder / "a") == of_training(folder / "b")
-    assert run("compare_experiments.py", folder)[0] == 0
+    check_same(folder / "a", folder / "b")
+    complete("compare_experiments.py", folder)
 
 
 def two_evaluations(folder: Path, reference: Reference) -> None:
     shutil.copytree(reference.trained, folder)
-    before = curves(folder)
     (folder / "metrics.json").unlink()
     command = ("evaluate.py", "--model_dir", folder)
     assert both(command, command) == [0, 0]
-    assert without_time(folder / "metrics.json") == without_time(reference.trained / "metrics.json")
-    assert curves(folder) == before
+    check_same(folder, reference.trained)
 
 
 def two_visualizations(folder: Path, reference: Reference) -> None:
@@ -97,7 +94,7 @@ def two_visualizations(folder: Path, reference: Reference) -> None:
     mine = shutil.copytree(reference.trained, folder / "mine")
     command = ("visualize_embeddings.py", "--model_dir", mine, *options)
     assert both(command, command) == [0, 0]
-    assert of_files(mine) == expected
+    check_same(mine, expected)
 
 
 def two_visualizations_in_place_of_another(folder: Path, reference: Reference) -> None:
@@ -105,10 +102,10 @@ def two_visualizations_in_place_of_another(folder: Path, reference: Reference) -
     options = ("--no_tsne", "--num_images", 50)
     expected = reference.of_trained("visualize", "visualize_embeddings.py", *options)
     mine = shutil.copytree(reference.trained, folder / "mine")
-    assert run("visualize_embeddings.py", "--model_dir", mine, "--no_tsne", "--num_images", 60)[0] == 0
+    complete("visualize_embeddings.py", "--model_dir", mine, "--no_tsne", "--num_images", 60)
     command = ("visualize_embeddings.py", "--model_dir", mine, *options)
     assert both(command, command) == [0, 0]
-    assert of_files(mine) == expected
+    check_same(mine, expected)
 
 
 def two_predictions(folder: Path, reference: Reference) -> None:
@@ -118,7 +115,7 @@ def two_predictions(folder: Path, reference: Reference) -> None:
     assert both(command, command) == [0, 0]
     found = (folder / "embeddings.npy").read_bytes(), (mine / "eval" / "gallery.npz").read_bytes()
     (mine / "eval" / "gallery.npz").unlink()
-    assert run(*command)[0] == 0
+    complete(*command)
     assert found == ((folder / "embeddings.npy").read_bytes(), (mine / "eval" / "gallery.npz").read_bytes())
 
 
@@ -126,42 +123,33 @@ def evaluation_and_visualization(folder: Path, reference: Reference) -> None:
     mine = shutil.copytree(reference.trained, folder / "mine")
     drawn = ("visualize_embeddings.py", "--model_dir", mine, "--no_tsne", "--num_images", 50)
     assert both(("evaluate.py", "--model_dir", mine), drawn) == [0, 0]
-    assert without_time(mine / "metrics.json") == without_time(reference.trained / "metrics.json")
+    assert contents(mine)["metrics.json"] == contents(reference.trained)["metrics.json"]
 
 
 def beside_a_training(script: str, *options: object) -> Callable[[Path, Reference], None]:
     """A command that reads checkpoints, again and again, while a training deletes them."""
 
     def case(folder: Path, reference: Reference) -> None:
-        def alone(folder: Path) -> object:
-            assert run("train.py", "--model_dir", write_params(folder, **LONG))[0] == 0
-            return of_training(folder)[2]
-
         mine = write_params(folder, **LONG)
         image = [save(folder / "image.png", digits().test.images[0, ..., 0])] if script == "predict.py" else []
-        training, times = start("train.py", "--model_dir", mine), 0
-        while not checkpoints.list_checkpoints(mine) and training.poll() is None:
-            time.sleep(0.01)
-        while training.poll() is None or not times:
-            code, _, said = run(script, *image, "--model_dir", mine, *options)
-            assert code == 0, said
+        training, times = Life("train.py", ["--model_dir", mine]), 0
+        training.sleep(lambda: checkpoints.list_checkpoints(mine) != [])
+        while training.is_running() or not times:
+            complete(script, *image, "--model_dir", mine, *options)
             times += 1
-        code, _, said = end(training)
+        code, _, said = training.end()
         assert code == 0, said
-        assert of_training(mine)[2] == reference.of("long", alone)
+        assert final_tensors(mine) == final_tensors(reference.of_training("long", **LONG))
 
     return case
 
 
 def comparisons_beside_a_training(folder: Path, reference: Reference) -> None:
     shutil.copytree(reference.trained, folder / "done")
-    command = ("train.py", "--model_dir", write_params(folder / "mine", **SHORT))
-    training, seen = start(*command), set()
-    while training.poll() is None:
-        code, printed, said = run("compare_experiments.py", folder, "--format", "csv")
-        assert code == 0, said
-        seen.add(len(printed.splitlines()))
-    assert end(training)[0] == 0 and seen <= {2, 3}
+    training, seen = Life("train.py", ["--model_dir", write_params(folder / "mine", **SHORT)]), set()
+    while training.is_running():
+        seen.add(len(complete("compare_experiments.py", folder, "--format", "csv").splitlines()))
+    assert training.end()[0] == 0 and seen <= {2, 3}
 
 
 def two_searches(**space: object) -> Callable[[Path, Reference], None]:
@@ -182,10 +170,10 @@ def a_search_and_a_training_of_its_trial(folder: Path, reference: Reference) -> 
     write_params(folder, **SHORT)
     (folder / "search.json").write_text(json.dumps({"vary": {"margin": [0.2, 0.3]}}))
     trial = write_params(folder / "margin=0.2", **SHORT, margin=0.2)
-    search = start("search_hyperparams.py", "--parent_dir", folder)
+    search = Life("search_hyperparams.py", ["--parent_dir", folder])
     code, _, said = run("train.py", "--validate", "--model_dir", trial)
     assert code == 0 or (code == 2 and line_of_refusal(said) == TRAINS.format(trial)), said
-    code, _, said = end(search)
+    code, _, said = search.end()
     assert code == 0, said
     assert len(list(folder.glob("*/validation.json"))) == 2 and not list(folder.glob("*/failed"))
 

@@ -16,11 +16,11 @@ from model.tests.proofs.lives import (
     EXPERIMENT,
     Life,
     Moments,
+    complete,
     differences,
     has_begun_to_train,
     newest_step,
     phase,
-    run,
     wait_for,
 )
 from model.training import checkpoints
@@ -92,7 +92,7 @@ def ask_to_stop(untouched, folder, number, name):
         said = stop(life, signal.Signals[f"SIG{name}"], model_dir, untouched)
         print(f"{name}, run {number}: {at}: {said}, exit code {life.wait()}", flush=True)
         check_whole(model_dir)
-    run("train.py", ["--model_dir", "small"], model_dir.parent)
+    complete("train.py", "--model_dir", "small", folder=model_dir.parent)
     return differences(model_dir, untouched.folder)
 
 

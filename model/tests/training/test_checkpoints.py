@@ -346,6 +346,7 @@ def test_a_death_between_any_two_operations_leaves_a_whole_checkpoint(tmp_path, 
     new = at(8)
     while True:
         folder = tmp_path / f"{keep}-{fatal}"
+        folder.mkdir()
         checkpoints.save(folder, 6, at(6), keep=keep)
         checkpoints.save(folder, 7, TENSORS, keep=keep)
         fatal, calls = fatal + 1, 0
