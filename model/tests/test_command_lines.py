@@ -389,6 +389,24 @@ def test_a_data_folder_that_is_not_there(tmp_path, capsys, script):
     assert [path.name for path in model_dir.iterdir()] == ["params.json"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "number", "expected"),
+    [
+        ({"batch_size": 63}, 2, "'batch_size' must be a multiple of the 2 devices, received 63; change it, or"),
+        ({"batch_size": 60, "micro_batch_size": 60}, 2, "'micro_batch_size' must divide the 30 images of a batch"),
+        ({}, 5, "--devices: 5 devices have to be asked for before anything is computed"),
+        ({}, 0, "argument --devices: "),
+    ],
+)
+def test_devices_that_cannot_share_a_batch(tmp_path, capsys, two_devices, changes, number, expected):
+    model_dir = write_params(tmp_path / "mine", **changes)
+    with pytest.raises(SystemExit) as raised:
+        run_here(train, "--model_dir", model_dir, "--devices", number)
+    assert raised.value.code == 2
+    assert expected in capsys.readouterr().err.splitlines()[-1]
+    assert not (model_dir / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("script", [train, evaluate, visualize_embeddings])
 def test_batches_that_the_data_cannot_fill(tmp_path, capsys, script):
     model_dir = write_params(tmp_path, batch_size=1439)
