@@ -75,8 +75,8 @@ def _gradients() -> None:
             path = Path(folder, f"{number}{local}.npz")
             _ask("gradients", {"devices": number, "local": local, "path": str(path)})
             results[number, local] = dict(np.load(path))
-        print(f"{'':<54}{'gradient':^18}{'sums':^18}{'gradient':>10}")
-        print(f"{'':<54}{'R = 2':>9}{'R = 4':>9}{'R = 2':>9}{'R = 4':>9}{'local':>10}")
+        print(f"{'':<58}{'gradient':^18}{'sums':^18}{'gradient':>10}")
+        print(f"{'':<58}{'R = 2':>9}{'R = 4':>9}{'R = 2':>9}{'R = 4':>9}{'local':>10}")
         worst: dict[str, float] = {}
         for case in _cases():
             name = " / ".join(case)
@@ -85,7 +85,7 @@ def _gradients() -> None:
             for part, far in (("gradient", _far), ("sums", _farthest)):
                 row += [far(results[number, False][f"{name}/{part}"], one[f"{name}/{part}"]) for number in (2, 4)]
             row.append(_far(results[2, True][f"{name}/gradient"], one[f"{name}/gradient"]))
-            print(f"{name:<54}" + "".join(f"{value:>9.0e}" for value in row[:4]) + f"{row[4]:>10.2f}")
+            print(f"{name:<58}" + "".join(f"{value:>9.0e}" for value in row[:4]) + f"{row[4]:>10.2f}")
             worst[case[2]] = max([worst.get(case[2], 0.0), *row[:4]])
         for kind, value in worst.items():
             print(f"the largest of {kind}: {value:.1e}")
