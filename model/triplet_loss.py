@@ -1,14 +1,13 @@
 """Triplet losses with online mining: exact, in O(B^2) memory, for batches of any size.
 
-The triplets are chosen inside each batch, from its own embeddings. With an anchor a, a positive p of its class and a
-negative n of another class, the loss of one triplet is
+The triplets are chosen inside each batch, from its own embeddings. The loss of one, of an anchor a, a positive p of its
+class and a negative n of another class, is
 
     L(a, p, n) = max(d(a, p) - d(a, n) + margin, 0)
 
-which pulls p towards a and pushes n away until it is farther than p by the margin. A batch of B images with K of
-each class holds about B^2 K triplets; a strategy says which of them count. To visit them all is what makes other
-implementations slow. It is not needed: for one anchor, all that matters of a negative is its *rank* among the
-anchor's K positives, which a binary search finds. The file explains itself from top to bottom:
+which pulls p towards a and pushes n away until it is farther than p by the margin. A batch of B images with K of each
+class holds about B^2 K triplets. To visit them all is what makes other implementations slow, and not needed: all that
+matters of a negative is its *rank* among the anchor's K positives, which a binary search finds. From top to bottom:
 
 1. distances from anchors to candidates, and the masks that define positives and negatives
 2. the ranks, and what can be counted and summed from them without visiting a triplet
@@ -16,10 +15,9 @@ anchor's K positives, which a binary search finds. The file explains itself from
 4. the losses of triplets that were chosen before ("offline")
 
 Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
-see of the batch, `batch_all_sums`. In the number, all images of the batch are anchors, and each looks for positives and
-negatives among all the others. In the sums they may look among other `Candidates`: what several devices hold together,
-each with anchors of its own, or batches gone by. As sums over anchors they add up, so that large batches are computed a
-block of anchors after the other.
+see of the batch, `batch_all_sums`. There, anchors may look for positives and negatives among other `Candidates` than
+each other: the images of all devices, or of batches gone by. Sums over anchors add up: a large batch is computed a block
+of anchors after the other.
 
 Everything is pure TensorFlow: functions of labels and embeddings (tensors, arrays or lists), without state and without
 logging. All of it works in graphs of TensorFlow 1 and in functions with `jit_compile=True`; these have to know the
@@ -450,26 +448,24 @@ def _sums_of(loss: _Loss) -> SumsOf:
         seed: tf.Tensor | None = None,
         candidates: Candidates | None = None,
     ) -> Sums:
-        labels, embeddings = _inputs(labels, embeddings)
-        vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
-        num_anchors, num_candidates = embeddings.shape[:1].num_elements(), vectors[-1].shape[:1].num_elements()
-        if _inside_xla() or (num_anchors or 0) * (num_candidates or 0) <= PAIRS_AT_ONCE:
+        def at_once(labels: tf.Tensor, embeddings: tf.Tensor, candidates: Candidates | None) -> Sums:
             batch = _sort_out(labels, embeddings, distance, candidates)
             return _with_statistics(batch, margin, *loss(batch, margin, seed))
+
+        labels, embeddings = _inputs(labels, embeddings)
+        vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
+        num_anchors, num_candidates = (vector.shape[:1].num_elements() or 0 for vector in (vectors[0], vectors[-1]))
+        if _inside_xla() or num_anchors * num_candidates <= PAIRS_AT_ONCE:
+            return at_once(labels, embeddings, candidates)
         others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))
 
         @tf.function(autograph=False)
         def of_block(start: tf.Tensor, size: int, *vectors: tf.Tensor) -> tuple[Sums, list[tf.Tensor]]:
+            of_these, places = (tf.slice(whole, [start], [size]) for whole in (labels, others.places))
             with tf.GradientTape() as tape:
                 tape.watch(vectors)
-                places, share = tf.slice(others.places, [start], [size]), others.share * (size / num_anchors)
-                batch = _sort_out(
-                    tf.slice(labels, [start], [size]),
-                    tf.slice(vectors[0], [start, 0], [size, -1]),
-                    distance,
-                    Candidates(others.labels, vectors[-1], places, share),
-                )
-                found = _with_statistics(batch, margin, *loss(batch, margin, seed))
+                among = Candidates(others.labels, vectors[-1], places, others.share * (size / num_anchors))
+                found = at_once(of_these, tf.slice(vectors[0], [start, 0], [size, -1]), among)
             return found, [tf.convert_to_tensor(pull) for pull in tape.gradient(found["loss"][0], vectors)]
 
         # As many blocks as are needed, of one size: only the last one may be smaller, and is compiled by itself.
