@@ -16,8 +16,8 @@ matters of a negative is its *rank* among the anchor's K positives, which a bina
 
 Each loss comes as a number, `batch_all_triplet_loss`, and as the sums that it is made of beside what a person wants to
 see of the batch, `batch_all_sums`. There, anchors may look for positives and negatives among other `Candidates` than
-each other: the images of all devices, or of batches gone by. Sums over anchors add up: a large batch is computed a block
-of anchors after the other.
+each other: the images of all devices, or of batches gone by. Sums over anchors add up: of a large batch, a block of
+anchors is computed after the other.
 
 Everything is pure TensorFlow: functions of labels and embeddings (tensors, arrays or lists), without state and without
 logging. All of it works in graphs of TensorFlow 1 and in functions with `jit_compile=True`; these have to know the
