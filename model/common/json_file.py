@@ -45,7 +45,7 @@ def read_object(path: str | os.PathLike[str], if_missing: str) -> dict[str, Any]
             raise UserError(
                 f"{path}: larger than {_MOST_BYTES:,} bytes, expected a short JSON file; is it another one?"
             )
-        content = parse(text, object_pairs_hook=_reject_duplicates)
+        content = parse(text, object_pairs_hook=reject_duplicates)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {if_missing}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -159,7 +159,8 @@ def _explain_unknown(key: str, model: type[BaseModel], known_keys: str) -> str:
     return f"unknown key '{key}'; " + (f"did you mean '{close[0]}'?" if close else known)
 
 
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of pairs, for `parse`; a key that is there twice is a ValueError."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
