@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import tqdm
 
 from model.common import signals
-from model.common.errors import Interrupted, UserError, explain, is_full, is_read_only
+from model.common.errors import Interrupted, PeerLost, UserError, explain, is_full, is_read_only
 from model.common.files import open_to_append
 from model.common.text import printable
 
@@ -33,7 +33,10 @@ def run(
     *,
     of_an_experiment: bool = True,
 ) -> None:
-    """Runs a command and ends the process: 0, 2 after an error of the user's, 128 + n after signal n.
+    """Runs a command and ends the process.
+
+    The exit code is 0, 2 after an error of the user's, 3 where another process of the run is lost, 128 + n after signal
+    n.
 
     Args:
         main: Takes the options.
@@ -59,6 +62,8 @@ def run(
             sys.stdout.flush()
     except UserError as error:
         _end(str(error), 2)
+    except PeerLost as error:
+        _end(str(error), PeerLost.EXIT_CODE)
     except OSError as error:
         if error.filename == _STDOUT:
             _give_up_stdout()

@@ -1,4 +1,4 @@
-"""The two exceptions that a command line answers with one line instead of a traceback."""
+"""The three exceptions that a command line answers with one line instead of a traceback."""
 
 import contextlib
 import errno
@@ -21,6 +21,15 @@ class UserError(Exception):
     """
 
 
+class PeerLost(Exception):
+    """Another process of this run has failed, is gone, or never came; the command ends with exit code 3.
+
+    The message is one line that names it.
+    """
+
+    EXIT_CODE = 3
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has saved its state; the message says how to go on."""
 
@@ -29,7 +38,7 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number  # what shells expect of a process that a signal ended
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Returns what a library's error says, on one line and without the names of TensorFlow's operations."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:)?", "", str(error))
     return printable(" ".join(text.split()), 300)
