@@ -5,16 +5,32 @@ from model.common import signals
 signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
 
 import argparse
+import os
 
-from model.common import cli
+from model.common import cli, cluster
 from model.common.errors import UserError
+from model.common.peers import Peers, join
 from model.common.text import printable
 from model.start import start
 
 
 def main(options: argparse.Namespace) -> None:
-    """Trains to the end, scores, and reports."""
-    runner = start(options.model_dir, options.data_dir, devices_to_train=options.devices, blank=options.check)
+    """Trains to the end, scores, and reports; together with other processes, if the environment names some."""
+    processes = None if options.check else cluster.from_environment(os.environ)
+    if processes is not None and options.devices is not None:
+        raise UserError(
+            f"--devices: expected none beside the {len(processes.addresses)} processes of the environment, which train "
+            f"together, each with all of its GPUs or one CPU; received {options.devices}"
+        )
+    with join(processes, options.join_timeout) as peers:
+        train(options, peers)
+
+
+def train(options: argparse.Namespace, peers: Peers) -> None:
+    """Trains to the end; the chief scores and reports."""
+    runner = start(
+        options.model_dir, options.data_dir, devices_to_train=options.devices, blank=options.check, peers=peers
+    )
     if options.validate and runner.experiment.partition.validation is None:
         raise UserError(
             f"{options.model_dir / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
@@ -26,6 +42,8 @@ def main(options: argparse.Namespace) -> None:
         return
     with runner.session():
         runner.train()
+        if not peers.is_chief:
+            return
         trained = runner.trained()
         record = trained.validate() if options.validate else trained.evaluate()
     print(trained.report(record, "validation" if options.validate else "test"))
@@ -42,6 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="share each batch among N devices, by default all GPUs of the machine, or one CPU; without GPUs, they are "
         "logical CPUs",
+    )
+    parser.add_argument(
+        "--join_timeout",
+        type=cli.whole_number(1, 10**6),
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the other processes that TF_CONFIG or SLURM's srun names",
     )
     parser.add_argument(
         "--validate", action="store_true", help="score the validation images at the end and leave the test images alone"

@@ -14,6 +14,7 @@ from model.common import devices
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, explain, is_read_only, one_line_errors
 from model.common.files import Place
+from model.common.peers import Peers
 from model.common.text import printable
 from model.common.versions import Provenance, code_version, library_versions
 from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
@@ -42,11 +43,15 @@ class Runner:
     Args:
         experiment: What to train, under the parameters that its `params.json` has now.
         strategy: What spreads a training step over devices; None takes the default one.
+        peers: The processes that train together; None for this one alone.
     """
 
-    def __init__(self, experiment: Experiment, strategy: tf.distribute.Strategy | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, strategy: tf.distribute.Strategy | None = None, peers: Peers | None = None
+    ) -> None:
         self.experiment = experiment
-        self._estimator = _make_estimator(experiment, experiment.params, strategy)
+        self._peers = peers or Peers.alone()
+        self._estimator = _make_estimator(experiment, experiment.params, strategy, self._peers)
 
     @functools.cached_property
     def _train_spec(self) -> TrainSpec:
@@ -80,6 +85,8 @@ class Runner:
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
         if self._is_complete():
+            if not self._peers.is_chief:
+                return
             newest = self._estimator.checkpoint("newest")
             newest.check_network(self.experiment.params)
             newest.check_data(self.experiment.data.train_sha256)
@@ -100,14 +107,21 @@ class Runner:
         self._estimator.check_devices(self.experiment.train_input)
 
     def _is_complete(self) -> bool:
-        """Returns whether there is nothing left to train."""
-        return self._estimator.is_complete(self._train_spec.max_steps, self._eval_spec)
+        """Returns whether there is nothing left to train, as the chief finds."""
+        if not self._peers.is_chief:
+            return bool(self._peers.share(b""))
+        complete = self._estimator.is_complete(self._train_spec.max_steps, self._eval_spec)
+        return bool(self._peers.share(b"yes" if complete else b""))
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Tells TensorBoard's HParams tab that the experiment runs, while the block does, and then how that ended."""
         model_dir, params = self.experiment.model_dir, self.experiment.params
-        if self._is_complete():  # then params.json may say by now what nothing was trained with
+        complete = self._is_complete()
+        if not self._peers.is_chief:
+            yield
+            return
+        if complete:  # then params.json may say by now what nothing was trained with
             params = self._estimator.checkpoint("newest").params
         else:
             self._check_trainable()  # before there is a row of a run that never began
@@ -280,7 +294,10 @@ class Trained:
 
 
 def _make_estimator(
-    experiment: Experiment, params: Params, strategy: tf.distribute.Strategy | None = None
+    experiment: Experiment,
+    params: Params,
+    strategy: tf.distribute.Strategy | None = None,
+    peers: Peers | None = None,
 ) -> Estimator:
     config = RunConfig(
         save_summary_steps=params.save_summary_steps,
@@ -288,6 +305,7 @@ def _make_estimator(
         keep_checkpoint_max=params.keep_checkpoint_max,
         precision=devices.choose_precision(params.precision),
         train_distribute=strategy,
+        peers=peers or Peers.alone(),
         data_dir=experiment.data_dir,
     )
     return Estimator(model_fn, experiment.model_dir, params, config)

@@ -112,8 +112,8 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def start_log(path: Path) -> None:
-    """Sends the log to the terminal and, with the time, to a file; no longer to where it went before.
+def start_log(path: Path | None) -> None:
+    """Sends the log to the terminal and, with the time, to a file if there is to be one; not to where it went before.
 
     Where no file can be written, because nobody may or because there is no room, the terminal has to do.
     """
@@ -126,6 +126,8 @@ def start_log(path: Path) -> None:
     log = logging.getLogger("model")
     log.setLevel(logging.INFO)
     log.handlers = [console]
+    if path is None:
+        return
     try:
         file = _File(path, encoding="utf-8")
     except OSError as error:

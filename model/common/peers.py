@@ -10,6 +10,7 @@ length of the content in 8 bytes, and the content. Nothing that comes is run or 
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -186,7 +187,7 @@ class Peers:
     ) -> None:
         self.cluster = cluster
         self._links = list(links.values())
-        self._end = end or _end_process
+        self._end = end or functools.partial(_end_process, os.dup(2))
         self._is_over = threading.Event()
         self._turn = threading.Condition()
         self._begun = 0  # the step that this process makes, or is bound to make next
@@ -198,6 +199,11 @@ class Peers:
             link.take, link.lose = self._take, self._lose
             if link.lost:
                 self._lose(link, link.lost)
+
+    @classmethod
+    def alone(cls) -> Self:
+        """Returns the only process of a run, which is its chief."""
+        return cls(Cluster(("this process",), 0), {})
 
     @property
     def is_chief(self) -> bool:
@@ -392,8 +398,14 @@ def _difference(name: str, facts: Mapping[str, str], of_chief: Mapping[str, str]
     return ""
 
 
-def _end_process(text: str) -> None:
-    """Ends this process at once, whatever its main thread waits for. All files are whole, as after a kill."""
+def _end_process(stderr: int, text: str) -> None:
+    """Ends this process at once, whatever its main thread waits for. All files are whole, as after a kill.
+
+    Args:
+        stderr: The file descriptor that stderr had at first: while something is imported, it may lead nowhere.
+        text: What has happened.
+    """
+    os.dup2(stderr, 2)
     line = f"{text}; see there why, and start the same commands again to go on from the last checkpoint"
     said = threading.Thread(target=_log.error, args=("%s", printable(line)), daemon=True)
     said.start()
@@ -429,7 +441,7 @@ def join(cluster: Cluster | None, seconds: float) -> Peers:
         UserError: They cannot be meant to be one run: other addresses, two of one number, a port that is taken.
     """
     if cluster is None:
-        return Peers(Cluster(("this process",), 0), {})
+        return Peers.alone()
     if cluster.is_chief:
         peers = Peers(cluster, _Gathering(cluster, seconds).links())
         peers._send_to_all(_JOINED)  # from now on they may send something

@@ -7,10 +7,11 @@ killed at any moment ends with the same bits as one that was not.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,11 +22,12 @@ import tensorflow as tf
 from model import triplet_loss
 from model.common.errors import Interrupted, UserError, one_line_errors
 from model.common.files import Held, Place, folder_beside, lock_experiment, write_whole
-from model.common.signals import stop_requests
+from model.common.peers import Peers
+from model.common.signals import StopRequest, stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
-from model.training import checkpoints, event_files, steps
+from model.training import agreement, checkpoints, event_files, steps
 from model.training.checkpoints import Checkpoint
 from model.training.doctor import Batch, Finding
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
@@ -54,6 +56,7 @@ class RunConfig:
         precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
         train_distribute: The strategy that spreads a step over devices; None takes the default one.
         data_dir: Folder with the data, where somebody has named it, for the commands that messages show.
+        peers: The processes that share the steps by this strategy; the chief writes.
     """
 
     save_summary_steps: int = 50
@@ -62,6 +65,7 @@ class RunConfig:
     precision: str = "float32"
     train_distribute: tf.distribute.Strategy | None = None
     data_dir: Path | None = None
+    peers: Peers = field(default_factory=Peers.alone)
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ class Estimator:
         if data.batch_size % devices:
             raise UserError(
                 f"{place}: 'batch_size' must be a multiple of the {devices} devices, received {data.batch_size}; "
-                "change it, or --devices"
+                "change it, or how many devices or machines there are"
             )
         part, size = data.images_per_step // devices, self.params.micro_batch_size
         if size and part % size:
@@ -270,7 +274,19 @@ class Estimator:
             )
 
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
-        """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none."""
+        """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none.
+
+        Of several processes, the chief does all this, and the others make its steps.
+        """
+        with agreement.naming_the_lost(self.config.peers):
+            if self.config.peers.is_chief:
+                return self._lead(train_spec, eval_spec)
+            with one_line_errors(self.model_dir):
+                self._follow(train_spec, eval_spec)
+            return None
+
+    def _lead(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
+        """Trains, evaluates and writes."""
         self.model_dir.mkdir(parents=True, exist_ok=True)
         with lock_experiment(self.model_dir) as place, one_line_errors(self.model_dir):
             data, max_steps = train_spec.input_fn(), train_spec.max_steps
@@ -283,6 +299,52 @@ class Estimator:
             write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
             return self._loop(learner, data, to_come, eval_spec, place)
 
+    def _follow(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> None:
+        """Makes the steps that the chief makes; writes nothing."""
+        peers, data, max_steps = self.config.peers, train_spec.input_fn(), train_spec.max_steps
+        learner = self._learner_to_train(data, max_steps)
+        to_come = range(learner.state.global_step + 1, max_steps + 1)
+        if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
+            return
+        with stop_requests() as stop:
+            for step, result in self._steps(learner, data, to_come):
+                stopped_by = self._stopped_by(stop, step)
+                if step % self.config.save_summary_steps == 0:
+                    result.gradient_norm.numpy()  # waits for the device, as the chief does
+                if eval_spec and eval_spec.is_due(step, max_steps):
+                    learner.state = agreement.state_of_chief(peers, learner.state)
+                if stopped_by or (eval_spec and eval_spec.gives_up(learner.state)):
+                    break
+        self._end(step, max_steps, stopped_by)
+
+    def _stopped_by(self, stop: StopRequest, step: int) -> int | None:
+        """Returns the signal by which all processes stop after this step, None where they go on."""
+        if stop.signal_number is not None:
+            self.config.peers.ask_to_stop(stop.signal_number)
+        return self.config.peers.stops_after(step)
+
+    def _end(self, step: int, max_steps: int, stopped_by: int | None) -> None:
+        """Waits until the chief has saved; raises Interrupted where the run is not at its end."""
+        self.config.peers.share(b"")
+        if stopped_by is not None and step < max_steps:
+            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stopped_by)
+
+    def _steps(self, learner: Learner, data: TrainInput, to_come: range) -> Iterator[tuple[int, steps.TrainStepResult]]:
+        """Makes steps, and yields each with its result."""
+        strategy, peers = self.strategy, self.config.peers
+        train_step = steps.compile_train_step(self.model_fn, learner, strategy)
+        images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
+        batch_of = data.batches
+        if data.steps_per_mining is not None:
+            of_chief = functools.partial(agreement.computed_by_chief, peers)
+            batch_of = Miner(self.model_fn, learner, data, of_chief).batch
+        memory = send_memory(strategy, learner.memory, self.params)
+        for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
+            result = train_step(images, labels, batches, done, memory)
+            memory = result.memory
+            learner.state = learner.state.after_step(step)
+            yield step, result
+
     def _loop(
         self,
         learner: Learner,
@@ -292,11 +354,7 @@ class Estimator:
         place: Place,
     ) -> dict[str, float] | None:
         """Makes the steps to come: step, guard, report, evaluate, save; writes only where it holds the lock."""
-        config, strategy, max_steps = self.config, self.strategy, to_come.stop - 1
-        train_step = steps.compile_train_step(self.model_fn, learner, strategy)
-        images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
-        batch_of = data.batches if data.steps_per_mining is None else Miner(self.model_fn, learner, data).batch
-        memory = send_memory(strategy, learner.memory, self.params)
+        config, max_steps = self.config, to_come.stop - 1
         guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
@@ -306,15 +364,13 @@ class Estimator:
                 validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)
 
-            for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
-                result = train_step(images, labels, batches, done, memory)
-                memory = result.memory
-                learner.state = learner.state.after_step(step)
+            for step, result in self._steps(learner, data, to_come):
                 guard.note(step, result.broken)
                 if step == to_come.start:
                     guard.begin(_batch(step, result))
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
-                last = step == max_steps or stop.signal_number is not None
+                stopped_by = self._stopped_by(stop, step)
+                last = step == max_steps or stopped_by is not None
                 evaluation_due = validation is not None and validation.is_due(step)
                 report_due = step == max_steps or step % config.save_summary_steps == 0
                 checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
@@ -327,6 +383,7 @@ class Estimator:
                     self._report(step, result, guard, progress)
                 if validation and evaluation_due:
                     validation.evaluate()
+                    agreement.state_of_chief(config.peers, learner.state)
                 gives_up = eval_spec is not None and eval_spec.gives_up(learner.state)
                 if gives_up and not report_due:
                     self._report(step, result, guard, progress)
@@ -334,15 +391,14 @@ class Estimator:
                     self._heed(guard.conclude(), step, progress)
                 if checkpoint_due:
                     progress.flush()
-                    learner.memory = fetch_memory(strategy, memory)
+                    learner.memory = fetch_memory(self.strategy, result.memory)
                     learner.save(self.model_dir, config.keep_checkpoint_max)
                 if report_due or checkpoint_due:
                     progress.restart_clock(step)
                 if last or gives_up:
                     break
 
-        if stop.signal_number is not None and step < max_steps:
-            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
+        self._end(step, max_steps, stopped_by)
         return validation.scores if validation else None
 
     def _report(self, step: int, result: steps.TrainStepResult, guard: Guard, progress: TrainingProgress) -> None:
@@ -367,6 +423,13 @@ class Estimator:
         """Returns a new learner, or the one of the newest checkpoint."""
         self.check_devices(data)
         learner = self.new_learner(data.images.shape[1:], max_steps)
+        if self.config.peers.is_chief:
+            self._go_on(learner, data)
+        agreement.begin_alike(self.config.peers, learner, checkpoints.folder(self.model_dir) / "of the chief")
+        return learner
+
+    def _go_on(self, learner: Learner, data: TrainInput) -> None:
+        """Restores the newest checkpoint, if there is one, and what is known of the run by now."""
         newest = self.newest_checkpoint()
         if newest:
             learner.restore(newest)
@@ -378,7 +441,6 @@ class Estimator:
         learner.state = dataclasses.replace(
             learner.state, train_sha256=known, code_version=code_version(), devices=devices
         )
-        return learner
 
     def _without_lost_best(self, state: RunState) -> RunState:
         """Returns the state of a run for which a best checkpoint that was deleted does not count."""

@@ -48,6 +48,10 @@ class EvalSpec:
     patience: int | None = None
     name: str = "eval"
 
+    def is_due(self, step: int, last_step: int) -> bool:
+        """Returns whether there is an evaluation after this step of a run that ends with the last one."""
+        return step == last_step or step % self.every_steps < 1
+
     def gives_up(self, state: RunState) -> bool:
         """Returns whether a run in this state is to stop early."""
         return (
@@ -122,7 +126,7 @@ class Validation:
 
     def is_due(self, step: int) -> bool:
         """Returns whether there is an evaluation after this step."""
-        return step == self._last_step or step % self._spec.every_steps < 1
+        return self._spec.is_due(step, self._last_step)
 
     def evaluate(self) -> None:
         """Evaluates the learner as it is.

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -58,21 +57,24 @@ class Learner:
         Raises:
             UserError: A weight is not finite (nothing is saved then), or the checkpoint cannot be written.
         """
-        tensors: dict[str, Any] = {**self.state.to_tensors()}
+        tensors = self.tensors()
+        for name in self._variables():
+            if not np.isfinite(tensors[name]).all():
+                raise UserError(
+                    f"{model_dir}: '{name}' holds NaN or infinity at step {self.state.global_step}, which is not "
+                    "saved; go on from the last checkpoint with a lower learning_rate in params.json"
+                )
+        return checkpoints.save(model_dir, self.state.global_step, tensors, keep, self.state.best_step)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Returns everything, as a checkpoint holds it."""
+        tensors = self.state.to_tensors()
         tensors["run/params"] = np.array(self.params.to_json())
         if self.mined is not None:
             tensors["mined/number"], tensors["mined/batches"] = np.array(self.mined.number), self.mined.batches
         if self.memory is not None:
             tensors["memory/labels"], tensors["memory/embeddings"] = self.memory.labels, self.memory.embeddings
-        for name, variable in self._variables().items():
-            value = variable.numpy()
-            if not np.isfinite(value).all():
-                raise UserError(
-                    f"{model_dir}: '{name}' holds NaN or infinity at step {self.state.global_step}, which is not "
-                    "saved; go on from the last checkpoint with a lower learning_rate in params.json"
-                )
-            tensors[name] = value
-        return checkpoints.save(model_dir, self.state.global_step, tensors, keep, self.state.best_step)
+        return tensors | {name: variable.numpy() for name, variable in self._variables().items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over the state of a checkpoint, all of it or nothing.

@@ -10,6 +10,8 @@ References:
     most recent network checkpoint and computing the argmin and argmax on a subset of the data".
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tqdm
@@ -32,14 +34,22 @@ class Miner:
         learner: What embeds the images, as it is when a round begins. It keeps the triplets of the round, so that a
             checkpoint holds them: the weights that found them are gone by then.
         data: The training images, whose batches are pairs.
+        share: Returns the triplets that a function finds, the same in all processes of the run.
     """
 
-    def __init__(self, model_fn: steps.ModelFn, learner: Learner, data: TrainInput) -> None:
+    def __init__(
+        self,
+        model_fn: steps.ModelFn,
+        learner: Learner,
+        data: TrainInput,
+        share: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda find: find(),
+    ) -> None:
         if data.steps_per_mining is None:
             raise ValueError("Expected a training input of pairs, with `steps_per_mining`. Received: None")
         self._steps_per_round = data.steps_per_mining
         self._learner = learner
         self._data = data
+        self._share = share
         self._predict_step = steps.compile_predict_step(model_fn, learner)
 
     def batch(self, step: int) -> np.ndarray:
@@ -54,7 +64,7 @@ class Miner:
         round_, place = divmod(step, self._steps_per_round)
         mined = self._learner.mined
         if mined is None or mined.number != round_:
-            batches = self._mine(round_).reshape(self._steps_per_round, 3 * self._data.batch_size)
+            batches = self._share(lambda: self._mine(round_)).reshape(self._steps_per_round, 3 * self._data.batch_size)
             mined = self._learner.mined = MinedRound(round_, batches)
         return mined.batches[place]
 
