@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# For which importing TensorFlow may hold all threads of a process, as from a slow network disk.
-_SECONDS_OF_IMPORTS = 300.0
-
 
 def start(
     model_dir: Path,
@@ -50,7 +47,7 @@ def start(
     experiment = open_experiment(model_dir, data_dir, known, blank)
     if peers.number > 1:
         machines.silence_tensorflow()
-    with peers.busy(_SECONDS_OF_IMPORTS), ending_at_once():
+    with peers.busy(), ending_at_once():
         device = devices.start_tensorflow()
         from model.runner import Runner  # which imports TensorFlow
 

@@ -43,7 +43,7 @@ _BEAT, _DATA, _ASK_TO_STOP, _WHERE, _UNTIL, _FAILED, _BYE = b"B", b"D", b"S", b"
 
 _SECONDS_BETWEEN_BEATS = 1.0
 # Beats that may be missing before a process is lost; more while it does what holds all of its threads.
-_BEATS_MISSING = 15
+_BEATS_MISSING = 20
 _SECONDS_BETWEEN_TRIES = 0.3
 _SECONDS_OF_A_TRY = 5.0
 _SECONDS_TO_SAY_IT = 3.0
@@ -173,19 +173,25 @@ class Peers:
     """The processes of a run as one of them sees it; a `with` block is the time in which they depend on each other.
 
     Where it ends without an error, a process waits until that of the chief does, too. An error in it ends all others.
-    All public methods but `busy` and `ask_to_stop` are to be called by all processes, in the same order.
+    `compare` and `share` are to be called by all processes, in the same order.
 
     Args:
         cluster: Which processes there are.
         links: The connection to each of the others that this one talks to, by its number: the chief has one to each,
             the others have one to the chief.
+        seconds: How long a process may take to come to something.
         end: Called in another thread with a line as soon as a process is lost; ends this one.
     """
 
     def __init__(
-        self, cluster: Cluster, links: Mapping[int, _Link], end: Callable[[str], object] | None = None
+        self,
+        cluster: Cluster,
+        links: Mapping[int, _Link],
+        seconds: float = 0.0,
+        end: Callable[[str], object] | None = None,
     ) -> None:
         self.cluster = cluster
+        self._seconds = seconds
         self._links = list(links.values())
         self._end = end or functools.partial(_end_process, os.dup(2))
         self._is_over = threading.Event()
@@ -239,9 +245,9 @@ class Peers:
             return before
 
     @contextlib.contextmanager
-    def busy(self, seconds: float) -> Iterator[None]:
-        """Lets this process be silent for so long while the block runs, as imports hold all of its threads."""
-        self._allow(round(seconds / _SECONDS_BETWEEN_BEATS))
+    def busy(self) -> Iterator[None]:
+        """Lets this process be silent while the block runs, for imports hold all of its threads."""
+        self._allow(round(self._seconds / _SECONDS_BETWEEN_BEATS))
         try:
             yield
         finally:
@@ -443,13 +449,13 @@ def join(cluster: Cluster | None, seconds: float) -> Peers:
     if cluster is None:
         return Peers.alone()
     if cluster.is_chief:
-        peers = Peers(cluster, _Gathering(cluster, seconds).links())
+        peers = Peers(cluster, _Gathering(cluster, seconds).links(), seconds)
         peers._send_to_all(_JOINED)  # from now on they may send something
         return peers
     with _listen(cluster):  # or another process has the port that TensorFlow will need
         pass
     link = _reach_chief(cluster, seconds)
-    peers = Peers(cluster, {0: link})
+    peers = Peers(cluster, {0: link}, seconds)
     link.start_reading()
     return peers
 

@@ -16,12 +16,13 @@ if _PROCESSES > 1:  # not OMP_THREAD_LIMIT: with fewer threads than it asked for
     for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_threads, str(max(1, _CORES // _PROCESSES)))
 
+import contextlib  # noqa: E402
 import json  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
@@ -33,6 +34,8 @@ from model.common.commands import ROOT  # noqa: E402
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from model.common.peers import Peers
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -131,6 +134,15 @@ def instant_scores(monkeypatch):
 def two_devices() -> "tf.distribute.Strategy":
     """Two devices in one process."""
     return devices.share_among(2)
+
+
+@pytest.fixture
+def connect() -> "Iterator[Callable[[int], list[Peers]]]":
+    """`connect(3)` returns three processes that have joined, which are threads; `line_of` waits for the end of one."""
+    from model.tests.machines import connected
+
+    with contextlib.ExitStack() as stack:
+        yield lambda number: stack.enter_context(connected(number))
 
 
 @pytest.fixture(scope="module")

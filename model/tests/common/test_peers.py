@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import queue
 import random
 import signal
 import socket
@@ -20,57 +19,12 @@ from model.common.cluster import Cluster
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, PeerLost, UserError
 from model.common.peers import join
-
-LONG = 60.0  # seconds that no test waits
-
-
-def free_addresses(number):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
+from model.tests.machines import LONG, free_addresses, leave, line_of, together
 
 
 def hello(**changes):
     content = {"index": 1, "addresses": ["a:1", "b:1"], "seconds_left": LONG, "nonce": ""}
     return json.dumps({**content, **changes}).encode()
-
-
-def together(*functions):
-    """What each function returns, or raises, with all of them running at once."""
-    with ThreadPoolExecutor(len(functions)) as pool:
-        futures = [pool.submit(function) for function in functions]
-        return [future.exception(LONG) or future.result() for future in futures]
-
-
-def leave(*processes):
-    """Ends the connections of processes that do not miss each other then."""
-    for process in processes:
-        process._is_over.set()
-    for process in processes:
-        for link in process._links:
-            link.close()
-
-
-@pytest.fixture
-def connect():
-    """`connect(3)` returns three processes that have joined; `lines[i]` collects why process i would have ended."""
-    everyone = []
-
-    def connect(number):
-        addresses = free_addresses(number)
-        found = together(*(lambda index=index: join(Cluster(addresses, index), LONG) for index in range(number)))
-        for one in found:
-            one.lines = queue.Queue()
-            one._end = one.lines.put
-        everyone.extend(found)
-        return found
-
-    yield connect
-    leave(*everyone)
-
-
-def line_of(process):
-    return process.lines.get(timeout=LONG)
 
 
 # ------------------------------------------------------------------------------------------------------------- join
@@ -413,7 +367,7 @@ def test_silence_ends_the_others(connect, monkeypatch):
 def test_a_process_may_say_that_it_will_be_silent(connect, monkeypatch):
     monkeypatch.setattr(peers, "_SECONDS_BETWEEN_BEATS", 0.02)
     chief, worker = connect(2)
-    with worker.busy(LONG):
+    with worker.busy():  # for a minute
         time.sleep(0.1)
         with worker._links[0]._lock:
             time.sleep(1.0)
