@@ -47,9 +47,10 @@ def start(
     experiment = open_experiment(model_dir, data_dir, known, blank)
     if peers.number > 1:
         machines.silence_tensorflow()
-    with peers.busy(), ending_at_once():
+    with peers.busy():
         device = devices.start_tensorflow()
-        from model.runner import Runner  # which imports TensorFlow
+        with ending_at_once():
+            from model.runner import Runner  # which imports TensorFlow
 
     precision = devices.choose_precision(experiment.params.precision)
     if peers.number > 1:
