@@ -47,6 +47,8 @@ _BEATS_MISSING = 20
 _SECONDS_BETWEEN_TRIES = 0.3
 _SECONDS_OF_A_TRY = 5.0
 _SECONDS_TO_SAY_IT = 3.0
+# After which a process that waits for others says so.
+_SECONDS_OF_SILENCE = 3.0
 
 _HOW_TO_WAIT = "start the same command there, or wait longer with --join_timeout"
 
@@ -477,7 +479,9 @@ def _listen(cluster: Cluster) -> socket.socket:
 def _reach_chief(cluster: Cluster, seconds: float) -> _Link:
     """Returns the connection to the chief, once that has found all others, too."""
     deadline, reason = time.monotonic() + seconds, "nothing listens there"
+    patience = _Patience()
     while (left := deadline - time.monotonic()) > 0:
+        patience.wait_for(cluster.name(0))
         try:
             message, link = _introduce(cluster, left, secrets.token_hex(8))
         except (OSError, EOFError) as error:
@@ -511,6 +515,19 @@ def _introduce(cluster: Cluster, seconds_left: float, nonce: str) -> tuple[_Mess
         raise
 
 
+class _Patience:
+    """Says once whom a process waits for, if that takes longer than a moment."""
+
+    def __init__(self) -> None:
+        self._since: float | None = time.monotonic()
+
+    def wait_for(self, names: str) -> None:
+        """To be called as long as it waits."""
+        if self._since is not None and time.monotonic() - self._since > _SECONDS_OF_SILENCE:
+            self._since = None
+            _log.warning("Waiting for %s.", printable(names))
+
+
 class _Gathering:
     """The chief, waiting for the others."""
 
@@ -521,6 +538,7 @@ class _Gathering:
         self._arrivals: queue.Queue[tuple[_Link, _Hello] | str] = queue.Queue()
         self._links: dict[int, _Link] = {}
         self._is_over = threading.Event()
+        self._patience = _Patience()
 
     def links(self) -> dict[int, _Link]:
         """Returns the connection to each of the others, by its number."""
@@ -553,8 +571,9 @@ class _Gathering:
     def _wait_for(self, missing: Sequence[int]) -> None:
         """Waits for a moment, or until somebody comes."""
         left = self._deadline - time.monotonic()
+        names = listed((self._cluster.name(index) for index in missing), most=5)
+        self._patience.wait_for(names)
         if left <= 0:
-            names = listed((self._cluster.name(index) for index in missing), most=5)
             come = "has" if len(missing) == 1 else "have"
             raise PeerLost(f"{names} {come} not come within {self._seconds:,.0f} s; {_HOW_TO_WAIT}")
         try:

@@ -36,7 +36,8 @@ def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subp
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        # Whatever machines train together, a script that is started here does so alone.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "TF_CONFIG": ""},
         # Ctrl-C reaches all processes that a terminal runs in the foreground. In a session of its own the child is not
         # one of them, and the parent alone decides when it stops.
         start_new_session=True,

@@ -1,10 +1,15 @@
+import argparse
+import ast
 import json
 import re
+import subprocess
 
 import pytest
 
+import train
 from model.common.cluster import Cluster, from_environment, split_address
-from model.common.errors import UserError
+from model.common.commands import ROOT
+from model.common.errors import PeerLost, UserError
 
 TWO = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
 
@@ -219,3 +224,31 @@ def test_tensorflow_reads_the_same():
         cluster = of(TWO)
         assert tuple(resolver.cluster_spec().as_dict()["worker"]) == cluster.addresses
         assert resolver.task_id == cluster.index
+
+
+# ------------------------------------------------------------------------------------------------------- the document
+
+DOCUMENT = (ROOT / "docs" / "several-machines.md").read_text()
+
+
+def test_the_document_shows_what_is_understood():
+    """Each TF_CONFIG in it, as a shell reads it."""
+    assignments = re.findall(r"TF_CONFIG='\{[^']*'(?:\$\w+'\}+')?", DOCUMENT)
+    shell = [f'JOB_COMPLETION_INDEX=1; {assignment}; printf %s "$TF_CONFIG"' for assignment in assignments]
+    said = [subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout for line in shell]
+    found = [of(config) for config in said]
+    assert [cluster and cluster.index for cluster in found] == [0, 1, 0, 1, None, 1]
+    assert all(len(cluster.addresses) == 2 for cluster in found if cluster)
+    assert found[-1].addresses == ("triplet-0.triplet:2222", "triplet-1.triplet:2222")
+
+
+def test_the_document_tells_the_exit_code_and_the_time_to_wait():
+    assert f"| all that came name it | {PeerLost.EXIT_CODE} |" in DOCUMENT
+    options = argparse.ArgumentParser()
+    train.add_options(options)
+    assert f"`--join_timeout` ({options.parse_args([]).join_timeout} s)" in DOCUMENT
+
+
+def test_the_python_of_the_document_can_be_read():
+    (script,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    ast.parse(script)

@@ -49,14 +49,16 @@ def test_the_port_is_free_for_others_once_all_are_there(connect):
         assert together(lambda: chief.share(b"x"), lambda: worker.share(b"")) == [b"x", b"x"]
 
 
-def test_whoever_comes_first_waits():
+def test_whoever_comes_first_waits_and_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(peers, "_SECONDS_OF_SILENCE", 0.2)
     addresses = free_addresses(2)
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(join, Cluster(addresses, 1), LONG)
-        time.sleep(0.5)
+        time.sleep(1.0)
         chief = join(Cluster(addresses, 0), LONG)
         assert worker.result(LONG).number == 2
         leave(chief, worker.result())
+    assert caplog.messages.count(f"Waiting for process 1 of 2 ({addresses[0]}), the chief.") == 1
 
 
 def test_a_process_that_never_comes_is_named_everywhere():

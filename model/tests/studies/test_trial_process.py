@@ -11,6 +11,7 @@ import pytest
 
 from model.common.commands import ROOT
 from model.studies import trial_process
+from model.tests.machines import tf_config
 from model.tests.studies.searches import is_running, wait_for
 
 
@@ -36,7 +37,7 @@ import json, os, sys
 import model.common.commands as commands
 print(json.dumps({
     "name": __name__, "arguments": sys.argv, "session": os.getsid(0), "pid": os.getpid(), "model": commands.__file__,
-    "path": os.environ["PYTHONPATH"],
+    "path": os.environ["PYTHONPATH"], "machines": os.environ["TF_CONFIG"],
 }))
 print("and this", file=sys.stderr)
 sys.exit(7)
@@ -45,6 +46,7 @@ sys.exit(7)
 
 def test_a_script_runs_as_if_it_had_been_called(tmp_path, script, log, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somebody's")
+    monkeypatch.setenv("TF_CONFIG", tf_config(("a:1", "b:1"), 0))
     with trial_process.start(script(TELLS), ["--x", tmp_path], log) as process:
         assert process.wait(20) == 7
     said, error = (tmp_path / "output.log").read_text().splitlines()
@@ -56,6 +58,7 @@ def test_a_script_runs_as_if_it_had_been_called(tmp_path, script, log, monkeypat
         "pid": process.pid,
         "model": str(ROOT / "model" / "common" / "commands.py"),
         "path": os.pathsep.join([str(ROOT), "/somebody's"]),
+        "machines": "",  # it trains alone
     }
 
 
