@@ -10,6 +10,7 @@ length of the content in 8 bytes, and the content. Nothing that comes is run or 
 """
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -47,8 +48,13 @@ _BEATS_MISSING = 20
 _SECONDS_BETWEEN_TRIES = 0.3
 _SECONDS_OF_A_TRY = 5.0
 _SECONDS_TO_SAY_IT = 3.0
+# For which an error waits: where it comes of another process that is lost, that one is to be named.
+_SECONDS_TO_NOTICE = 1.0
 # After which a process that waits for others says so.
 _SECONDS_OF_SILENCE = 3.0
+
+# Of connections that are not accepted yet; and how systems say that they have no IPv6, as many containers do.
+_BACKLOG, _WITHOUT_IPV6 = 1024, (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _HOW_TO_WAIT = "start the same command there, or wait longer with --join_timeout"
 
@@ -171,6 +177,21 @@ class _Link:
         self._connection.close()
 
 
+def _end_process(text: str, stderr: int = 2) -> None:
+    """Ends this process at once, whatever its main thread waits for. All files are whole, as after a kill.
+
+    Args:
+        text: What has happened.
+        stderr: The file descriptor that stderr had at first: while something is imported, it may lead nowhere.
+    """
+    os.dup2(stderr, 2)
+    line = f"{text}; see there why, and start the same commands again to go on from the last checkpoint"
+    said = threading.Thread(target=_log.error, args=("%s", printable(line)), daemon=True)
+    said.start()
+    said.join(_SECONDS_TO_SAY_IT)  # a terminal may hang, too
+    os._exit(PeerLost.EXIT_CODE)
+
+
 class Peers:
     """The processes of a run as one of them sees it; a `with` block is the time in which they depend on each other.
 
@@ -182,7 +203,7 @@ class Peers:
         links: The connection to each of the others that this one talks to, by its number: the chief has one to each,
             the others have one to the chief.
         seconds: How long a process may take to come to something.
-        end: Called in another thread with a line as soon as a process is lost; ends this one.
+        end: Called in another thread with a line as soon as a process is lost; is to end this one.
     """
 
     def __init__(
@@ -190,13 +211,13 @@ class Peers:
         cluster: Cluster,
         links: Mapping[int, _Link],
         seconds: float = 0.0,
-        end: Callable[[str], object] | None = None,
+        end: Callable[[str], object] = _end_process,
     ) -> None:
         self.cluster = cluster
         self._seconds = seconds
         self._links = list(links.values())
-        self._end = end or functools.partial(_end_process, os.dup(2))
-        self._is_over = threading.Event()
+        self._end = end
+        self._is_over, self._is_lost = threading.Event(), threading.Event()
         self._turn = threading.Condition()
         self._begun = 0  # the step that this process makes, or is bound to make next
         self._stop_step: int | None = None
@@ -233,8 +254,11 @@ class Peers:
             self._send_to_all(_BYE)
             for link in self._links:
                 link.said_bye.wait(_SECONDS_TO_SAY_IT if self.is_chief else None)
-        elif not self._ends_now() and not isinstance(error, PeerLost):
-            self._tell_all(f"{self.cluster.name(self.cluster.index)} has failed: {_reason(error)}")
+        elif self._is_lost.is_set() or (self._links and not self._is_over.is_set()):
+            if self._is_lost.wait(_SECONDS_TO_NOTICE):
+                time.sleep(3 * _SECONDS_TO_SAY_IT)  # the thread that has noticed ends this process
+            elif not self._ends_now():
+                self._tell_all(f"{self.cluster.name(self.cluster.index)} has failed: {_reason(error)}")
         self._is_over.set()
         for link in self._links:
             link.close()
@@ -370,6 +394,7 @@ class Peers:
     def _fail(self, text: str) -> None:
         if self._ends_now():
             return
+        self._is_lost.set()
         if self.is_chief:
             self._tell_all(text)
         self._end(text)
@@ -406,21 +431,6 @@ def _difference(name: str, facts: Mapping[str, str], of_chief: Mapping[str, str]
     return ""
 
 
-def _end_process(stderr: int, text: str) -> None:
-    """Ends this process at once, whatever its main thread waits for. All files are whole, as after a kill.
-
-    Args:
-        stderr: The file descriptor that stderr had at first: while something is imported, it may lead nowhere.
-        text: What has happened.
-    """
-    os.dup2(stderr, 2)
-    line = f"{text}; see there why, and start the same commands again to go on from the last checkpoint"
-    said = threading.Thread(target=_log.error, args=("%s", printable(line)), daemon=True)
-    said.start()
-    said.join(_SECONDS_TO_SAY_IT)  # a terminal may hang, too
-    os._exit(PeerLost.EXIT_CODE)
-
-
 # ------------------------------------------------------------------------------------------------------------- join
 
 
@@ -450,14 +460,15 @@ def join(cluster: Cluster | None, seconds: float) -> Peers:
     """
     if cluster is None:
         return Peers.alone()
+    end = functools.partial(_end_process, stderr=os.dup(2))
     if cluster.is_chief:
-        peers = Peers(cluster, _Gathering(cluster, seconds).links(), seconds)
+        peers = Peers(cluster, _Gathering(cluster, seconds).links(), seconds, end)
         peers._send_to_all(_JOINED)  # from now on they may send something
         return peers
     with _listen(cluster):  # or another process has the port that TensorFlow will need
         pass
     link = _reach_chief(cluster, seconds)
-    peers = Peers(cluster, {0: link}, seconds)
+    peers = Peers(cluster, {0: link}, seconds, end)
     link.start_reading()
     return peers
 
@@ -465,10 +476,13 @@ def join(cluster: Cluster | None, seconds: float) -> Peers:
 def _listen(cluster: Cluster) -> socket.socket:
     """Listens at the address of this process."""
     _, port = split_address(cluster.addresses[cluster.index])
-    both = socket.has_dualstack_ipv6()
     try:
-        family = socket.AF_INET6 if both else socket.AF_INET
-        return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024)
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in _WITHOUT_IPV6:
+                raise
+            return socket.create_server(("", port), backlog=_BACKLOG)
     except OSError as error:
         raise UserError(
             f"{cluster.name(cluster.index)}: port {port} of this machine cannot be had: {error.strerror}; end what "

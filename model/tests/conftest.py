@@ -137,9 +137,12 @@ def two_devices() -> "tf.distribute.Strategy":
 
 
 @pytest.fixture
-def connect() -> "Iterator[Callable[[int], list[Peers]]]":
+def connect(monkeypatch) -> "Iterator[Callable[[int], list[Peers]]]":
     """`connect(3)` returns three processes that have joined, which are threads; `line_of` waits for the end of one."""
+    from model.common import peers
     from model.tests.machines import connected
+
+    monkeypatch.setattr(peers, "_SECONDS_TO_NOTICE", 0.1)
 
     with contextlib.ExitStack() as stack:
         yield lambda number: stack.enter_context(connected(number))

@@ -1,6 +1,7 @@
 """Processes that are threads here: each has its own end of each connection."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from model.common.cluster import Cluster
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, PeerLost, UserError
 from model.common.peers import join
-from model.tests.machines import LONG, free_addresses, leave, line_of, together
+from model.tests.machines import LONG, connected, free_addresses, leave, line_of, together
 
 
 def hello(**changes):
@@ -347,6 +348,31 @@ def test_an_error_ends_the_others_with_its_line(connect, index, error, said):
             assert line_of(processes[other]) == f"{name} has failed: {said}"
     time.sleep(0.1)
     assert processes[index].lines.empty()
+
+
+def test_an_error_that_comes_of_a_loss_names_the_lost(connect, monkeypatch):
+    """TensorFlow's error, whatever that says, may come first."""
+    monkeypatch.setattr(peers, "_SECONDS_TO_NOTICE", LONG)
+    monkeypatch.setattr(peers, "_SECONDS_TO_SAY_IT", 0.1)
+    chief, worker = connect(2)
+    threading.Timer(0.3, leave, [worker]).start()
+    with pytest.raises(UserError), chief:
+        raise UserError("a file cannot be read")
+    assert line_of(chief) == f"{worker.cluster.name(1)} has ended without a word, as a killed process does"
+
+
+def test_no_ipv6(monkeypatch):
+    """As in many containers."""
+    create_server = socket.create_server
+
+    def without(address, *, family=socket.AF_INET, **options):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        return create_server(address, family=family, **options)
+
+    monkeypatch.setattr(socket, "create_server", without)
+    with connected(2) as (chief, worker):
+        assert together(lambda: chief.share(b"x"), lambda: worker.share(b"")) == [b"x", b"x"]
 
 
 @pytest.mark.parametrize("index", [0, 2])
