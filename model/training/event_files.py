@@ -27,7 +27,7 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
     the process that wrote them, or are scored again.
 
     Args:
-        folder: Where the event files are, or will be.
+        folder: Where the event files are, or will be; it is in a folder that is there.
         steps: The global steps that are going to be written.
 
     Returns:
@@ -35,8 +35,9 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
 
     Raises:
         FileExistsError: There is a file in the place of the folder, whose name TensorFlow would not tell.
+        FileNotFoundError: The folder that it would be in was taken away, which TensorFlow would make anew.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for path in sorted(folder.glob("events.out.tfevents.*")):
         if path.is_file() and not path.name.endswith((_PICTURES, _HPARAMS)):
             _forget(path, steps)

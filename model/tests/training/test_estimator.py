@@ -488,7 +488,7 @@ def test_a_folder_that_is_not_the_one_that_was_locked_gets_nothing(tmp_path, mon
     assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "away")] == ["step-00000010"]
 
 
-@pytest.mark.parametrize("write", [(evaluation, "write_scores"), (checkpoints, "save")])
+@pytest.mark.parametrize("write", [(evaluation, "Evaluator"), (evaluation, "write_scores"), (checkpoints, "save")])
 def test_a_folder_that_goes_while_it_is_written_into_is_told_as_such_and_not_made_anew(tmp_path, monkeypatch, write):
     """Not by the file that cannot be written then."""
     model_dir, (module, name) = tmp_path / "mine", write
@@ -515,7 +515,8 @@ def test_scores_that_find_no_place_in_the_curves_are_not_lost(begun, tmp_path, m
     monkeypatch.setattr(event_files, "open_writer", refuse)
     run = begun
     assert run.evaluate(eval_input(run))["global_step"] == 10
-    assert caplog.messages == [f"{tmp_path}: cannot be written; these scores are not added to its curves."]
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("model")]
+    assert told == [f"{tmp_path}: cannot be written; these scores are not added to its curves."]
 
 
 @pytest.mark.usefixtures("begun")
