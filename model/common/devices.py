@@ -100,7 +100,7 @@ def share_among(number: int | None) -> "tf.distribute.Strategy":
     if number is None:
         number = max(1, len(gpus))
     if gpus and number > len(gpus):
-        raise UserError(f"--devices: expected at most the {len(gpus)} GPUs of this machine, received {number}")
+        raise UserError(f"--devices: expected at most {len(gpus)}, as this machine has no more GPUs, received {number}")
     if number == 1:
         return tf.distribute.get_strategy()
     kind = "GPU" if gpus else "CPU"

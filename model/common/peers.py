@@ -108,7 +108,7 @@ class _Link:
 
         def beat() -> None:
             while not self._is_closed.wait(_SECONDS_BETWEEN_BEATS):
-                self.send(_BEAT, str(self.beats_missing).encode())
+                self.send_beat()
 
         threading.Thread(target=beat, daemon=True).start()
 
@@ -130,9 +130,18 @@ class _Link:
 
         threading.Thread(target=read, daemon=True).start()
 
+    def send_beat(self) -> None:
+        """Says that this process is there, and how many beats the other side is to do without."""
+        with self._lock:  # so that what was so a moment ago is not sent after what is so now
+            self._send(_BEAT, str(self.beats_missing).encode())
+
     def send(self, kind: bytes, content: bytes = b"") -> None:
         """Sends a message; where the other side is gone, that is noticed by whoever reads."""
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock:
+            self._send(kind, content)
+
+    def _send(self, kind: bytes, content: bytes) -> None:
+        with contextlib.suppress(OSError):
             self._connection.sendall(_HEADER.pack(kind, len(content)))
             self._connection.sendall(content)
 
@@ -282,7 +291,7 @@ class Peers:
     def _allow(self, beats_missing: int) -> None:
         for link in self._links:
             link.beats_missing = max(beats_missing, _BEATS_MISSING)
-            link.send(_BEAT, str(link.beats_missing).encode())
+            link.send_beat()
 
     # ------------------------------------------------------------------------------------------- compare and share
 

@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # which stay ignored if whoever started the tests ignores them
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    # Logical devices, as here, make TensorFlow forget that a GPU is to be taken as it is needed.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     devices.start_tensorflow()
     import tensorflow as tf
 
@@ -132,7 +134,11 @@ def instant_scores(monkeypatch):
 
 @pytest.fixture(scope="session")
 def two_devices() -> "tf.distribute.Strategy":
-    """Two devices in one process."""
+    """Two devices in one process: logical CPUs, or two GPUs."""
+    import tensorflow as tf
+
+    if len(tf.config.list_physical_devices("GPU")) == 1:
+        pytest.skip("needs two GPUs, or none")
     return devices.share_among(2)
 
 

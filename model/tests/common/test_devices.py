@@ -50,7 +50,7 @@ def test_devices_that_share_a_batch(two_devices):
 
 def test_more_devices_than_gpus_are_refused(machine):
     machine(gpus=[{}, {}])
-    with pytest.raises(UserError, match="--devices: expected at most the 2 GPUs of this machine, received 3"):
+    with pytest.raises(UserError, match="--devices: expected at most 2, as this machine has no more GPUs, received 3"):
         devices.share_among(3)
 
 
