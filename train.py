@@ -40,13 +40,15 @@ def train(options: argparse.Namespace, peers: Peers) -> None:
         for line in runner.check():
             print(printable(line), flush=True)
         return
+    images = "validation" if options.validate else "test"
     with runner.session():
         runner.train()
         if not peers.is_chief:
             return
         trained = runner.trained()
-        record = trained.validate() if options.validate else trained.evaluate()
-    print(trained.report(record, "validation" if options.validate else "test"))
+        record = trained.score(images)
+    trained.keep(record, images)  # last, so that where there are scores, the run has come to its end in every respect
+    print(trained.report(record, images))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

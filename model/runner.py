@@ -36,6 +36,8 @@ from model.training.model_fn import model_fn
 
 _log = logging.getLogger(__name__)
 
+_FILES_OF_SCORES = {"test": "metrics.json", "validation": "validation.json"}
+
 
 class Runner:
     """Trains an experiment, and opens its checkpoints.
@@ -201,15 +203,15 @@ class Trained:
                 to, that is only told.
         """
         experiment, params = self.experiment, self.params
-        record = self._score(eval_input_fn, "eval")
-        self._keep(record, "metrics.json")
+        record = self.score("test")
+        self.keep(record, "test")
         if baselines:  # which may need more memory than there is
             data = eval_input_fn(experiment.partition, params)
             with one_line_errors(experiment.model_dir):
                 network = self._estimator.network_fn(params, data.images.shape[1:], "float32")
                 scored = score_baselines(data, experiment.train_input.images, params, network)
             record = dataclasses.replace(record, baselines=scored)
-            self._keep(record, "metrics.json")
+            self.keep(record, "test")
         return record
 
     def report(self, record: Record, images: str = "test") -> str:
@@ -225,7 +227,7 @@ class Trained:
         if record.is_best:
             chosen = f", the best by {printable(str(record.validation['metric']), 60)} of the validation images"
         step = record.metrics["global_step"]
-        file = "metrics.json" if images == "test" else "validation.json"
+        file = _FILES_OF_SCORES[images]
         return "\n".join(
             [
                 f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
@@ -238,12 +240,21 @@ class Trained:
 
     def validate(self) -> Record:
         """Scores the validation images and writes `validation.json`, as `evaluate` does with the test images."""
-        record = self._score(validation_input_fn, "validation")
-        self._keep(record, "validation.json")
+        record = self.score("validation")
+        self.keep(record, "validation")
         return record
 
-    def _keep(self, record: Record, name: str) -> None:
-        """Writes scores into the folder of the experiment; prints them before it tells that there is no room."""
+    def keep(self, record: Record, images: str) -> None:
+        """Writes scores into the folder of the experiment; prints them before it tells that there is no room.
+
+        Args:
+            record: As `score` returns it.
+            images: "test" or "validation", which were scored.
+
+        Raises:
+            UserError: As `evaluate`.
+        """
+        name = _FILES_OF_SCORES[images]
         path = self.experiment.model_dir / name
         self._place.check()
         try:
@@ -256,8 +267,10 @@ class Trained:
             print(record.table, flush=True)
             raise UserError(explain(error, path)) from None
 
-    def _score(self, input_fn: Callable[..., EvalInput], name: str) -> Record:
-        state = self.checkpoint.state
+    def score(self, images: str) -> Record:
+        """Scores the "test" or the "validation" images, and adds the scores to the curves."""
+        input_fn: Callable[..., EvalInput] = eval_input_fn if images == "test" else validation_input_fn
+        state, name = self.checkpoint.state, "eval" if images == "test" else "validation"
         scores = self._estimator.evaluate(
             lambda: input_fn(self.experiment.partition, self.params), self.checkpoint, name
         )
