@@ -30,11 +30,14 @@ def share_among(cluster: Cluster) -> "tf.distribute.Strategy":
         cluster: The processes; each has as many devices.
     """
     import tensorflow as tf
+    from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
     from tensorflow.python.eager import context
 
     # Where nothing is set, TensorFlow starts its own service that looks after the processes. While that waits, for an
     # hour where a process does not come, it holds all threads of Python, and it takes SIGTERM for itself.
     context.context().configure_coordination_service(service_type="")
+    # The thread that looks after them instead holds all threads of Python, too, for half a minute if one is frozen.
+    CollectiveAllReduceExtended._enable_check_health = False
     tf.get_logger().setLevel("ERROR")
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
