@@ -271,7 +271,7 @@ def test_four_processes_and_a_run_that_goes_on_with_others(peace, tmp_path, tall
     ],
 )
 def test_another_params_json_at_a_worker(tmp_path, tally, change, said):
-    write_params(tmp_path / "worker" / "small", **EXPERIMENT, **change)
+    write_params(tmp_path / "worker" / "small", **{**EXPERIMENT, **change})
     machines = Machines(tmp_path)
 
     def is_one_line():
@@ -282,3 +282,15 @@ def test_another_params_json_at_a_worker(tmp_path, tally, change, said):
         assert not checkpoints.list_checkpoints(machines.model_dir)
 
     tally(f"two processes, {next(iter(change))} differs", tried=1, survived=survives(str(change), is_one_line))
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path, tally):
+    machines = Machines(tmp_path, experiment={**EXPERIMENT, "batch_size": 63})
+
+    def is_one_line():
+        codes = machines.wait()
+        assert 2 in codes and set(codes) <= {2, PeerLost.EXIT_CODE}, codes
+        for line in machines.last_lines():
+            assert "'batch_size' must be a multiple of the 2 devices, received 63" in line, line
+
+    tally("two processes, batch_size is odd", tried=1, survived=survives("batch_size", is_one_line))

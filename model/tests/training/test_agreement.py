@@ -17,6 +17,7 @@ from model.data.input_fn import train_input_fn, validation_input_fn
 from model.data.partition import divide
 from model.experiment import open_experiment
 from model.tests.experiments import digits, final_tensors, write_params
+from model.tests.images import save
 from model.tests.machines import line_of, together
 from model.tests.training.learners import bits_of, linear_learner
 from model.tests.training.test_estimator import quick
@@ -124,6 +125,18 @@ def test_what_is_compared_before_anything_starts(tmp_path, connect):
     assert facts[0]["the digest of the training images"] == digits().train_sha256
     changed = {name for name in facts[0] if facts[0][name] != facts[1][name]}
     assert changed == {"'margin' in params.json"}
+
+
+def test_other_images_are_found(tmp_path):
+    model_dir = write_params(tmp_path / "mine", dataset="mine", batch_size=4)
+    facts = []
+    for changed in (0, 1):  # one pixel of one image
+        noise = np.random.default_rng(0).integers(0, 255, (12, 8, 8), np.uint8)
+        noise[5, 3, 3] += changed
+        for number, pixels in enumerate(noise):
+            save(tmp_path / str(changed) / "cd"[number % 2] / f"{number}.png", pixels)
+        facts.append(start._facts_of(open_experiment(model_dir, tmp_path / str(changed)), "float32"))
+    assert {name for name in facts[0] if facts[0][name] != facts[1][name]} == {"the digest of the training images"}
 
 
 # -------------------------------------------------------------------------------------------------------- a whole run
