@@ -35,7 +35,8 @@ EXPERIMENT = {
 # How many runs at once: more make a busy machine busier, and a proof shorter where there are more cores.
 AT_ONCE = int(os.environ.get("LIVES", "2"))
 
-_SECONDS_FOR_CHILDREN = 6.0
+# A child that is asked to stop does so after its step, and the first one is compiled, beside others of its kind.
+_SECONDS_FOR_CHILDREN = 30.0
 _LONGEST_LIFE = 1800.0
 _MARK = "PROOF_LIFE"
 
@@ -133,7 +134,7 @@ class Life:
         return code, self.stdout, said
 
     def children_left(self) -> list[int]:
-        """Returns the processes that it started, and that run 6 seconds after."""
+        """Returns the processes that it started, and that still run half a minute later."""
         deadline = time.monotonic() + _SECONDS_FOR_CHILDREN
         while (left := _processes_with(f"{_MARK}={self._mark}")) and time.monotonic() < deadline:
             time.sleep(0.05)
