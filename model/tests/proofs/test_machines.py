@@ -207,7 +207,11 @@ def test_a_process_that_never_comes(tmp_path, tally, missing):
         for index, line in enumerate(machines.last_lines()):
             assert index == missing or "has not come within 20 s" in line, line
 
-    tally(f"three processes, one never comes ({_NAMES[missing]})", tried=1, survived=survives("missing", others_say_so))
+    tally(
+        f"three processes, one never comes ({_NAMES[missing]})",
+        tried=1,
+        survived=int(survives("missing", others_say_so)),
+    )
 
 
 def test_a_full_disk_at_the_chief(peace, tmp_path, tally):
@@ -228,7 +232,7 @@ def test_a_full_disk_at_the_chief(peace, tmp_path, tally):
             found = differences(machines.model_dir, peace[0])
             assert not found, found
 
-        tally("two processes, disk full at the chief", tried=1, survived=survives("disk", fill_and_go_on))
+        tally("two processes, disk full at the chief", tried=1, survived=int(survives("disk", fill_and_go_on)))
 
 
 def test_four_processes_and_a_run_that_goes_on_with_others(peace, tmp_path, tally):
@@ -281,7 +285,7 @@ def test_another_params_json_at_a_worker(tmp_path, tally, change, said):
             assert said in line, line
         assert not checkpoints.list_checkpoints(machines.model_dir)
 
-    tally(f"two processes, {next(iter(change))} differs", tried=1, survived=survives(str(change), is_one_line))
+    tally(f"two processes, {next(iter(change))} differs", tried=1, survived=int(survives(str(change), is_one_line)))
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path, tally):
@@ -293,4 +297,4 @@ def test_a_batch_that_cannot_be_shared(tmp_path, tally):
         for line in machines.last_lines():
             assert "'batch_size' must be a multiple of the 2 devices, received 63" in line, line
 
-    tally("two processes, batch_size is odd", tried=1, survived=survives("batch_size", is_one_line))
+    tally("two processes, batch_size is odd", tried=1, survived=int(survives("batch_size", is_one_line)))
