@@ -75,8 +75,8 @@ class Machines:
         return codes
 
     def last_lines(self) -> list[str]:
-        """What each of them said last."""
-        return [life.stderr.splitlines()[-1] for life in self.lives]
+        """What each of them said last, "" of one that was killed before it said anything."""
+        return [(life.stderr.splitlines() or [""])[-1] for life in self.lives]
 
     def others_end(self, lost: int, since: float) -> None:
         """Makes sure that all but one end in time, with one line that names it, unless all had been done."""
@@ -256,10 +256,10 @@ def test_four_processes_and_a_run_that_goes_on_with_others(peace, tmp_path, tall
         four = Machines(tmp_path / "changing", 4)
         four.lives[0].sleep(lambda: newest_step(four.model_dir) >= 33)
         terminate(four, 0)
-        assert "Going on with 4 devices, 2 until here" in four.lives[0].stderr
+        assert "Devices that share a batch: 4, and 2 until here." in four.lives[0].stderr
         alone = Life("train.py", ["--model_dir", "small"], four.folders[0])
         assert alone.wait() == 0, alone.stderr
-        assert "Going on with 1 device" in alone.stderr
+        assert "Devices that share a batch: 1, and 4 until here." in alone.stderr
         assert newest_step(four.model_dir) == newest_step(peace[0])
 
     survived = survives("four", four) + survives("others", others)
