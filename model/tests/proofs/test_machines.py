@@ -200,6 +200,7 @@ def test_a_process_is_disturbed(peace, tmp_path, tally, what, lost, number):
 def test_a_process_that_never_comes(tmp_path, tally, missing):
     machines = Machines(tmp_path, 3)
     machines.lives[missing].process.kill()
+    machines.lives[missing].process.wait()
     since = time.monotonic()
 
     def others_say_so():
