@@ -35,6 +35,7 @@ class Process:
         self.model_dir = model_dir
         command = [sys.executable, ROOT / "train.py", "--model_dir", model_dir, *arguments]
         environment = {**os.environ, "TF_CONFIG": tf_config(addresses, index)}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # it has to keep TensorFlow quiet by itself
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(command, **pipes, text=True, env=environment)
 

@@ -32,6 +32,8 @@ EXPERIMENT = {
 # A process that dies before it has joined is one that never comes; others must be told within this time.
 _JOIN_TIMEOUT, _LONGEST_WAIT = 20, 30.0
 
+# By itself each has to keep TensorFlow quiet, as where nobody has set this.
+_ENV = ("env", "-u", "TF_CPP_MIN_LOG_LEVEL")
 _NAMES = ("chief", "worker", "worker-2", "worker-3")
 
 
@@ -51,7 +53,7 @@ class Machines:
         addresses = free_addresses(number)
         arguments = ["--model_dir", "small", "--join_timeout", str(_JOIN_TIMEOUT)]
         self.lives = [
-            Life("train.py", arguments, one, ["env", f"TF_CONFIG={tf_config(addresses, index)}"])
+            Life("train.py", arguments, one, [*_ENV, f"TF_CONFIG={tf_config(addresses, index)}"])
             for index, one in enumerate(self.folders)
         ]
         self.addresses = addresses
@@ -130,8 +132,8 @@ def disturb(peace, folder, chance, what, lost):
 
 def kill(machines, lost):
     machines.lives[lost].process.kill()
-    machines.others_end(lost, time.monotonic())
     machines.lives[lost].wait()
+    machines.others_end(lost, time.monotonic())
 
 
 def freeze(machines, lost):
