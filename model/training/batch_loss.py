@@ -80,11 +80,10 @@ def loss_of_batch(
             everyone, classes = replicas.gather(everyone), replicas.gather(labels)  # (B, D), (B,)
             tape.watch(everyone)
             places = replicas.index() * size + tf.range(size)  # (B / R,)
-            mine = tf.slice(everyone, [places[0], 0], [size, -1])
             candidates = Candidates(classes, everyone, places, 1.0 / devices)
             if memory is not None:
                 candidates = _with_memory(candidates, memory)
-            sums = loss_of(labels, mine, margin, distance, seed, candidates)
+            sums = loss_of(labels, replicas.slice_of(everyone, size), margin, distance, seed, candidates)
         total, count = sums["loss"]
     gradient = tf.convert_to_tensor(tape.gradient(total, everyone))
     total, count = replicas.total([total, count])

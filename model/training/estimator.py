@@ -84,7 +84,9 @@ class Estimator:
         model_dir: Folder of the checkpoints and event files. Training goes on from the newest checkpoint in it.
         params: The experiment.
         config: How the run is carried out.
-        network_fn: (params, image shape, precision) -> the network; its layers need names of their own.
+        network_fn: (params, image shape, precision) -> the network; its layers need names of their own. On several
+            devices, batch normalization is that of the whole batch in `FusedBatchNormalization`, and in the layer of
+            Keras with `synchronized=True`; layers that draw at random draw the same on each device.
         optimizer_fn: (params, max_steps) -> the optimizer.
     """
 
@@ -296,6 +298,11 @@ class Estimator:
                 return None
             if learner.state.global_step:
                 _log.info("Going on from step %d.", learner.state.global_step)
+            if self.params.micro_batch_size and self.params.use_batch_norm:
+                _log.info(
+                    "Batch normalization sees %d images at a time ('micro_batch_size'), not the whole batch.",
+                    self.params.micro_batch_size,
+                )
             write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
             return self._loop(learner, data, to_come, eval_spec, place)
 

@@ -1,5 +1,6 @@
 """What can be said of an experiment before it is trained: what its batches teach, what memory and time it takes."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -118,12 +119,14 @@ def _some_batch(data: TrainInput) -> np.ndarray:
 
 def _images_to_time(size: Size, data: TrainInput, params: Params, precision: str, devices: int) -> int:
     """Returns how many images of a batch a step is timed with, so that it takes neither long nor much memory."""
-    if free_memory() is None or params.micro_batch_size or devices > 1:
-        return data.images_per_step  # a GPU is fast, and slower for each of a few images; the others bound the memory
+    if free_memory() is None:  # a GPU is fast, and slower for each of a few images
+        return data.images_per_step
+    # As many to each device, and there as many to each part.
+    fewest = math.lcm(_FEWEST_IMAGES, devices * (params.micro_batch_size or 1))
     fixed = bytes_of_the_network(size, 0, precision)
     of_an_image = bytes_of_the_network(size, 1, precision) - fixed
-    most = max(_MOST_BYTES - fixed, 0) // of_an_image // _FEWEST_IMAGES * _FEWEST_IMAGES
-    return min(data.images_per_step, max(most, _FEWEST_IMAGES))
+    most = max(_MOST_BYTES - fixed, 0) // of_an_image // fewest * fewest
+    return min(data.images_per_step, max(most, fewest))
 
 
 def bytes_of_the_loss(params: Params) -> int:

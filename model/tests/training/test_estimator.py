@@ -595,6 +595,17 @@ def test_a_run_goes_on_with_another_number_of_devices(begun, two_devices, caplog
     assert not any("Devices" in message for message in caplog.messages)
 
 
+def test_batch_normalization_of_parts_is_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for changes, is_told in (({"use_batch_norm": True}, True), ({}, False)):
+        run = estimator(
+            tmp_path / str(is_told), batch_size=12, micro_batch_size=4, **{"use_batch_norm": False, **changes}
+        )
+        run.train(train_input(run), 1)
+        assert any("Batch normalization sees 4 images at a time" in said for said in caplog.messages) == is_told
+        caplog.clear()
+
+
 def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices):
     config = RunConfig(5, 10, 5, train_distribute=two_devices)
     odd = estimator(tmp_path / "odd", config, batch_size=63)

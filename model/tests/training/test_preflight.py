@@ -228,6 +228,17 @@ def test_of_large_images_few_are_timed(monkeypatch):
     assert preflight.bytes_of_the_network(size, few) <= 2e9 < preflight.bytes_of_the_network(size, few + 6)
 
 
+@pytest.mark.parametrize(("micro_batch_size", "devices"), [(16, 1), (None, 4), (16, 4), (64, 1)])
+def test_those_few_fill_the_parts_of_each_device(micro_batch_size, devices):
+    labels = np.repeat(np.arange(32, dtype=np.int32), 32)
+    batches = sampling.class_balanced_batches(labels, 0, 32, 32)
+    data = TrainInput(np.broadcast_to(np.uint8(0), (1024, 348, 348, 3)), labels, batches, 1024)
+    params = Params(batch_size=1024, micro_batch_size=micro_batch_size)
+    size = preflight.size_of_network(params, (348, 348, 3))
+    few = preflight._images_to_time(size, data, params, "float32", devices)
+    assert few < 1024 and few % (devices * (micro_batch_size or 1)) == 0 == few % 6
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_memory_grows_with_the_pairs(strategy):
     sizes = [preflight.bytes_of_the_loss(Params(triplet_strategy=strategy, batch_size=size)) for size in (1024, 2048)]
