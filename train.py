@@ -9,7 +9,8 @@ import os
 
 from model.common import cli, cluster
 from model.common.errors import UserError
-from model.common.peers import Peers, join
+from model.common.joining import join
+from model.common.peers import Peers
 from model.common.text import printable
 from model.start import start
 

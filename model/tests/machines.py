@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from model.common.cluster import Cluster
-from model.common.peers import Peers, join
+from model.common.joining import join
+from model.common.peers import Peers
 
 LONG = 60.0  # seconds that no test waits
 

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from model.common import peers
+from model.common import joining, links, peers
 from model.common.cluster import Cluster
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, PeerLost, UserError
-from model.common.peers import join
+from model.common.joining import join
 from model.tests.machines import LONG, connected, free_addresses, leave, line_of, together
 
 
@@ -51,7 +51,7 @@ def test_the_port_is_free_for_others_once_all_are_there(connect):
 
 
 def test_whoever_comes_first_waits_and_says_so_once(monkeypatch, caplog):
-    monkeypatch.setattr(peers, "_SECONDS_OF_SILENCE", 0.2)
+    monkeypatch.setattr(joining, "_SECONDS_OF_SILENCE", 0.2)
     addresses = free_addresses(2)
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(join, Cluster(addresses, 1), LONG)
@@ -84,9 +84,9 @@ def test_a_chief_that_never_comes_is_named():
 
 def come_by_hand(addresses):
     """What process 2 does first: returns its connection to the chief, who knows it then."""
-    link = peers._Link(socket.create_connection(("127.0.0.1", int(addresses[0].split(":")[1]))), "")
+    link = links.Link(socket.create_connection(("127.0.0.1", int(addresses[0].split(":")[1]))), "")
     link.greet()
-    link.send(peers._HELLO, hello(addresses=addresses))
+    link.send(links.HELLO, hello(addresses=addresses))
     return link
 
 
@@ -130,7 +130,7 @@ def test_two_chiefs_find_each_other(monkeypatch):
     """One of them has the address of the other, as with the same task.index on two machines."""
     addresses = free_addresses(2)
     elsewhere = free_addresses(1)[0]
-    listen = peers._listen
+    listen = joining._listen
 
     def listen_elsewhere(cluster):
         """The second chief is on another machine, where the port is free."""
@@ -138,7 +138,7 @@ def test_two_chiefs_find_each_other(monkeypatch):
             return listen(Cluster((elsewhere,), 0))
         return listen(cluster)
 
-    monkeypatch.setattr(peers, "_listen", listen_elsewhere)
+    monkeypatch.setattr(joining, "_listen", listen_elsewhere)
     errors = {}
 
     def be_chief():
@@ -195,23 +195,23 @@ def test_something_else_at_the_address_of_the_chief(said):
     [
         b"",
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3,
-        peers._GREETING,
-        peers._GREETING + b"\xff" * 100,
-        peers._GREETING + peers._HEADER.pack(peers._HELLO, 2**63) + b"x",
+        links.GREETING,
+        links.GREETING + b"\xff" * 100,
+        links.GREETING + links.HEADER.pack(links.HELLO, 2**63) + b"x",
         *(
-            peers._GREETING + peers._HEADER.pack(kind, len(content)) + content
+            links.GREETING + links.HEADER.pack(kind, len(content)) + content
             for kind, content in [
-                (peers._HELLO, b"[" * 10_000),
-                (peers._HELLO, b"\xff"),
-                (peers._HELLO, b"{}"),
-                (peers._HELLO, hello(index=2)),
-                (peers._HELLO, hello(index=-1)),
-                (peers._HELLO, hello(index=True)),
-                (peers._HELLO, hello(seconds_left="soon")),
-                (peers._HELLO, hello(addresses=[1, 2])),
-                (peers._HELLO, hello(more=1)),
-                (peers._BYE, hello()),
-                (peers._BEAT, b"often"),
+                (links.HELLO, b"[" * 10_000),
+                (links.HELLO, b"\xff"),
+                (links.HELLO, b"{}"),
+                (links.HELLO, hello(index=2)),
+                (links.HELLO, hello(index=-1)),
+                (links.HELLO, hello(index=True)),
+                (links.HELLO, hello(seconds_left="soon")),
+                (links.HELLO, hello(addresses=[1, 2])),
+                (links.HELLO, hello(more=1)),
+                (links.BYE, hello()),
+                (links.BEAT, b"often"),
             ]
         ),
     ],
@@ -378,14 +378,13 @@ def test_no_ipv6(monkeypatch):
 @pytest.mark.parametrize("index", [0, 2])
 def test_a_connection_that_closes_ends_the_others(connect, index):
     processes = connect(3)
-    for link in processes[index]._links:
-        link._connection.shutdown(socket.SHUT_RDWR)  # as the system does when the process is killed
+    leave(processes[index])  # as the system does it when the process is killed, whose threads say nothing more
     said = f"{processes[index].cluster.name(index)} has ended without a word, as a killed process does"
     assert [line_of(other) for other in processes if other is not processes[index]] == [said] * 2
 
 
 def test_silence_ends_the_others(connect, monkeypatch):
-    monkeypatch.setattr(peers, "_SECONDS_BETWEEN_BEATS", 0.02)
+    monkeypatch.setattr(links, "SECONDS_BETWEEN_BEATS", 0.02)
     chief, worker, other = connect(3)
     with worker._links[0]._lock:  # its beats wait for it, as in a process that is frozen
         lines = {line_of(chief), line_of(other)}
@@ -393,7 +392,7 @@ def test_silence_ends_the_others(connect, monkeypatch):
 
 
 def test_a_process_may_say_that_it_will_be_silent(connect, monkeypatch):
-    monkeypatch.setattr(peers, "_SECONDS_BETWEEN_BEATS", 0.02)
+    monkeypatch.setattr(links, "SECONDS_BETWEEN_BEATS", 0.02)
     chief, worker = connect(2)
     with worker.busy():  # for a minute
         time.sleep(0.1)
@@ -411,7 +410,7 @@ def test_the_process_ends_with_one_line_and_its_own_code(tmp_path):
     script.write_text(
         "import sys, threading\n"
         "from model.common.cluster import Cluster\n"
-        "from model.common.peers import join\n"
+        "from model.common.joining import join\n"
         f"with join(Cluster({addresses}, 1), {LONG}) as peers:\n"
         "    print('joined', flush=True)\n"
         "    threading.Event().wait()\n"
