@@ -149,7 +149,7 @@ def _child_gradients(question: dict[str, Any]) -> None:
             optimizer.build(network.trainable_variables)
         before = [variable.numpy() for variable in network.trainable_variables]
         step = compile_train_step(
-            _local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
+            local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
         )
         order = _triplets(labels) if params.strategy.mines else batch
         ((_, batches, done),) = upload(strategy, lambda _: order, range(1, 2), None)  # noqa: B023
@@ -171,7 +171,7 @@ def _linear_float64(params: Params):  # type: ignore[no-untyped-def]
     return keras.Sequential(layers, name="network")
 
 
-def _local_model_fn(features, labels, mode, params, network, step):  # type: ignore[no-untyped-def]
+def local_model_fn(features, labels, mode, params, network, step):  # type: ignore[no-untyped-def]
     """`model_fn`, whose loss knows the images of this device alone."""
     import tensorflow as tf
 
@@ -305,7 +305,7 @@ def _child_steps(question: dict[str, Any]) -> None:
         optimizer = build_optimizer(params, 1)
         optimizer.build(network.trainable_variables)
     step = compile_train_step(
-        _local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
+        local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
     )
     there = replicate(strategy, images), replicate(strategy, labels)
     seconds = []

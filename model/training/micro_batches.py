@@ -2,7 +2,7 @@
 
 The loss needs all embeddings of the batch, but not what the layers put out on the way to them. So the parts are
 embedded one after the other and that is forgotten; the loss of all says how each embedding should move; and each part
-is embedded again to see what that asks of the weights. It takes a third more time.
+is embedded again to see what that asks of the weights: a third more time, as three passes become four.
 
 References:
     Gao, Zhang, Han, Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
