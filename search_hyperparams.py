@@ -13,7 +13,7 @@ from model.studies.search import Search
 
 def main(options: argparse.Namespace) -> None:
     """Runs every trial that is not finished, then shows them all."""
-    search = Search(options.parent_dir, options.seeds, options.data_dir)
+    search = Search(options.parent_dir, options.seeds, options.data_dir, options.images)
     if options.dry_run:
         print(search.describe())
         return
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=Path("experiments/learning_rate"),
         help="folder with params.json and search.json",
     )
-    cli.add_data_option(parser)
+    cli.add_data_options(parser)
     parser.add_argument("--jobs", type=cli.whole_number(1), default=1, help="trials at once")
     parser.add_argument(
         "--seeds", type=cli.whole_number(1), default=1, help="runs of each trial, each with another seed"

@@ -30,7 +30,12 @@ def main(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace, peers: Peers) -> None:
     """Trains to the end; the chief scores and reports."""
     runner = start(
-        options.model_dir, options.data_dir, devices_to_train=options.devices, blank=options.check, peers=peers
+        options.model_dir,
+        options.data_dir,
+        images=options.images,
+        devices_to_train=options.devices,
+        blank=options.check,
+        peers=peers,
     )
     if options.validate and runner.experiment.partition.validation is None:
         raise UserError(

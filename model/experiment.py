@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.common.errors import UserError, listed
+from model.common.images import Kind
 from model.common.text import class_name
 from model.common.versions import source_sha256
 from model.data import datasets
@@ -84,7 +85,11 @@ class Experiment:
 
 
 def open_experiment(
-    model_dir: Path, data_dir: Path | None, known: DataSummary | None = None, blank: bool = False
+    model_dir: Path,
+    data_dir: Path | None,
+    known: DataSummary | None = None,
+    blank: bool = False,
+    images: Kind = "auto",
 ) -> Experiment:
     """Reads the parameters and the data of an experiment; nothing is written.
 
@@ -93,6 +98,7 @@ def open_experiment(
         data_dir: Folder with the data; None takes `data/<dataset>`.
         known: What an earlier call found; as long as that holds, no image is read before it is asked for.
         blank: Whether blank images stand for those of the data, which nobody needs to see.
+        images: Where the images are to lie: in "memory", "stored" beside the data, or "auto", by the memory there is.
 
     Raises:
         UserError: The parameters or the data cannot be used, each by itself or with the other.
@@ -102,7 +108,7 @@ def open_experiment(
     stamp = hashlib.sha256("\n".join(made_with).encode()).hexdigest()
 
     def load() -> tuple[Partition, TrainInput]:
-        data = datasets.load_for(params, data_dir, blank)
+        data = datasets.load_for(params, data_dir, images, blank)
         try:
             partition = divide(data, params)
             return partition, train_input_fn(partition, params)
@@ -112,12 +118,12 @@ def open_experiment(
     if known is not None and known.stamp == stamp:
         return Experiment(model_dir, params, known, load, data_dir)
     loaded = load()
-    summary = _summarize(stamp, *loaded, params, notes)
+    summary = _summarize(stamp, *loaded, params, notes, images)
     return Experiment(model_dir, params, summary, lambda: loaded, data_dir)
 
 
 def _summarize(
-    stamp: str, partition: Partition, train_input: TrainInput, params: Params, notes: Sequence[str]
+    stamp: str, partition: Partition, train_input: TrainInput, params: Params, notes: Sequence[str], images: Kind
 ) -> DataSummary:
     data, unused = partition.data, []
     if partition.validation is None:
@@ -130,17 +136,17 @@ def _summarize(
         data.class_names,
         data.train.labels,
         data.train_sha256,
-        tuple(_describe(partition, train_input, params)),
+        tuple(_describe(partition, train_input, params, images)),
         (*notes, *without_effect),
     )
 
 
-def _describe(partition: Partition, learned: TrainInput, params: Params) -> list[str]:
+def _describe(partition: Partition, learned: TrainInput, params: Params, images: Kind) -> list[str]:
     data = partition.data
     height, width, channels = data.train.images.shape[1:]
     lines = [
         f"{data.name}: {len(data.train.images)} training and {len(data.test.images)} test images of "
-        f"{height}x{width}x{channels}, {len(data.class_names)} classes{_kinds_of_classes(data)}.",
+        f"{height}x{width}x{channels}, {len(data.class_names)} classes{_kinds_of_classes(data)}, {datasets.where_images_lie(data, images)}.",
         *(f"{note}." for note in data.notes),
     ]
     if len(learned.labels) < len(data.train.labels):

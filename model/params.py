@@ -76,6 +76,11 @@ class Params(BaseModel):
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Images are resized to this many pixels a side; null keeps the size of the data"
     )
+    image_fit: Literal["stretch", "crop", "pad"] = Field(
+        "stretch",
+        description="How an image becomes a square of image_size: stretch resizes both sides; crop resizes the shorter "
+        "one and cuts out the middle; pad resizes the longer one and adds black",
+    )
     image_bits: Annotated[int, Field(ge=8, le=16)] = Field(
         16,
         description="Of grey image files that store 16 bits, how many are used: cameras often fill the lower 10 or 12",
@@ -270,6 +275,8 @@ class Params(BaseModel):
         if self.margin == "soft" and not self.strategy.takes_soft_margin:
             owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
+        if self.image_fit != "stretch" and self.image_size is None:
+            raise ValueError(f"'image_fit' needs 'image_size', received \"{self.image_fit}\" without it")
         if self.augmentation_strength != 1 and self.augmentation == "off":
             raise ValueError(
                 f'\'augmentation_strength\' needs augmentation "affine" or "affine_and_flip", received '

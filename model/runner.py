@@ -14,6 +14,7 @@ from model.common import devices
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, explain, is_read_only, one_line_errors
 from model.common.files import Place
+from model.common.images import Images
 from model.common.peers import Peers
 from model.common.text import printable
 from model.common.versions import Provenance, code_version, library_versions
@@ -175,7 +176,7 @@ class Trained:
         except UserError as error:
             _log.warning("%s.", error)
 
-    def embed(self, images: np.ndarray, checkpoint: Checkpoint | None = None) -> np.ndarray:
+    def embed(self, images: Images, checkpoint: Checkpoint | None = None) -> np.ndarray:
         """Embeds images.
 
         Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.common import cli, devices, machines
+from model.common.images import Kind
 from model.common.peers import Peers
 from model.common.signals import ending_at_once
 from model.common.versions import library_versions, source_sha256
@@ -22,6 +23,7 @@ def start(
     data_dir: Path | None = None,
     known: DataSummary | None = None,
     *,
+    images: Kind = "auto",
     devices_to_train: int | None = 1,
     blank: bool = False,
     peers: Peers | None = None,
@@ -32,6 +34,7 @@ def start(
         model_dir: Folder with the `params.json`.
         data_dir: Folder with the data; None takes `data/<dataset>`.
         known: As for `open_experiment`.
+        images: As for `open_experiment`.
         devices_to_train: How many devices share a training step; None takes all GPUs, or one CPU.
         blank: As for `open_experiment`; all that is then left to do is `Runner.check`.
         peers: The processes that train together, each with all of its devices; None for this one alone.
@@ -44,7 +47,7 @@ def start(
             for all processes.
     """
     peers = peers or Peers.alone()
-    experiment = open_experiment(model_dir, data_dir, known, blank)
+    experiment = open_experiment(model_dir, data_dir, known, blank, images)
     if peers.number > 1:
         machines.silence_tensorflow()
     with peers.busy():

@@ -43,14 +43,14 @@ def run(
         description: What --help says.
         arguments: The command line, `sys.argv` by default.
         add_options: Adds options of the command's own.
-        of_an_experiment: Whether there are the options `model_dir` and `data_dir`.
+        of_an_experiment: Whether there are the options `model_dir`, `data_dir` and `images`.
     """
     parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if of_an_experiment:
         parser.add_argument(
             "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
         )
-        add_data_option(parser)
+        add_data_options(parser)
     if add_options is not None:
         add_options(parser)
     _open_streams()
@@ -99,9 +99,16 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def add_data_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --data_dir."""
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_dir and --images."""
     parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
+    parser.add_argument(
+        "--images",
+        choices=("auto", "memory", "stored"),
+        default="auto",
+        help="where the images lie: in memory; or decoded once and stored in a file beside the data, for more of them "
+        "than the memory holds; auto stores them if they would take more than a quarter of the free memory",
+    )
 
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:

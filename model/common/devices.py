@@ -149,6 +149,11 @@ def free_memory() -> int | None:
 
     if tf.config.list_physical_devices("GPU"):
         return None
+    return memory_of_machine()
+
+
+def memory_of_machine() -> int | None:
+    """Returns how many bytes of the machine's memory this process can take; None where nobody can tell."""
     sizes = dict(line.split(":") for line in _text_of(Path("/proc/meminfo")).splitlines() if ":" in line)
     if "MemAvailable" not in sizes:
         return None

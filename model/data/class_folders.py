@@ -1,7 +1,7 @@
-"""A folder of class folders of images -> which files are images of which class, and their pixels.
+"""A folder of class folders of images -> which files are images of which class.
 
 Every folder that directly holds images is one class, named by its path. `find_splits` finds the folders of the
-training, test and validation images, `find_images` their classes, `read_images` decodes them.
+training, test and validation images, `find_images` their classes.
 """
 
 import collections
@@ -9,18 +9,11 @@ import itertools
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from tqdm import tqdm
-
 from model.common.errors import UserError, listed
-from model.data import image_files
-from model.data.decoding import Decoding, are_blank, blank_images
-from model.data.image_files import DamagedImage, is_hidden, is_image
+from model.data.image_files import is_hidden, is_image
 
 # What folders of the splits are called, in small letters.
 _SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -287,114 +280,3 @@ def check_parents(folder: Path, classes: Collection[str]) -> None:
                 f"{folder}: all classes of {second}/ are in {first}/ as well, such as {min(below[second])!r}; if these "
                 "are splits, call them train/, test/ and val/, if not, give the class folders different names"
             )
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Decoded images.
-
-    Attributes:
-        images: (M, H, W, C) uint8; C is 1 if all are stored as grey, else 3. They are `blank_images` if asked for.
-        is_read: (N,) bool, which of the N files these are: all but the damaged ones.
-        notes: A line for what the user should know of them.
-    """
-
-    images: np.ndarray
-    is_read: np.ndarray
-    notes: tuple[str, ...]
-
-
-def read_images(paths: Sequence[Path], decoding: Decoding) -> Pixels:
-    """Decodes image files, in threads, with a progress bar on a terminal when it takes a while.
-
-    Args:
-        paths: N files, at least one.
-        decoding: How.
-
-    Raises:
-        UserError: Files cannot be decoded, unless they are to be skipped, or no size is asked for and two images
-            differ in theirs.
-    """
-    images = np.zeros((0, 0, 0, 0), np.uint8)  # those that are read, in room for all; no list beside it
-    depths: list[tuple[bool, int]] = []
-    num_read = 0
-    damaged: list[DamagedImage] = []
-    is_read = np.zeros(len(paths), bool)
-    pool = ThreadPoolExecutor()
-    try:
-        with image_files.metadata_ignored():
-            results = pool.map(partial(image_files.read_unless_damaged, decoding=decoding), paths)
-            for i, result in enumerate(
-                tqdm(results, "Reading images", len(paths), unit=" images", delay=2, disable=None)
-            ):
-                if isinstance(result, DamagedImage):
-                    damaged.append(result)
-                    continue
-                is_read[i] = True
-                if num_read == 0:
-                    images = _room_for(len(paths), result.pixels)
-                if result.pixels.shape[:2] != images.shape[1:3]:
-                    raise UserError(
-                        f"{paths[int(np.argmax(is_read))]} has {_size(images[0])} pixels, {paths[i]} has "
-                        f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
-                    )
-                if result.pixels.shape[2] > images.shape[3]:  # the first in colour after grey ones, (H, W, 1)
-                    grey, images = images[:num_read], _room_for(len(paths), result.pixels)
-                    _put(grey, images[:num_read])
-                _put(result.pixels, images[num_read])
-                num_read += 1
-                if result.brightest is not None:
-                    depths.append((result.heeds_image_bits, result.brightest))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    notes = []
-    if damaged:
-        told = image_files.describe(damaged, len(paths))
-        if decoding.on_damaged == "stop" or not num_read:
-            raise UserError(
-                f'{told}; replace or remove them, or set "on_damaged_image": "skip" in params.json to leave them out'
-            )
-        notes.append(f"Left out: {told}")
-    notes += _notes_on_depth(depths, decoding)
-    if decoding.blank:
-        notes.append("The image files were opened, not decoded: what is damaged behind their first bytes was not found")
-    return Pixels(images[:num_read], is_read, tuple(notes))
-
-
-def _room_for(num_images: int, pixels: np.ndarray) -> np.ndarray:
-    """Returns room for so many images like this one (H, W, C), which takes none if it is blank."""
-    shape = (num_images, *pixels.shape)
-    return blank_images(*shape) if are_blank(pixels) else np.empty(shape, np.uint8)
-
-
-def _put(pixels: np.ndarray, room: np.ndarray) -> None:
-    """Copies images into the room for them, where grey is spread over the channels; blank ones are there already."""
-    if not are_blank(room):
-        room[...] = pixels
-
-
-def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> list[str]:
-    """Returns a line if images of 16 bits come out at less than half of their brightness, or cut off.
-
-    Args:
-        depths: Of each of them, whether it heeds `image_bits`, and its brightest value.
-        decoding: How they were decoded.
-    """
-    notes = []
-    for heed_image_bits, bits in ((True, decoding.image_bits), (False, 16)):
-        deep = [brightest for heeds, brightest in depths if heeds == heed_image_bits]
-        if not deep or 2 ** (bits - 1) <= max(deep) < 2**bits:
-            continue
-        used = max(8, max(deep).bit_length())
-        remedy = f'set "image_bits": {used} in params.json' if heed_image_bits else "save them with 8 bits"
-        notes.append(
-            f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour'} are brightest at {max(deep)} of "
-            f"{2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is all that was "
-            "recorded"
-        )
-    return notes
-
-
-def _size(image: np.ndarray) -> str:
-    height, width = image.shape[:2]
-    return f"{width} x {height}"

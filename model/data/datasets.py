@@ -1,4 +1,4 @@
-"""The name of a data set -> its images and labels in memory.
+"""The name of a data set -> its images and labels.
 
 Where they come from is decided by one rule, in this order:
 
@@ -13,7 +13,6 @@ Where they come from is decided by one rule, in this order:
 Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -23,7 +22,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +30,11 @@ import numpy as np
 
 from model.common import devices
 from model.common.errors import UserError, listed
+from model.common.images import Images, Kind, StoredImages, are_blank, blank_images, subset
 from model.data import idx_files
-from model.data.decoding import Decoding, are_blank, blank_images
+from model.data.decoding import Decoding
+from model.data.room import Room, keep, of_items
+from model.data.store import Contents, Item, fingerprints
 from model.params import Params
 
 _TFDS = "tfds"  # of a data set's folder: what TFDS downloads and prepares
@@ -59,22 +61,21 @@ class Split:
     """Images with their classes.
 
     Attributes:
-        images: (N, H, W, C) uint8, C is 1 or 3.
+        images: (N, H, W, C) uint8, C is 1 or 3; in memory or stored.
         labels: (N,) int32, indices into `Dataset.class_names`.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
 
     def where(self, chosen: np.ndarray) -> "Split":
-        """Returns those that a mask, (N,) bool, chooses; of blank images, as many blank ones."""
-        labels = self.labels[chosen]
-        return Split(self.images[: len(labels)] if are_blank(self.images) else self.images[chosen], labels)
+        """Returns those that a mask, (N,) bool, chooses."""
+        return Split(subset(self.images, chosen), self.labels[chosen])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory: images of one size, at least two classes to train on and one image to test.
+    """A data set: images of one size, at least two classes to train on and one image to test.
 
     Attributes:
         name: As it was asked for.
@@ -106,22 +107,23 @@ class Dataset:
     def _sha256_after_each_split(self) -> list[str]:
         if are_blank(self.train.images):
             return [""]
-        digests, found = [], hashlib.sha256()
-        for split in (self.train, self.test, *([self.validation] if self.validation else [])):
-            for array in (split.images, split.labels):
-                found.update(f"{array.shape}".encode())
-                found.update(np.ascontiguousarray(array).data)
-            digests.append(found.hexdigest())
-        return digests
+        splits = [self.train, self.test, *([self.validation] if self.validation else [])]
+        return fingerprints([(split.images, split.labels) for split in splits])
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: Decoding = _AS_STORED) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    decoding: Decoding = _AS_STORED,
+    kind: Kind = "auto",
+) -> Dataset:
     """Loads a data set; the module's docstring says from where.
 
     Args:
         name: `digits`, a TFDS name such as `mnist` or `emnist/letters`, or a name for the user's own data.
         data_dir: the folder of its files, which has to exist; by default `data/<name>` in the current folder.
         decoding: how image files become arrays, and to which size.
+        kind: whether the images are to be in memory or stored, as `Room` says.
 
     Returns:
         The data set. Images keep the order in which they are stored, image files that of their names.
@@ -133,7 +135,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: De
     try:
         if not folder.is_dir() and (data_dir is not None or folder.exists()):
             raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
-        dataset = SOURCES[_choose_source(name, folder)](name, folder, decoding)
+        dataset = SOURCES[_choose_source(name, folder)](name, Room(folder, kind), decoding)
     except ImportError as error:
         raise UserError(
             f"data set {name!r}: needs the Python module {error.name!r}, which is not installed; "
@@ -153,9 +155,21 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None, decoding: De
     return dataset
 
 
-def load_for(params: Params, data_dir: Path | None, blank: bool = False) -> Dataset:
+def where_images_lie(dataset: Dataset, kind: Kind) -> str:
+    """Returns in words where the images of a data set lie or, if these are blank, will lie in training."""
+    splits = [dataset.train, dataset.test, *([dataset.validation] if dataset.validation else [])]
+    total, images = sum(split.images.nbytes for split in splits), dataset.train.images
+    size = f"{total / 1e9:,.1f} GB" if total >= 1e9 else f"{total / 1e6:,.1f} MB"
+    if isinstance(images, StoredImages):
+        return f"{size} stored in {images.path.parent}"
+    if are_blank(images) and Room(Path(), kind).stores(total):
+        return f"{size}, for which too little memory is free: they are decoded once and stored beside the data"
+    return f"{size} in memory"
+
+
+def load_for(params: Params, data_dir: Path | None, kind: Kind = "auto", blank: bool = False) -> Dataset:
     """Loads the data set of an experiment, as `load` does; with blank images, as `Decoding` says, if asked for."""
-    return load(params.dataset, data_dir, dataclasses.replace(_decoding_of(params), blank=blank))
+    return load(params.dataset, data_dir, dataclasses.replace(decoding_of(params), blank=blank), kind)
 
 
 def stamp_for(params: Params, data_dir: Path | None) -> str:
@@ -166,7 +180,7 @@ def stamp_for(params: Params, data_dir: Path | None) -> str:
     """
     files = [] if params.dataset == "digits" else _files_below(_folder_of(params.dataset, data_dir))
     versions = [_version_of(library) for library in _LIBRARIES]
-    read = [params.dataset, dataclasses.asdict(_decoding_of(params)), files, versions]
+    read = [params.dataset, dataclasses.asdict(decoding_of(params)), files, versions]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 
@@ -200,8 +214,9 @@ def _folder_of(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     return Path("data", name) if data_dir is None else Path(data_dir)
 
 
-def _decoding_of(params: Params) -> Decoding:
-    return Decoding(params.image_size, params.image_bits, params.on_damaged_image)
+def decoding_of(params: Params) -> Decoding:
+    """Returns how the image files of an experiment become arrays."""
+    return Decoding(params.image_size, params.image_fit, params.image_bits, params.on_damaged_image)
 
 
 def _choose_source(name: str, folder: Path) -> str:
@@ -222,47 +237,48 @@ def _visible_names(folder: Path) -> list[str]:
     return [name for name in names if not name.startswith(".") and name != _TFDS]
 
 
-def _load_digits(name: str, folder: Path, decoding: Decoding) -> Dataset:
+def _load_digits(name: str, room: Room, decoding: Decoding) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
-    images = _resize(images.astype(np.uint8)[..., np.newaxis], decoding)
-    train, test = _hold_out(Split(images, digits.target))
+    pixels = (digits.images.astype(np.uint16) * 255 + 8) // 16  # (1797, 8, 8), 0..16 -> 0..255, rounded
+    images = _resize(pixels.astype(np.uint8)[..., np.newaxis], decoding)
+    train, test = _hold_out(Split(keep(images, room, decoding), digits.target))
     return _dataset(name, {"train": train, "test": test})
 
 
-def _load_idx(name: str, folder: Path, decoding: Decoding) -> Dataset:
-    arrays = idx_files.load(folder, name)
+def _load_idx(name: str, room: Room, decoding: Decoding) -> Dataset:
+    arrays = idx_files.load(room.folder, name)
+    parts = ("train", "t10k")
+    images = [_upright(name, arrays[f"{part}-images"][..., np.newaxis]) for part in parts]  # (N, H, W, 1)
+    images = [_resize(of_part, decoding) for of_part in images]
+    room = room.for_bytes(sum(of_part.nbytes for of_part in images))
+    train, test = (
+        Split(keep(of_part, room, decoding, part), arrays[f"{part}-labels"])
+        for part, of_part in zip(parts, images, strict=True)
+    )
+    return _dataset(name, {"train": train, "test": test}, CLASS_NAMES.get(name, ()))
 
-    def split(part: str) -> Split:
-        images = _upright(name, arrays[f"{part}-images"][..., np.newaxis])  # (N, H, W, 1)
-        return Split(_resize(images, decoding), arrays[f"{part}-labels"])
 
-    return _dataset(name, {"train": split("train"), "test": split("t10k")}, CLASS_NAMES.get(name, ()))
+def _load_class_folders(name: str, room: Room, decoding: Decoding) -> Dataset:
+    from model.data.reading import read_files  # which imports Pillow
 
-
-def _load_class_folders(name: str, folder: Path, decoding: Decoding) -> Dataset:
-    from model.data import class_folders  # which imports Pillow
-
-    files, notes = _find_class_folders(folder)
-    pixels = class_folders.read_images([path for _, _, path in files], decoding)
-    read = [file for file, is_read in zip(files, pixels.is_read, strict=True) if is_read]
-    if lost := {path.parent for _, _, path in files} - {path.parent for _, _, path in read}:
+    files, notes = _find_class_folders(room.folder)
+    pixels = read_files([path for _, _, path in files], decoding, room)
+    there = [file for file, is_there in zip(files, pixels.is_there, strict=True) if is_there]
+    if lost := {path.parent for _, _, path in files} - {path.parent for _, _, path in there}:
         raise UserError(
-            f"{folder}: no image in these class folders can be read: {listed(map(str, sorted(lost)))}; replace the "
-            "images, or remove the folders"
+            f"{room.folder}: no image in these class folders can be read: {listed(map(str, sorted(lost)))}; replace "
+            "the images, or remove the folders"
         )
-    class_names = sorted({class_name for _, class_name, _ in read})
+    class_names = sorted({class_name for _, class_name, _ in there})
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    labels = np.array([index[class_name] for _, class_name, _ in read])
-    sizes = collections.Counter(split for split, _, _ in read)
-    if "all" in sizes:
-        splits = dict(zip(("train", "test"), _hold_out(Split(pixels.images, labels)), strict=True))
-    else:  # one after the other
-        ends = np.cumsum(list(sizes.values()))[:-1]
-        parts = zip(np.split(pixels.images, ends), np.split(labels, ends), strict=True)
-        splits = {split: Split(*part) for split, part in zip(sizes, parts, strict=True)}
+    everything = Split(pixels.images, np.array([index[class_name] for _, class_name, _ in there]))
+    split_of = np.array([split for split, _, _ in there])
+    if "all" in split_of:
+        splits = dict(zip(("train", "test"), _hold_out(everything), strict=True))
+    else:
+        splits = {split: everything.where(split_of == split) for split in dict.fromkeys(split_of.tolist())}
     return _dataset(name, splits, class_names, (*notes, *pixels.notes))
 
 
@@ -293,21 +309,33 @@ def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]
         )
 
 
-def _load_tfds(name: str, folder: Path, decoding: Decoding) -> Dataset:
+def _load_tfds(name: str, room: Room, decoding: Decoding) -> Dataset:
     if "tensorflow" not in sys.modules:
         devices.start_tensorflow()  # as the commands need it, before TFDS imports it
     from model.data import tfds_sets
 
     # Whatever is to become blank is read as single pixels, as the images of some sets differ in size.
     size = 1 if decoding.blank and decoding.image_size is not None else decoding.image_size
-    images, labels, num_train, class_names = tfds_sets.load(name, folder / _TFDS, size)
-    everything = Split(_resize(_upright(name, images), decoding), labels)
-    train, test = _hold_out(everything) if num_train is None else _cut(everything, num_train)
-    return _dataset(name, {"train": train, "test": test}, class_names)
+    opened = tfds_sets.open_set(name, room.folder / _TFDS, size, decoding.image_fit)
+
+    def items(indices: Sequence[int]) -> Iterator[Item]:
+        for image, label in opened.examples(indices[0] if indices else opened.size):
+            yield Item(_upright(name, image), label)
+
+    versions = [_version_of(library) for library in ("tensorflow", "tensorflow-datasets", "pillow")]
+    made_with = {"files": opened.files, "image_size": size, "image_fit": decoding.image_fit, "versions": versions}
+    contents = Contents([None] * opened.size, made_with, lambda: opened.shape, items)
+    images, labels = of_items(contents, room, decoding, f"Reading {name}")
+    opened.check_labels(labels)
+    if isinstance(images, np.ndarray) and decoding.blank:
+        images = _resize(images, decoding)
+    everything = Split(images, labels)
+    train, test = _hold_out(everything) if opened.num_train is None else _cut(everything, opened.num_train)
+    return _dataset(name, {"train": train, "test": test}, opened.class_names)
 
 
-# The extension point: a source turns (name, folder, decoding) of `load` into a data set.
-SOURCES: Mapping[str, Callable[[str, Path, Decoding], Dataset]] = {
+# The extension point: a source turns (name, room with the folder, decoding) of `load` into a data set.
+SOURCES: Mapping[str, Callable[[str, Room, Decoding], Dataset]] = {
     "digits": _load_digits,
     "idx": _load_idx,
     "class_folders": _load_class_folders,
@@ -329,8 +357,8 @@ def _dataset(
 
 
 def _cut(everything: Split, num_train: int) -> tuple[Split, Split]:
-    images, labels = everything.images, everything.labels
-    return Split(images[:num_train], labels[:num_train]), Split(images[num_train:], labels[num_train:])
+    is_train = np.arange(len(everything.labels)) < num_train
+    return everything.where(is_train), everything.where(~is_train)
 
 
 def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Split]:
@@ -351,15 +379,16 @@ def _hold_out(everything: Split, seed: int = HOLD_OUT_SEED) -> tuple[Split, Spli
 
 
 def _resize(images: np.ndarray, decoding: Decoding) -> np.ndarray:
-    image_size = decoding.image_size
-    if image_size is None or images.shape[1:3] == (image_size, image_size):
+    size = decoding.image_size
+    if size is None or images.shape[1:3] == (size, size):
         return images
     if decoding.blank:
-        return blank_images(len(images), image_size, image_size, images.shape[3])
-    from model.data.image_files import resize  # which imports Pillow
+        return blank_images(len(images), size, size, images.shape[3])
+    from model.data.image_files import resize
 
-    return np.stack([resize(image, image_size) for image in images])
+    return np.stack([resize(image, (size, size), decoding.image_fit) for image in images])
 
 
 def _upright(name: str, images: np.ndarray) -> np.ndarray:
-    return images.swapaxes(1, 2).copy() if name.lower().split("/")[0] == "emnist" else images
+    """Returns images (..., H, W, C), those of EMNIST with the two sides in their right order."""
+    return images.swapaxes(-3, -2).copy() if name.lower().split("/")[0] == "emnist" else images

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+Fit = Literal["stretch", "crop", "pad"]
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,8 @@ class Decoding:
 
     Attributes:
         image_size: Side in pixels to which every image is resized; None keeps its size.
+        image_fit: How an image that is not square becomes so: "stretch" resizes both sides, "crop" the shorter one and
+            cuts out the middle, "pad" the longer one and adds black.
         image_bits: Of grey images that are stored with 16 bits, how many of them are used, 8 to 16: cameras and
             scanners often fill the lower 10 or 12.
         on_damaged: What becomes of a data set of which some files cannot be decoded: "stop" refuses it, "skip" leaves
@@ -21,16 +23,7 @@ class Decoding:
     """
 
     image_size: int | None = None
+    image_fit: Fit = "stretch"
     image_bits: int = 16
     on_damaged: Literal["stop", "skip"] = "stop"
     blank: bool = False
-
-
-def blank_images(*shape: int) -> np.ndarray:
-    """Returns black images of this shape, (N, H, W, C), that take no memory: all are one pixel, which stays black."""
-    return np.broadcast_to(np.uint8(0), shape)
-
-
-def are_blank(images: np.ndarray) -> bool:
-    """Returns whether these are `blank_images`, or some of them."""
-    return not any(images.strides)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from model.common.errors import UserError, listed, one_line
-from model.data.decoding import Decoding, blank_images
+from model.common.images import blank_images
+from model.data.decoding import Decoding, Fit
 
 # Suffixes of images; what a file is, its content says.
 _SUFFIXES = (
@@ -49,12 +50,14 @@ class Decoded:
         kind: How it is stored, in words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
         brightest: Its largest value before 16 bits became 8; None where it is stored with 8.
         heeds_image_bits: Whether `Decoding.image_bits` decided which 8 of 16 bits stayed; in colour it is the upper 8.
+        ratio: The longer of its sides by the shorter, as it is stored.
     """
 
     pixels: np.ndarray
     kind: str
     brightest: int | None = None
     heeds_image_bits: bool = False
+    ratio: float = 1.0
 
 
 class DamagedImage(UserError):
@@ -144,32 +147,40 @@ def describe(damaged: Sequence[DamagedImage], num_files: int) -> str:
     return f"{len(damaged)} of {num_files} images cannot be read: {told}"
 
 
-def resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Resizes an image (H, W, C) to (image_size, image_size, C), bilinear and antialiased.
+def resize(image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np.ndarray:
+    """Resizes an image (H, W, C) to a (height, width), bilinear and antialiased, as `Decoding.image_fit` says.
 
-    The image itself when it has that size already, or when `image_size` is None.
+    The image itself when it has that size already.
     """
-    return image if image_size is None else resize_to(image, (image_size, image_size))
-
-
-def resize_to(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image (H, W, C) to any (height, width), as `resize` does."""
     if image.shape[:2] == size:
         return image
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    resized = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized).reshape(*size, -1)
+    return np.asarray(_fitted(picture, size[::-1], fit)).reshape(*size, -1)
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """Resizes an image to a (width, height)."""
+    if fit == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    if fit == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _ratio(size: tuple[int, int]) -> float:
+    return max(size) / min(size)
 
 
 def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
     """Returns a blank image of the shape that `_decode` returns, by what the file says before its pixels."""
     kind, channels = _describe(opened), 1 if _is_grey(opened.mode) else 3
     width, height = opened.size
+    ratio = _ratio(opened.size)
     if decoding.image_size is not None:
         width = height = decoding.image_size
     elif width != height and (turn := _turn(opened)) is not None:
         width, height = Image.new("1", opened.size).transpose(turn).size
-    return Decoded(blank_images(1, height, width, channels)[0], kind)
+    return Decoded(blank_images(1, height, width, channels)[0], kind, ratio=ratio)
 
 
 def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Decoded:
@@ -192,11 +203,12 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
     if turn is not None:
         kind, image = f"{kind}, turned by EXIF", image.transpose(turn)
     image = _to_grey_or_rgb(image, ground)
+    ratio = _ratio(image.size)
     size = image.size if decoding.image_size is None else (decoding.image_size, decoding.image_size)
     if image.size != size:  # what `resize` does, without the way through an array
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = _fitted(image, size, decoding.image_fit)
     pixels = np.asarray(image)
-    return Decoded(pixels.reshape(*pixels.shape[:2], -1), kind, brightest, heeds_image_bits)
+    return Decoded(pixels.reshape(*pixels.shape[:2], -1), kind, brightest, heeds_image_bits, ratio)
 
 
 def _is_grey(mode: str) -> bool:

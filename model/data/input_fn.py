@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.common.errors import UserError
+from model.common.images import Images
 from model.data import sampling
 from model.data.datasets import Split
 from model.data.partition import Partition
 from model.params import Params
 
 
-def check_images(images: np.ndarray) -> None:
+def check_images(images: Images) -> None:
     """Makes sure that an array holds images: TensorFlow would cut off what numbers have behind the point, and NaN.
 
     Args:
-        images: What has to be a uint8 array of shape (N, H, W, C), N at least 1.
+        images: What has to be a uint8 array of shape (N, H, W, C), N at least 1, or stored images.
 
     Raises:
         ValueError: It is something else.
     """
-    is_array = isinstance(images, np.ndarray)
+    is_array = isinstance(images, Images)
     if not is_array or images.dtype != np.uint8 or images.ndim != 4 or not len(images):
         received = f"{images.dtype}, shape {images.shape}" if is_array else type(images).__name__
         raise ValueError(
@@ -47,7 +48,7 @@ class TrainInput:
             nobody needs to.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     batches: sampling.BatchPolicy
     batch_size: int
@@ -86,9 +87,9 @@ class EvalInput:
         seed: Decides what is drawn at random while scoring.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
-    gallery_images: np.ndarray
+    gallery_images: Images
     gallery_labels: np.ndarray
     batches: list[np.ndarray]
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -144,7 +144,7 @@ def _check_left(train: Split, data: Dataset, key: str) -> None:
 def _take_classes(split: Split, classes: np.ndarray) -> tuple[Split, Split]:
     """Returns the images of all other classes, and those of these."""
     if not len(classes):
-        return split, Split(split.images[:0], split.labels[:0])
+        return split, split.where(np.zeros(len(split.labels), bool))
     chosen = np.isin(split.labels, classes)
     return split.where(~chosen), split.where(chosen)
 

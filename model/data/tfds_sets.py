@@ -16,7 +16,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,9 +27,9 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import DatasetBuilder
-from tqdm import tqdm
 
 from model.common.errors import UserError, one_line
+from model.data.decoding import Fit
 from model.data.idx_files import FILES
 from model.data.image_files import resize
 
@@ -38,18 +39,47 @@ _FEATURES = "tensorflow_datasets.core.features."
 NETWORK_SECONDS = 4.0  # within which one of the download servers has to answer
 
 
-def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np.ndarray, int | None, Sequence[str]]:
-    """Loads a set, which TFDS downloads and prepares in `store` unless it did so before.
+@dataclass(frozen=True)
+class OpenedSet:
+    """A set that is prepared.
+
+    Attributes:
+        name: Its name in TFDS.
+        shape: Height, width and channels of its images.
+        size: How many there are.
+        num_train: The size of the train split, which comes first (the test split follows or, where there is none, the
+            validation split); None if there is nothing else.
+        class_names: Of the labels 0, 1, ...
+        files: Name, size and time of each file that they are read from.
+        examples: Yields images (H, W, C), uint8, and their labels, from this one on, always in the same order.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    size: int
+    num_train: int | None
+    class_names: Sequence[str]
+    files: list[tuple[str, int, int]]
+    examples: Callable[[int], Iterator[tuple[np.ndarray, int]]]
+
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Makes sure that all images have labels.
+
+        Raises:
+            UserError: Some have none.
+        """
+        if labels.min(initial=0) < 0:
+            raise UserError(f"data set {self.name!r}: some of its images have no label; take another")
+
+
+def open_set(name: str, store: Path, image_size: int | None, fit: Fit = "stretch") -> OpenedSet:
+    """Opens a set, which TFDS downloads and prepares in `store` unless it did so before.
 
     Args:
         name: its name in TFDS, such as `kmnist` or `emnist/letters`.
         store: a folder for this data set alone; the user's own files may lie beside it.
         image_size: side in pixels to which the images are resized, or None.
-
-    Returns:
-        Images (N, H, W, C), uint8; labels (N,), int64, from 0; the size of the train split, which comes first
-        (the test split follows or, where there is none, the validation split), None if there is nothing else;
-        the names of the labels 0, 1, ...
+        fit: how they are, as `Decoding.image_fit`.
 
     Raises:
         UserError: no such set, not one of labelled images, no network, or a damaged preparation; also one that names
@@ -67,20 +97,26 @@ def load(name: str, store: Path, image_size: int | None) -> tuple[np.ndarray, np
     if "train" not in sizes:
         raise UserError(f"data set {name!r}: has the splits {', '.join(sizes)}, expected train; take another")
     splits = ["train", *[split for split in ("test", "validation") if split in sizes][:1]]
-
     height, width, channels = builder.info.features[image_key].shape
-    num_images = sum(sizes[split] for split in splits)
-    images = np.empty((num_images, image_size or height, image_size or width, channels), np.uint8)
-    labels = np.empty(num_images, np.int64)
-    examples = _examples(builder, splits, image_key, label_key)
-    progress = tqdm(examples, f"Reading {name}", num_images, unit=" images", delay=2, disable=None)
-    for i, (image, label) in zip(range(num_images), progress, strict=True):
-        images[i] = resize(image, image_size)
-        labels[i] = label
-    if labels.min(initial=0) < 0:
-        raise UserError(f"data set {name!r}: some images in {', '.join(splits)} have no label; take another")
-    num_train = sizes["train"] if len(splits) == 2 else None
-    return images, labels, num_train, builder.info.features[label_key].names
+    shape = (image_size or height, image_size or width, channels)
+
+    def examples(first: int) -> Iterator[tuple[np.ndarray, int]]:
+        for split in splits:
+            if first < sizes[split]:
+                for image, label in _examples(builder, split, image_key, label_key, first):
+                    yield resize(image, shape[:2], fit), int(label)
+            first = max(0, first - sizes[split])
+
+    paths = [Path(path) for split in splits for path in builder.info.splits[split].filepaths]
+    return OpenedSet(
+        name,
+        shape,
+        sum(sizes[split] for split in splits),
+        sizes["train"] if len(splits) == 2 else None,
+        builder.info.features[label_key].names,
+        [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()],
+        examples,
+    )
 
 
 @contextlib.contextmanager
@@ -207,19 +243,18 @@ def _any_answers(urls: Iterable[str]) -> bool:
 
 
 def _examples(
-    builder: DatasetBuilder, splits: Sequence[str], image_key: str, label_key: str
+    builder: DatasetBuilder, split: str, image_key: str, label_key: str, first: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the images and labels of the splits, always in the same order."""
+    """Yields the images and labels of a split from one on, always in the same order."""
     config = tfds.ReadConfig(try_autocache=False)  # each image is read once
     batch_size = 1 if None in builder.info.features[image_key].shape else 256  # one by one takes three times as long
-    for split in splits:
-        try:
-            examples = builder.as_dataset(split=split, read_config=config)
-            pairs = examples.map(lambda example: (example[image_key], example[label_key]))
-            for images, labels in pairs.batch(batch_size).prefetch(1).as_numpy_iterator():
-                yield from zip(images, labels, strict=True)
-        except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
-            raise _damaged(builder, _of_which_kind(error)) from error
+    try:
+        examples = builder.as_dataset(split=split, read_config=config).skip(first)
+        pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+        for images, labels in pairs.batch(batch_size).prefetch(1).as_numpy_iterator():
+            yield from zip(images, labels, strict=True)
+    except (tf.errors.OpError, OSError, ValueError, AssertionError) as error:
+        raise _damaged(builder, _of_which_kind(error)) from error
 
 
 def _of_which_kind(error: Exception) -> str:

@@ -16,9 +16,11 @@ import numpy as np
 from PIL import Image
 
 from model.common.errors import UserError, listed
+from model.common.images import Images
 from model.data import image_files
 
 _log = logging.getLogger(__name__)
+
 
 # Levels of 255 by which pixels of one background may differ: noise of a scan, traces of JPEG.
 _TOLERANCE = 32
@@ -27,7 +29,7 @@ _MAJORITY = 0.6
 # The share of the training images that have to lie on a background for it to be that of all.
 _NEARLY_ALL = 0.9
 # Training images that are measured, evenly spread.
-_SAMPLE = 2000
+_SAMPLE, _MAX_BYTES = 2000, 2**27
 # The share of the content that may lie beyond each side of its box: dust does not count.
 _TRIMMED = 0.002
 # Content is looked for in at most so many pixels a side, which bounds time and memory.
@@ -113,16 +115,18 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def learn_framing(images: np.ndarray) -> Framing | None:
+def learn_framing(images: Images) -> Framing | None:
     """Measures how the training images lie on their background.
 
     Args:
-        images: (N, H, W, C) uint8, N at least 1; at most 2,000 of them, evenly spread, are looked at.
+        images: (N, H, W, C) uint8, N at least 1; at most 2,000 of them, evenly spread, are looked at, and of large ones
+            fewer.
 
     Returns:
         The framing, or None if they have no background in common.
     """
-    some = images[:: -(-len(images) // _SAMPLE)]
+    most = max(1, min(_SAMPLE, _MAX_BYTES // images[:1].nbytes))
+    some = images[:: -(-len(images) // most)]
     borders = np.stack([_border(image) for image in some])  # (n, P, C)
     background = np.median(borders, axis=(0, 1))  # (C,)
     is_background = (np.abs(borders - background) <= _TOLERANCE).all(axis=2)  # (n, P)
@@ -140,7 +144,13 @@ def learn_framing(images: np.ndarray) -> Framing | None:
     return Framing(background, size, (y, x), is_by_mass, peak if is_steady else None, usual)
 
 
-def read(path: Path, shape: tuple[int, int, int], framing: Framing | None, image_bits: int = 16) -> Converted:
+def read(
+    path: Path,
+    shape: tuple[int, int, int],
+    framing: Framing | None,
+    image_bits: int = 16,
+    image_fit: image_files.Fit = "stretch",
+) -> Converted:
     """Reads an image file and makes it what the training images are.
 
     Args:
@@ -148,6 +158,7 @@ def read(path: Path, shape: tuple[int, int, int], framing: Framing | None, image
         shape: Height, width and channels of the training images.
         framing: What `learn_framing` says of them.
         image_bits: As for `Decoding`.
+        image_fit: As for `Decoding`.
 
     Raises:
         UserError: The file cannot be decoded.
@@ -170,8 +181,9 @@ def read(path: Path, shape: tuple[int, int, int], framing: Framing | None, image
     if image.shape != shape:
         height, width = image.shape[:2]
         keeps_ratio = abs(height * shape[1] - width * shape[0]) < max(shape[:2])  # up to a pixel
-        steps.append(f"{'resized' if keeps_ratio else 'stretched'} to {shape[1]}x{shape[0]}")
-        image = image_files.resize_to(image, shape[:2])
+        done = {"stretch": "stretched", "crop": "resized and cut", "pad": "resized and padded"}[image_fit]
+        steps.append(f"{'resized' if keeps_ratio else done} to {shape[1]}x{shape[0]}")
+        image = image_files.resize(image, shape[:2], image_fit)
     return Converted(image, size, kind, tuple(steps), is_blank)
 
 
@@ -192,7 +204,7 @@ def _frame(image: np.ndarray, size: tuple[int, int], framing: Framing) -> tuple[
     if image.shape[:2] == size and distance <= _TOLERANCE:
         return image, steps
     if image.shape[0] * size[1] == image.shape[1] * size[0]:
-        resized = _find_content(image_files.resize_to(image, size))
+        resized = _find_content(image_files.resize(image, size))
         if resized is not None and resized.peak > 0:
             measured = _measure(resized, framing.background, framing.by_mass)
             if np.all((framing.usual[0] <= measured) & (measured <= framing.usual[1])):
@@ -329,7 +341,7 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     return reduced.reshape(*reduced.shape[:2], -1)
 
 
-def _decode(path: Path, image_bits: int = 16, ground: int = 0) -> tuple[np.ndarray, str]:
+def _decode(path: Path, image_bits: int, ground: int = 0) -> tuple[np.ndarray, str]:
     """Returns an image in the size that it has, and how it is stored."""
     with image_files.metadata_ignored():
         decoded = image_files.read_image(path, image_files.Decoding(image_bits=image_bits), ground)

@@ -30,7 +30,9 @@ def embed_files(trained: Trained, files: Sequence[Path], training_images: Traini
         UserError: A file cannot be decoded, or the checkpoint cannot be used.
     """
     shape, framing = training_images.summary.image_shape, training_images.framing
-    converted = [convert.read(file, shape, framing, trained.params.image_bits) for file in files]
+    converted = [
+        convert.read(file, shape, framing, trained.params.image_bits, trained.params.image_fit) for file in files
+    ]
     for file, image in zip(files, converted, strict=True):
         if image.is_blank:
             _log.warning("%s: shows nothing but background; its embedding means nothing.", file)

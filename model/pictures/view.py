@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.common.images import Images
 from model.scoring.neighbors import ClassNeighbors
 
 
@@ -12,12 +13,12 @@ class Embedded:
     """Images with their classes and embeddings.
 
     Attributes:
-        images: (N, H, W, C) uint8, C is 1 or 3.
+        images: (N, H, W, C) uint8, C is 1 or 3; in memory or stored.
         labels: (N,) int32.
         embeddings: (N, D) float32.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     embeddings: np.ndarray
 

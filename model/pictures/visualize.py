@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from model.common import files
 from model.common.errors import UserError, one_line_errors
+from model.common.images import Images
 from model.common.text import class_name
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
@@ -74,7 +75,7 @@ def visualize(
             for picture, png in pictures.items():
                 files.write_whole(new / "plots" / f"{picture}.png", png)
             event_files.write_pictures(new, pictures, view.step)
-            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images, _metadata(view))
+            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images[:], _metadata(view))
             if animate:
                 draw_evolution(new / "plots", *_frames(trained, view), view)
             files.write_whole(new / "report.html", report)
@@ -133,7 +134,7 @@ def _place(
     return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
 
 
-def _embed(trained: Trained, images: np.ndarray, labels: np.ndarray) -> Embedded:
+def _embed(trained: Trained, images: Images, labels: np.ndarray) -> Embedded:
     return Embedded(images, labels, trained.embed(images))
 
 

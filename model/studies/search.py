@@ -26,6 +26,7 @@ from model.common import devices, json_file
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError, says_full
 from model.common.files import ANOTHER_TRAINS, lock, lock_experiment, open_to_append, write_whole
+from model.common.images import Kind
 from model.common.signals import STOPPING, stop_requests
 from model.data import datasets, partition
 from model.params import KNOWN_KEYS, Params
@@ -52,12 +53,13 @@ class Search:
         parent: The folder.
         num_seeds: How many runs, each with another seed, a trial has.
         data_dir: Folder of the data; None takes `data/<dataset>`.
+        images: Where the images lie, as for `open_experiment`.
 
     Raises:
         UserError: One of the files cannot be used, or a combination of a grid cannot.
     """
 
-    def __init__(self, parent: Path, num_seeds: int, data_dir: Path | None) -> None:
+    def __init__(self, parent: Path, num_seeds: int, data_dir: Path | None, images: Kind = "auto") -> None:
         self.parent = parent
         self.params = Params.from_json(parent / "params.json")
         self.space = SearchSpace.from_json(parent / "search.json")
@@ -67,7 +69,7 @@ class Search:
                 f"{parent / 'params.json'}: 'seed' must leave room for --seeds, received {self.params.seed}"
             )
         self._num_seeds = num_seeds
-        self._data_dir = data_dir
+        self._data_dir, self._images = data_dir, images
         self._lock = threading.Lock()  # a source of trials serves one thread at a time
         self._stopping = threading.Event()
         if self.space.is_grid:
@@ -93,7 +95,7 @@ class Search:
         if "image_size" in self.space.varied:
             return
         with devices.without_gpus():
-            data = datasets.load_for(self.params, self._data_dir)
+            data = datasets.load_for(self.params, self._data_dir, self._images)
         try:
             divided = partition.divide(data, self.params)
         except UserError as error:
@@ -311,7 +313,7 @@ class Search:
         self._wait_for_others(folder)
         if self._stopping.is_set():
             return State.BEGUN
-        arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--validate"]
+        arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--images", self._images, "--validate"]
         if self._data_dir is not None:
             arguments += ["--data_dir", self._data_dir.absolute()]
         told, is_pruned = 0, False

@@ -26,12 +26,13 @@ def described(*arguments, **params):
 def test_classes_that_are_only_in_one_split_are_counted(tmp_path):
     folders = ["train/a", "train/b", "train/c", "test/b", "test/new", "test/other"]
     (line,) = described(tmp_path, folders)
-    assert line == ("mine: 15 training and 15 test images of 4x4x1, 5 classes (2 only to learn from, 2 only tested).")
+    classes = "5 classes (2 only to learn from, 2 only tested)"
+    assert line == f"mine: 15 training and 15 test images of 4x4x1, {classes}, 0.0 MB in memory."
 
 
 def test_all_classes_in_both_splits_are_no_news(tmp_path):
     (line,) = described(tmp_path, ["a", "b"])
-    assert line == "mine: 8 training and 2 test images of 4x4x1, 2 classes."
+    assert line == "mine: 8 training and 2 test images of 4x4x1, 2 classes, 0.0 MB in memory."
 
 
 def test_what_is_held_out_is_told_in_short(tmp_path):

@@ -18,8 +18,9 @@ from PIL import Image, PngImagePlugin
 
 from model.common.commands import ROOT
 from model.common.errors import UserError
-from model.data import class_folders, datasets
+from model.data import datasets, reading
 from model.data.decoding import Decoding
+from model.data.room import Room
 from model.new_images import embed
 from model.params import Params
 from model.pictures import projector
@@ -147,7 +148,7 @@ FILES = {
     "data/train-images-idx3-ubyte": (pickled, lambda path: datasets.load("mine", path.parent)),
     "data/train-images-idx3-ubyte.gz": (idx, lambda path: datasets.load("mine", path.parent)),
     "data/cat/1.png": (pickled, lambda path: datasets.load("mine", path.parents[1])),
-    "data/cat/2.png": (png, lambda path: class_folders.read_images([path], Decoding())),
+    "data/cat/2.png": (png, lambda path: reading.read_files([path], Decoding(), Room(path.parent))),
     "data/cat/3.jpg": (pickled, lambda path: datasets.load("mine", path.parents[1])),
     "data/tfds/mine/1.0.0/dataset_info.json": (pickled, lambda path: datasets.load("mine", path.parents[3])),
     "data/tfds/mine/1.0.0/features.json": (pickled, lambda path: datasets.load("mine", path.parents[3])),

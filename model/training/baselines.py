@@ -1,9 +1,14 @@
 """What a number is to be compared with: embeddings that cost no training, under the same protocol."""
 
+import logging
+import math
+
 import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.decomposition import PCA
 
+from model.common.images import Images
 from model.data.input_fn import EvalInput
 from model.params import Params
 from model.training.evaluation import predict, score_embeddings
@@ -11,9 +16,15 @@ from model.training.learner import Learner
 from model.training.model_fn import model_fn
 from model.training.steps import compile_predict_step
 
+_log = logging.getLogger(__name__)
+
+# What the pixels of a set of images may take, as float32; larger images are reduced.
+_MOST_BYTES = 2**30
+_IMAGES_AT_A_TIME = 1024
+
 
 def score_baselines(
-    data: EvalInput, learned_from: np.ndarray, params: Params, network: keras.Model
+    data: EvalInput, learned_from: Images, params: Params, network: keras.Model
 ) -> dict[str, dict[str, float]]:
     """Scores raw pixels, principal components and the network as it is before training.
 
@@ -29,9 +40,13 @@ def score_baselines(
         For "raw_pixels", "pca" and "untrained", what `protocol.score` returns.
     """
     predict_step = compile_predict_step(model_fn, Learner(params, network))
-    pixels, gallery_pixels = _flat(data.images), _flat(data.gallery_images)
-    dimensions = min(params.embedding_size, pixels.shape[1], len(learned_from))
-    components = PCA(dimensions, random_state=params.seed).fit(_flat(learned_from))
+    number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
+    side = _side(data.images.shape[1:], number)
+    pixels, gallery_pixels, learned_pixels = (
+        _flat(images, side) for images in (data.images, data.gallery_images, learned_from)
+    )
+    dimensions = min(params.embedding_size, pixels.shape[1], len(learned_pixels))
+    components = PCA(dimensions, random_state=params.seed).fit(learned_pixels)
     embedded = {
         "raw_pixels": (pixels, gallery_pixels),
         "pca": (components.transform(pixels), components.transform(gallery_pixels)),
@@ -43,6 +58,23 @@ def score_baselines(
     return {name: score_embeddings(data, embeddings, gallery) for name, (embeddings, gallery) in embedded.items()}
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
-    """Returns the pixels of each image as one row, (N, H * W * C) float32 in [0, 1]."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+def _side(shape: tuple[int, int, int], number: int) -> int:
+    """Returns the side in pixels to which so many images of a shape have to be reduced."""
+    height, width, channels = shape
+    most = math.isqrt(_MOST_BYTES // (4 * number * channels))
+    side = max(height, width)
+    if height * width > most**2:
+        side = max(1, min(side, most))
+        _log.info("Raw pixels and PCA: of the images reduced to %d pixels a side.", side)
+    return side
+
+
+def _flat(images: Images, side: int) -> np.ndarray:
+    """Returns the pixels of each image as one row, float32 in [0, 1]; larger images are reduced first."""
+    rows = []
+    for start in range(0, len(images), _IMAGES_AT_A_TIME):
+        some = images[start : start + _IMAGES_AT_A_TIME]
+        if max(some.shape[1:3]) > side:
+            some = tf.image.resize(some, (side, side), "area").numpy()
+        rows.append(some.reshape(len(some), -1).astype(np.float32) / 255)
+    return np.concatenate(rows)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from model import triplet_loss
 from model.common.errors import Interrupted, UserError, one_line_errors
 from model.common.files import Held, Place, folder_beside, lock_experiment, write_whole
+from model.common.images import Images
 from model.common.peers import Peers
 from model.common.signals import StopRequest, stop_requests
 from model.common.versions import code_version
@@ -31,7 +32,7 @@ from model.training import agreement, checkpoints, event_files, steps
 from model.training.checkpoints import Checkpoint
 from model.training.doctor import Batch, Finding
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
-from model.training.feeding import fetch_memory, replicate, send_memory, upload
+from model.training.feeding import Feed, fetch_memory, replicate, send_memory
 from model.training.guard import Guard
 from model.training.learner import Learner
 from model.training.model_fn import build_optimizer
@@ -191,9 +192,7 @@ class Estimator:
         except (OSError, tf.errors.OpError):
             _log.warning("%s: cannot be written; %s.", self.model_dir, not_added)
 
-    def predict(
-        self, input_fn: Callable[[], np.ndarray], checkpoint: Checkpoint | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict(self, input_fn: Callable[[], Images], checkpoint: Checkpoint | None = None) -> dict[str, np.ndarray]:
         """Computes the predictions of `model_fn` for every image.
 
         Args:
@@ -339,18 +338,20 @@ class Estimator:
     def _steps(self, learner: Learner, data: TrainInput, to_come: range) -> Iterator[tuple[int, steps.TrainStepResult]]:
         """Makes steps, and yields each with its result."""
         strategy, peers = self.strategy, self.config.peers
-        train_step = steps.compile_train_step(self.model_fn, learner, strategy)
-        images, labels = replicate(strategy, data.images), replicate(strategy, data.labels)
+        feed = Feed(strategy, data.images)
+        train_step = steps.compile_train_step(self.model_fn, learner, strategy, feed.streams)
+        labels = replicate(strategy, data.labels)
         batch_of = data.batches
         if data.steps_per_mining is not None:
             of_chief = functools.partial(agreement.computed_by_chief, peers)
             batch_of = Miner(self.model_fn, learner, data, of_chief).batch
         memory = send_memory(strategy, learner.memory, self.params)
-        for step, batches, done in upload(strategy, batch_of, to_come, data.steps_per_mining):
-            result = train_step(images, labels, batches, done, memory)
-            memory = result.memory
-            learner.state = learner.state.after_step(step)
-            yield step, result
+        with contextlib.closing(feed.steps(batch_of, to_come, data.steps_per_mining)) as fed:
+            for step, images, batches, done in fed:
+                result = train_step(images, labels, batches, done, memory)
+                memory = result.memory
+                learner.state = learner.state.after_step(step)
+                yield step, result
 
     def _loop(
         self,

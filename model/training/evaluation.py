@@ -15,6 +15,7 @@ import tqdm
 
 from model.common.errors import UserError
 from model.common.files import Place
+from model.common.images import Images
 from model.data.input_fn import EvalInput, check_images
 from model.scoring import protocol
 from model.scoring.evaluations import Evaluations
@@ -185,13 +186,13 @@ def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) 
 
 
 def predict(
-    predict_step: Callable[[np.ndarray], Mapping[str, tf.Tensor]], images: np.ndarray, description: str
+    predict_step: Callable[[np.ndarray], Mapping[str, tf.Tensor]], images: Images, description: str
 ) -> dict[str, np.ndarray]:
     """Returns the predictions for all images, by name.
 
     Args:
         predict_step: As `compile_predict_step` makes it.
-        images: uint8 array of shape (N, H, W, C), N at least 1.
+        images: uint8, of shape (N, H, W, C), N at least 1.
         description: What the progress bar says.
 
     Raises:

@@ -1,17 +1,23 @@
-"""What goes to the devices, and when: all images once, and the indices of many batches at a time; and back again."""
+"""What goes to the devices, and when: images, the indices of many batches at a time, the memory; and back again."""
 
-from collections.abc import Callable, Iterator
+import collections
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from model.common import devices
+from model.common.images import Images
 from model.params import Params
 from model.training.batch_loss import Memory
 from model.training.learner import PastBatches
 
-# Batches that go to the device at once.
-_STEPS_PER_UPLOAD = 64
+# Batches whose indices go to the device at once, and those whose images are read before their step comes.
+_STEPS_PER_UPLOAD, _STEPS_AHEAD = 64, 4
+# Of images that are resident.
+_MOST_BYTES_ON_A_GPU, _SHARE_OF_MEMORY = 2 * 10**9, 0.25
 
 
 def replicate(strategy: tf.distribute.Strategy, array: np.ndarray) -> Any:
@@ -45,6 +51,84 @@ def fetch_memory(strategy: tf.distribute.Strategy, memory: Memory | None) -> Pas
     return PastBatches(labels[len(labels) - filled :], embeddings[len(labels) - filled :])
 
 
+class Feed:
+    """Brings the images of a training to its devices.
+
+    Images are resident, all of them on each device, where they are in memory and there is room for them once more: on
+    GPUs if they take at most 2 GB, else if they take, for each device of this process, at most a quarter of the memory
+    that is free. Otherwise they are streamed: each step gets its own, which a thread takes four batches ahead. Both
+    ways the steps see the same images in the same order.
+
+    Args:
+        strategy: Of the devices.
+        images: (N, H, W, C) uint8.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, images: Images) -> None:
+        self._strategy, self._images = strategy, images
+        self.streams = not _are_resident(images, strategy)
+
+    def steps(
+        self, batch_of: Callable[[int], np.ndarray], to_come: range, steps_per_mining: int | None
+    ) -> Generator[tuple[int, Any, Any, Any], None, None]:
+        """Yields what `compile_train_step` says that each step takes.
+
+        Args:
+            batch_of: From the number of steps made before to indices, (B,) int32.
+            to_come: The global steps.
+            steps_per_mining: After so many steps the indices depend on what was learned in them; None: they never do.
+
+        Yields:
+            The step, the images, the batches of some steps, and the global step before the first of these.
+        """
+        if self.streams:
+            yield from self._stream(_windows(self._strategy, batch_of, to_come, steps_per_mining), steps_per_mining)
+            return
+        images = replicate(self._strategy, self._images[:])
+        for step, batches, done in upload(self._strategy, batch_of, to_come, steps_per_mining):
+            yield step, images, batches, done
+
+    def _stream(
+        self, windows: Iterator[tuple[int, np.ndarray, Any, Any]], steps_per_mining: int | None
+    ) -> Iterator[tuple[int, Any, Any, Any]]:
+        waiting = ((first + i, batch, *there) for first, batches, *there in windows for i, batch in enumerate(batches))
+        ahead: collections.deque[tuple[int, Future[Any], Any, Any]] = collections.deque()
+        pool = ThreadPoolExecutor(1)
+        try:
+            is_last = False
+            while True:
+                while len(ahead) <= _STEPS_AHEAD and not (ahead and is_last):
+                    try:
+                        step, batch, on_devices, done = next(waiting)
+                    except StopIteration:
+                        break
+                    ahead.append((step, pool.submit(self._take, batch), on_devices, done))
+                    is_last = steps_per_mining is not None and step % steps_per_mining == 0
+                if not ahead:
+                    return
+                step, images, on_devices, done = ahead.popleft()
+                yield step, images.result(), on_devices, done
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _take(self, batch: np.ndarray) -> Any:
+        """Reads the images of a batch, and brings to each device its part."""
+        parts = np.split(batch, self._strategy.num_replicas_in_sync)
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(self._images[parts[context.replica_id_in_sync_group]])
+        )
+
+
+def _are_resident(images: Images, strategy: tf.distribute.Strategy) -> bool:
+    if not isinstance(images, np.ndarray):
+        return False
+    if tf.config.list_physical_devices("GPU"):
+        return images.nbytes <= _MOST_BYTES_ON_A_GPU
+    free = devices.memory_of_machine()
+    copies = len(strategy.experimental_local_results(replicate(strategy, np.zeros(0))))
+    return free is None or copies * images.nbytes <= _SHARE_OF_MEMORY * free
+
+
 def upload(
     strategy: tf.distribute.Strategy,
     batch_of: Callable[[int], np.ndarray],
@@ -52,6 +136,18 @@ def upload(
     steps_per_mining: int | None,
 ) -> Iterator[tuple[int, Any, Any]]:
     """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
+    for first, batches, on_devices, done in _windows(strategy, batch_of, to_come, steps_per_mining):
+        for step in range(first, first + len(batches)):
+            yield step, on_devices, done
+
+
+def _windows(
+    strategy: tf.distribute.Strategy,
+    batch_of: Callable[[int], np.ndarray],
+    to_come: range,
+    steps_per_mining: int | None,
+) -> Iterator[tuple[int, np.ndarray, Any, Any]]:
+    """Yields the first of some steps, their batches (S, B), these on the devices, and the global step before."""
     # Between two steps even the smallest transfer takes 0.2 ms, so many batches are sent at once. A batch of the next
     # round of offline mining is not asked for yet: it needs the weights that the last step of this round leaves.
     first = to_come.start
@@ -61,12 +157,10 @@ def upload(
             end = min(end, first + steps_per_mining - (first - 1) % steps_per_mining)
         batches = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
         missing = _STEPS_PER_UPLOAD - len(batches)
-        batches = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
-        parts = np.split(batches, strategy.num_replicas_in_sync, axis=1)
+        padded = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
+        parts = np.split(padded, strategy.num_replicas_in_sync, axis=1)
         on_devices = strategy.experimental_distribute_values_from_function(
             lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
         )
-        done = tf.constant(first - 1, tf.int64)
-        for step in range(first, end):
-            yield step, on_devices, done
+        yield first, batches, on_devices, tf.constant(first - 1, tf.int64)
         first = end

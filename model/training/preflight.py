@@ -13,7 +13,7 @@ from model.common.devices import free_memory
 from model.data.input_fn import TrainInput
 from model.params import Params
 from model.training.doctor import count_partners, explain_missing
-from model.training.feeding import replicate, send_memory, upload
+from model.training.feeding import Feed, replicate, send_memory
 from model.training.learner import Learner, PastBatches
 from model.training.model_fn import model_fn
 from model.training.network import Size, size_of_network
@@ -92,15 +92,16 @@ def seconds_per_step(
     number = _WARM_UP_STEPS + _STEPS
     these = np.arange(len(batch), dtype=np.int32)  # in each step, into these images alone
     noise = np.random.default_rng(0).integers(0, 256, (len(batch), *data.images.shape[1:]), np.uint8)
-    images, labels = replicate(strategy, noise), replicate(strategy, data.labels[batch])
+    labels = replicate(strategy, data.labels[batch])
     memory = None
     if params.memory_size:
         past = np.resize(data.labels, params.memory_size), np.ones((params.memory_size, params.embedding_size))
         memory = send_memory(strategy, PastBatches(*past), params)
-    step = compile_train_step(model_fn, learner, strategy)
+    feed = Feed(strategy, noise)
+    step = compile_train_step(model_fn, learner, strategy, feed.streams)
     seconds: list[float] = []
-    fed = upload(strategy, lambda _: these, range(1, number + 1), None)
-    for _, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
+    fed = feed.steps(lambda _: these, range(1, number + 1), None)
+    for _, images, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
         started = time.perf_counter()
         float(step(images, labels, batches, done, memory).sums["loss"][0])  # waits for the device
         seconds.append(time.perf_counter() - started)
@@ -203,11 +204,6 @@ def check(
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
     free = free_memory()
-    if free is not None and data.images.nbytes > free:
-        yield (
-            f"Warning: these images do not fit into the {free / 1e6:,.0f} MB of free memory; lower image_size or leave "
-            "some out."
-        )
     size = size_of_network(params, data.images.shape[1:])
     of_network = bytes_of_the_network(size, params.micro_batch_size or data.images_per_step, precision)
     yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."

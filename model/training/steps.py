@@ -32,7 +32,7 @@ class TrainStepResult(NamedTuple):
 
 
 def compile_train_step(
-    model_fn: ModelFn, learner: Learner, strategy: tf.distribute.Strategy
+    model_fn: ModelFn, learner: Learner, strategy: tf.distribute.Strategy, streams: bool = False
 ) -> Callable[..., TrainStepResult]:
     """Compiles one step of training.
 
@@ -42,11 +42,13 @@ def compile_train_step(
         strategy: Spreads the step over devices, each with a part of the batch; the gradient is the mean of theirs,
             which `batch_loss` makes that of the whole batch. With `on_nan` "skip", it counts as 0 if it or the loss is
             not finite.
+        streams: Whether a step gets its own images, else all of them.
 
     Returns:
-        step(images, labels, batches, done, memory=None): all uint8 training images (N, H, W, C), all labels (N,), the
-        int32 indices (S, B) of the next batches, the scalar int64 global step before the first of them, and the memory
-        after the step before. Each call makes one step, the one that the optimizer has come to.
+        step(images, labels, batches, done, memory=None): all uint8 training images (N, H, W, C) or those of the step
+        (B, H, W, C), all labels (N,), the int32 indices (S, B) of the next batches, the scalar int64 global step before
+        the first of them, and the memory after the step before. Each call makes one step, the one that the optimizer
+        has come to.
     """
     params, network, optimizer = learner.params, learner.network, learner.optimizer
     if optimizer is None:
@@ -55,7 +57,8 @@ def compile_train_step(
     def replica_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any) -> dict[str, Any]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
         indices = batches[step - done]  # (B / R,)
-        features = augment(prepare_images(tf.gather(images, indices)), params, step)  # (B / R, H, W, C)
+        images = images if streams else tf.gather(images, indices)
+        features = augment(prepare_images(images), params, step)  # (B / R, H, W, C)
         classes = tf.gather(labels, indices)  # (B / R,)
         with tf.GradientTape() as tape:
             parts = InParts(network, params.micro_batch_size, tape) if params.micro_batch_size else None

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from model.common.errors import UserError
-from model.data import class_folders, image_files
+from model.data import class_folders, image_files, reading
 from model.data.datasets import load
 from model.data.decoding import Decoding
+from model.data.room import Room
 from model.tests.images import COLOUR, GREY, png_of_size, save
 
 
@@ -173,9 +174,9 @@ def test_grey_stays_grey_and_one_colour_image_makes_all_rgb(tmp_path):
     two_classes(tmp_path)
     assert load("mine", tmp_path).train.images.shape == (8, 6, 9, 1)
     save(tmp_path / "cat/0.png", COLOUR)
-    pixels = class_folders.read_images([tmp_path / "cat/0.png", tmp_path / "dog/0.png"], Decoding())
-    assert pixels.is_read.all() and not pixels.notes
-    np.testing.assert_array_equal(pixels.images, [COLOUR, np.stack([GREY] * 3, axis=-1)])
+    found = reading.read_files([tmp_path / "cat/0.png", tmp_path / "dog/0.png"], Decoding(), Room(tmp_path))
+    assert found.is_there.all() and not found.notes
+    np.testing.assert_array_equal(found.images, [COLOUR, np.stack([GREY] * 3, axis=-1)])
 
 
 def test_images_of_several_sizes_need_image_size(tmp_path):

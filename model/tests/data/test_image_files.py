@@ -89,7 +89,7 @@ def test_resizing_averages_instead_of_skipping(tmp_path):
 
 
 def test_resizing_to_its_own_size_changes_nothing():
-    assert image_files.resize(COLOUR[:6, :6], 6).tolist() == COLOUR[:6, :6].tolist()
+    assert image_files.resize(COLOUR[:6, :6], (6, 6)).tolist() == COLOUR[:6, :6].tolist()
 
 
 def stored(kind: str, pixels: np.ndarray | Image.Image = COLOUR, **options) -> bytes:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model.common.errors import UserError
+from model.common.images import blank_images
 from model.data.datasets import Dataset, Split
-from model.data.decoding import blank_images
 from model.data.partition import divide
 from model.params import Params
 from model.tests import oracles

@@ -157,7 +157,7 @@ def test_many_sizes_need_image_size_and_are_told_before_the_download(tmp_path):
     ("name", "expected"),
     [
         ("small_test_only", "has the splits test, expected train"),
-        ("small_unlabelled", "some images in train, test have no label"),
+        ("small_unlabelled", "some of its images have no label"),
         ("small_deep", "shape (5, 4, 1), uint16, expected 1 or 3 channels of uint8"),
         ("small_numbers", "not a TFDS set of images with one class each"),
         ("small_without_keys", "not a TFDS set of images with one class each"),

@@ -122,7 +122,7 @@ def test_grey_saved_as_colour_and_back(tmp_path, by_mass):
 def test_the_files_of_training_images_are_resized_as_loading_does(tmp_path, by_mass):
     """They lie there in another size, and it is for "image_size" to say what training is given."""
     files = by_mass.repeat(3, axis=1).repeat(3, axis=2)
-    images = np.stack([image_files.resize(image, SIZE) for image in files])
+    images = np.stack([image_files.resize(image, (SIZE, SIZE)) for image in files])
     for file, image in zip(files[:5], images, strict=False):
         seen = convert(tmp_path, Image.fromarray(file[..., 0]), images)
         np.testing.assert_array_equal(seen.image, image)
@@ -132,7 +132,7 @@ def test_the_files_of_training_images_are_resized_as_loading_does(tmp_path, by_m
 def test_photos_are_resized_and_no_more(tmp_path, photos):
     picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8))
     seen = convert(tmp_path, picture, photos)
-    np.testing.assert_array_equal(seen.image, image_files.resize(np.asarray(picture), 16))
+    np.testing.assert_array_equal(seen.image, image_files.resize(np.asarray(picture), (16, 16)))
     assert seen.steps == ("stretched to 16x16",)
     assert convert(tmp_path, draw(3), photos).steps == ("RGB", "resized to 16x16")
 

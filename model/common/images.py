@@ -1,0 +1,141 @@
+"""Images wherever they lie: in memory as an array, or in a file of which only what is asked for is read."""
+
+import itertools
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+
+from model.common.errors import UserError
+
+# Bytes that are read at a time where all images pass by.
+_BYTES_OF_A_BLOCK = 2**26
+
+
+class StoredImages:
+    """Images (N, H, W, C) of uint8 in a file, one after the other; indexed as an array is, but only by images.
+
+    What is read is `images[3]`, `images[10:20]` or `images[indices]`, each a new array. The whole is never in memory,
+    and `subset` reads nothing. The file is read, not mapped into memory: where it is damaged or cut off there is an
+    error that can be told, and from a cold disk an image comes several times sooner (docs/decisions).
+
+    Args:
+        path: The file.
+        shape: How many images are in it, and height, width and channels of each.
+
+    Raises:
+        OSError: The file cannot be opened.
+        UserError: It is of another size.
+
+    Example:
+        >>> images = StoredImages(path, (1000, 28, 28, 1))
+        >>> images[np.array([7, 3])].shape
+        (2, 28, 28, 1)
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
+        self.shape = shape
+        self.path = path
+        self._row = shape[1] * shape[2] * shape[3]
+        self._indices = np.arange(shape[0])
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+        size = os.fstat(self._descriptor).st_size
+        if size != shape[0] * self._row:
+            raise _damaged(path, f"{size:,} bytes, expected {shape[0] * self._row:,}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they would take in memory."""
+        return len(self) * self._row
+
+    def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
+        """Reads some images: (H, W, C) by a number, (n, H, W, C) by a slice, by n indices, or by a mask (N,)."""
+        places = self._indices[index]
+        images = self._read(np.atleast_1d(places))
+        return images if np.ndim(places) else images[0]
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
+        """Refuses to become an array, which would take all of the memory; `images[...]` reads some."""
+        raise TypeError(f"Expected some of the images, as images[indices]. Received: all {len(self)} of {self.path}")
+
+    def subset(self, index: slice | np.ndarray) -> "StoredImages":
+        """Returns some of the images, as `images[index]` would read them."""
+        some = object.__new__(StoredImages)
+        some.__dict__ |= self.__dict__ | {"_whole": self}  # which has to stay open
+        some._indices = self._indices[index]
+        some.shape = (len(some._indices), *self.shape[1:])
+        return some
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields all images, some at a time, in their order."""
+        size = max(1, _BYTES_OF_A_BLOCK // self._row)
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where each image lies in the file, (N,) int64."""
+        return self._indices
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        """Reads the images at these places of the file; those that lie one after the other at once."""
+        images = np.empty((len(places), *self.shape[1:]), np.uint8)
+        if not images.size:
+            return images
+        view = images.reshape(-1).data
+        starts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+        for start, end in itertools.pairwise(starts):
+            self._fill(view[start * self._row : end * self._row], int(places[start]) * self._row)
+        return images
+
+    def _fill(self, view: memoryview, offset: int) -> None:
+        while len(view):
+            try:
+                count = os.preadv(self._descriptor, [view], offset)
+            except OSError as error:
+                raise _damaged(self.path, f"it cannot be read ({error.strerror})") from None
+            if count == 0:
+                raise _damaged(self.path, f"it ends after {offset:,} bytes")
+            view, offset = view[count:], offset + count
+
+
+# Images of uint8, (N, H, W, C), wherever they lie.
+Images = np.ndarray | StoredImages
+# Where they are to lie; "auto" decides by the memory there is.
+Kind = Literal["auto", "memory", "stored"]
+
+
+def blank_images(*shape: int) -> np.ndarray:
+    """Returns black images of this shape, (N, H, W, C), that take no memory: all are one pixel, which stays black."""
+    return np.broadcast_to(np.uint8(0), shape)
+
+
+def are_blank(images: Images) -> bool:
+    """Returns whether these are `blank_images`, or some of them."""
+    return isinstance(images, np.ndarray) and not any(images.strides)
+
+
+def subset(images: Images, index: slice | np.ndarray) -> Images:
+    """Returns some of the images; stored ones are not read, and of blank ones there are as many blank ones."""
+    if isinstance(images, StoredImages):
+        return images.subset(index)
+    return images[: len(np.arange(len(images))[index])] if are_blank(images) else images[index]
+
+
+def blocks(images: Images) -> Iterator[np.ndarray]:
+    """Yields all images in their order, those that are stored some at a time."""
+    return images.blocks() if isinstance(images, StoredImages) else iter([images])
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: damaged, {why}; delete the folder {path.parent}, the images are then stored anew")

@@ -1,0 +1,212 @@
+"""Many image files -> their images, decoded in threads, into memory or into a store."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from model.common.errors import UserError
+from model.common.images import Images, are_blank, blank_images
+from model.data import image_files
+from model.data.decoding import Decoding
+from model.data.image_files import DamagedImage, Decoded
+from model.data.room import Room
+from model.data.store import Contents, Item, store
+
+# Images that are decoded ahead of the one that is asked for.
+_AHEAD = 256
+# From which ratio of its sides on an image looks like something else when it is stretched to a square.
+_OBLONG = 1.2
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The images of some files.
+
+    Attributes:
+        images: (M, H, W, C) uint8; C is 1 if all are stored as grey, else 3. They are `blank_images` if asked for.
+        is_there: (N,) bool, which of the N files these are: all but the damaged ones.
+        notes: A line for what the user should know of them.
+    """
+
+    images: Images
+    is_there: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
+    """Decodes image files, in threads, with a progress bar on a terminal when it takes a while.
+
+    Args:
+        paths: N files, at least one, below the folder of the room.
+        decoding: How.
+        room: Where the images are to lie.
+
+    Raises:
+        UserError: Files cannot be decoded, unless they are to be skipped, or no size is asked for and two images
+            differ in theirs.
+    """
+    if decoding.blank or not room.stores(_bytes_of_images(paths, decoding)):
+        return _in_memory(paths, decoding)
+    statuses = [path.stat() for path in paths]
+    contents = Contents(
+        sources=[
+            [path.relative_to(room.folder).as_posix(), status.st_size, status.st_mtime_ns]
+            for path, status in zip(paths, statuses, strict=True)
+        ],
+        made_with={
+            "image_size": decoding.image_size,
+            "image_fit": decoding.image_fit,
+            "image_bits": decoding.image_bits,
+            "pillow": PIL.__version__,
+        },
+        shape=lambda: _in_memory(paths, dataclasses.replace(decoding, blank=True)).images.shape[1:],
+        items=lambda indices: _items([paths[index] for index in indices], decoding),
+    )
+    stored = store(room.place_of(decoding), contents)
+    return Pixels(stored.images, stored.is_there, _notes(paths, stored.about, decoding))
+
+
+def _bytes_of_images(paths: Sequence[Path], decoding: Decoding) -> int:
+    """Returns how many bytes the images would take if all were like the first that can be opened."""
+    for path in paths:
+        first = image_files.read_unless_damaged(path, dataclasses.replace(decoding, blank=True))
+        if isinstance(first, Decoded):
+            return len(paths) * first.pixels.size
+    return 0
+
+
+def _decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | DamagedImage]:
+    """Yields what is in image files, in their order, and decodes some ahead in threads."""
+    read = functools.partial(image_files.read_unless_damaged, decoding=decoding)
+    with ThreadPoolExecutor() as pool, image_files.metadata_ignored():
+        ahead: collections.deque[Future[Decoded | DamagedImage]] = collections.deque()
+        try:
+            for path in paths:
+                ahead.append(pool.submit(read, path))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _items(paths: Sequence[Path], decoding: Decoding) -> Iterator[Item]:
+    for result in _decode(paths, decoding):
+        yield Item(None if isinstance(result, DamagedImage) else result.pixels, _about(result))
+
+
+def _in_memory(paths: Sequence[Path], decoding: Decoding) -> Pixels:
+    """Decodes image files into memory."""
+    images = np.zeros((0, 0, 0, 0), np.uint8)  # those that are read, in room for all; no list beside it
+    num_read, is_there, about = 0, np.zeros(len(paths), bool), []
+    results = tqdm(_decode(paths, decoding), "Reading images", len(paths), unit=" images", delay=2, disable=None)
+    with contextlib.closing(results):
+        for i, result in enumerate(results):
+            about.append(_about(result))
+            if isinstance(result, DamagedImage):
+                continue
+            is_there[i] = True
+            if num_read == 0:
+                images = _room_for(len(paths), result.pixels)
+            if result.pixels.shape[:2] != images.shape[1:3]:
+                raise UserError(
+                    f"{paths[int(np.argmax(is_there))]} has {_size(images[0])} pixels, {paths[i]} has "
+                    f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
+                )
+            if result.pixels.shape[2] > images.shape[3]:  # the first in colour after grey ones, (H, W, 1)
+                grey, images = images[:num_read], _room_for(len(paths), result.pixels)
+                _put(grey, images[:num_read])
+            _put(result.pixels, images[num_read])
+            num_read += 1
+    return Pixels(images[:num_read], is_there, _notes(paths, about, decoding))
+
+
+def _room_for(num_images: int, pixels: np.ndarray) -> np.ndarray:
+    """Returns room for so many images like this one (H, W, C), which takes none if it is blank."""
+    shape = (num_images, *pixels.shape)
+    return blank_images(*shape) if are_blank(pixels) else np.empty(shape, np.uint8)
+
+
+def _put(pixels: np.ndarray, room: np.ndarray) -> None:
+    """Copies images into the room for them, where grey is spread over the channels; blank ones are there already."""
+    if not are_blank(room):
+        room[...] = pixels
+
+
+def _about(result: Decoded | DamagedImage) -> Any:
+    """Returns what is to be known of a file beside its pixels, as JSON has it; None of most."""
+    if isinstance(result, DamagedImage):
+        return {"damaged": result.why}
+    about: dict[str, Any] = {}
+    if result.brightest is not None:
+        about = {"brightest": result.brightest, "heeds_image_bits": result.heeds_image_bits}
+    if result.ratio > _OBLONG:
+        about["ratio"] = result.ratio
+    return about or None
+
+
+def _notes(paths: Sequence[Path], about: Sequence[Any], decoding: Decoding) -> tuple[str, ...]:
+    """Returns lines on what was found in files, as `_about` returned it of each.
+
+    Raises:
+        UserError: Some are damaged, and are not to be skipped.
+    """
+    notes = []
+    pairs = zip(paths, about, strict=True)
+    if damaged := [DamagedImage(path, of["damaged"]) for path, of in pairs if of and "damaged" in of]:
+        told = image_files.describe(damaged, len(paths))
+        if decoding.on_damaged == "stop" or len(damaged) == len(paths):
+            raise UserError(
+                f'{told}; replace or remove them, or set "on_damaged_image": "skip" in params.json to leave them out'
+            )
+        notes.append(f"Left out: {told}")
+    deep = [(of["heeds_image_bits"], of["brightest"]) for of in about if of and "brightest" in of]
+    notes += _notes_on_depth(deep, decoding)
+    oblong = [of["ratio"] for of in about if of and "ratio" in of]
+    if oblong and decoding.image_size is not None and decoding.image_fit == "stretch":
+        notes.append(
+            f"{len(oblong):,} of {len(paths):,} images are stretched to a square, one side of them up to "
+            f"{max(oblong):.1f} times as long as the other; "
+            '"image_fit": "crop" or "pad" in params.json keeps their shape'
+        )
+    if decoding.blank:
+        notes.append("The image files were opened, not decoded: what is damaged behind their first bytes was not found")
+    return tuple(notes)
+
+
+def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> list[str]:
+    """Returns a line if images of 16 bits come out at less than half of their brightness, or cut off.
+
+    Args:
+        depths: Of each of them, whether it heeds `image_bits`, and its brightest value.
+        decoding: How they were decoded.
+    """
+    notes = []
+    for heed_image_bits, bits in ((True, decoding.image_bits), (False, 16)):
+        deep = [brightest for heeds, brightest in depths if heeds == heed_image_bits]
+        if not deep or 2 ** (bits - 1) <= max(deep) < 2**bits:
+            continue
+        used = max(8, max(deep).bit_length())
+        remedy = f'set "image_bits": {used} in params.json' if heed_image_bits else "save them with 8 bits"
+        notes.append(
+            f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour'} are brightest at {max(deep)} of "
+            f"{2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is all that was "
+            "recorded"
+        )
+    return notes
+
+
+def _size(image: np.ndarray) -> str:
+    height, width = image.shape[:2]
+    return f"{width} x {height}"
