@@ -146,7 +146,8 @@ def _describe(partition: Partition, learned: TrainInput, params: Params, images:
     height, width, channels = data.train.images.shape[1:]
     lines = [
         f"{data.name}: {len(data.train.images)} training and {len(data.test.images)} test images of "
-        f"{height}x{width}x{channels}, {len(data.class_names)} classes{_kinds_of_classes(data)}, {datasets.where_images_lie(data, images)}.",
+        f"{height}x{width}x{channels}, {len(data.class_names)} classes{_kinds_of_classes(data)}, "
+        f"{datasets.where_images_lie(data, images)}.",
         *(f"{note}." for note in data.notes),
     ]
     if len(learned.labels) < len(data.train.labels):

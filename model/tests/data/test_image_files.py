@@ -99,6 +99,33 @@ def stored(kind: str, pixels: np.ndarray | Image.Image = COLOUR, **options) -> b
     return buffer.getvalue()
 
 
+WIDE = np.arange(4 * 8 * 3, dtype=np.uint8).reshape(4, 8, 3)  # H, W, C
+
+
+@pytest.mark.parametrize("image", [WIDE, WIDE[..., :1]])
+@pytest.mark.parametrize("is_high", [False, True])
+def test_a_square_of_an_oblong_image(tmp_path, image, is_high):
+    """Cropped and padded, what is seen of it is not touched where no side has to be resized; as a file and an array."""
+    black = np.zeros_like(image[:2])
+    expected = {"crop": image[:, 2:6], "pad": np.concatenate([black, image, black])}
+    for fit, square in expected.items():
+        picture, size = (image.swapaxes(0, 1), square.swapaxes(0, 1)) if is_high else (image, square)
+        path = save(tmp_path / "image.png", np.squeeze(picture))
+        side = len(size)
+        found = image_files.read_image(path, Decoding(image_size=side, image_fit=fit))
+        assert found.pixels.tolist() == size.tolist()
+        assert found.ratio == 2
+        assert image_files.resize(picture, (side, side), fit).tolist() == size.tolist()
+    assert image_files.read_image(path, Decoding(image_size=4)).pixels.shape == (4, 4, image.shape[2])
+
+
+def test_a_square_of_a_line(tmp_path):
+    for shape in ((1, 500), (500, 1)):
+        path = save(tmp_path / "line.png", np.full(shape, 9, np.uint8))
+        for fit in ("stretch", "crop", "pad"):
+            assert image_files.read_image(path, Decoding(image_size=8, image_fit=fit)).pixels.shape == (8, 8, 1)
+
+
 LARGE = np.resize(COLOUR, (40, 40, 3))
 # Which JPEG keeps nearly as it is.
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:160:24, 0:200:16], 90), axis=-1).astype(np.uint8)

@@ -9,6 +9,7 @@ from model.data import image_files
 from model.new_images import convert as conversion
 from model.tests.drawings import draw
 from model.tests.experiments import digits
+from model.tests.images import save
 
 SIZE = 28
 
@@ -135,6 +136,17 @@ def test_photos_are_resized_and_no_more(tmp_path, photos):
     np.testing.assert_array_equal(seen.image, image_files.resize(np.asarray(picture), (16, 16)))
     assert seen.steps == ("stretched to 16x16",)
     assert convert(tmp_path, draw(3), photos).steps == ("RGB", "resized to 16x16")
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"), [("stretch", "stretched"), ("crop", "resized and cut"), ("pad", "resized and padded")]
+)
+def test_a_photo_becomes_square_as_the_training_images_did(tmp_path, fit, said):
+    path = save(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
+    seen = conversion.read(path, (16, 16, 3), None, image_fit=fit)
+    trained_on = image_files.read_image(path, image_files.Decoding(image_size=16, image_fit=fit)).pixels
+    np.testing.assert_array_equal(seen.image, trained_on)
+    assert seen.steps == (f"{said} to 16x16",)
 
 
 # ------------------------------------------------------------------------------------------- what is converted

@@ -14,6 +14,8 @@ import tensorflow as tf
 from scipy.spatial.distance import cdist
 
 from model.common.errors import Interrupted, UserError
+from model.common.images import StoredImages
+from model.data import datasets
 from model.data.input_fn import EvalInput, TrainInput, eval_input_fn, train_input_fn
 from model.data.partition import divide
 from model.scoring import protocol
@@ -580,6 +582,25 @@ def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
     resumed.train(train_input(resumed), 25)
     assert final_tensors(tmp_path / "resumed") == final_tensors(tmp_path / "whole")
     assert resumed.evaluate(eval_input(resumed))["recall_at_1"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_batch_norm": True, "augmentation": "affine", "memory_size": 100},
+        {"triplet_strategy": "offline_semi_hard", "mining_size": 200},
+    ],
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_streamed_and_resident_images_give_the_same_bits(tmp_path, two_devices, changes, number):
+    config = RunConfig(5, 10, 5, train_distribute=two_devices if number == 2 else None)
+    for kind in ("memory", "stored"):
+        run = estimator(tmp_path / kind, config, **changes)
+        partition = divide(datasets.load("digits", tmp_path, kind=kind), run.params)
+        data = train_input_fn(partition, run.params)
+        assert isinstance(data.images, StoredImages) == (kind == "stored")
+        run.train(lambda data=data: data, 12)
+    assert final_tensors(tmp_path / "memory") == final_tensors(tmp_path / "stored")
 
 
 def test_a_run_goes_on_with_another_number_of_devices(begun, two_devices, caplog):

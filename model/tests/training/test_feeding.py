@@ -1,10 +1,15 @@
 """What goes to the devices: every batch at its step, and none that is asked for before its time."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.training.feeding import replicate, upload
+from model.common import devices
+from model.common.errors import UserError
+from model.common.images import StoredImages
+from model.training.feeding import Feed, replicate, upload
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +77,87 @@ def test_two_devices_share_each_batch_and_have_all_images(two_devices):
     for replica in strategy.experimental_local_results(replicate(strategy, images)):
         assert replica.dtype == tf.uint8
         np.testing.assert_array_equal(replica, images)
+
+
+# ------------------------------------------------------------------------------------------------------- streamed
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (300, 2, 2, 1), np.uint8)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    (tmp_path / "pixels.u8").write_bytes(IMAGES.tobytes())
+    return StoredImages(tmp_path / "pixels.u8", IMAGES.shape)
+
+
+def random_batch(step):
+    return np.random.default_rng(step).integers(0, len(IMAGES), 4).astype(np.int32)
+
+
+@pytest.mark.parametrize("steps_per_mining", [None, 1, 3, 64])
+def test_a_step_is_streamed_the_images_of_its_batch(stored, steps_per_mining):
+    feed = Feed(ONE_DEVICE, stored)
+    assert feed.streams
+    steps = []
+    for step, images, batches, done in feed.steps(random_batch, range(5, 150), steps_per_mining):
+        assert batches[step - 1 - int(done)].numpy().tolist() == random_batch(step - 1).tolist()
+        np.testing.assert_array_equal(images, IMAGES[random_batch(step - 1)])
+        steps.append(step)
+    assert steps == [*range(5, 150)]
+
+
+def test_two_devices_are_streamed_their_parts(stored, two_devices):
+    for step, images, _, _ in Feed(two_devices, stored).steps(random_batch, range(1, 70), None):
+        first, second = (part.numpy() for part in two_devices.experimental_local_results(images))
+        np.testing.assert_array_equal(np.concatenate([first, second]), IMAGES[random_batch(step - 1)])
+        assert len(first) == len(second) == 2
+
+
+@pytest.mark.parametrize("steps_per_mining", [1, 10, 64, 100])
+def test_streaming_waits_for_the_steps_of_a_round_too(stored, steps_per_mining):
+    made = 0
+
+    def mined(step):
+        assert made >= step // steps_per_mining * steps_per_mining
+        return random_batch(step)
+
+    for step, *_ in Feed(ONE_DEVICE, stored).steps(mined, range(1, 171), steps_per_mining):
+        made = step
+    assert made == 170
+
+
+def test_few_batches_are_read_ahead(stored, monkeypatch):
+    reads = []
+    monkeypatch.setattr(StoredImages, "__getitem__", lambda _, index: reads.append(index) or IMAGES[index])
+    for step, *_ in Feed(ONE_DEVICE, stored).steps(random_batch, range(1, 101), None):
+        assert len(reads) <= step + 4
+    assert len(reads) == 100
+
+
+def test_what_goes_wrong_while_it_is_read_ends_the_run(stored):
+    with stored.path.open("r+b") as file:
+        file.truncate(0)
+    with pytest.raises(UserError, match="damaged, it ends after"):
+        list(Feed(ONE_DEVICE, stored).steps(random_batch, range(1, 5), None))
+
+
+def test_a_run_that_stops_reads_no_more(stored):
+    before = threading.active_count()
+    fed = Feed(ONE_DEVICE, stored).steps(random_batch, range(1, 1001), None)
+    next(fed)
+    assert threading.active_count() == before + 1
+    fed.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("free", "streams"), [(None, False), (4 * IMAGES.nbytes, False), (4 * IMAGES.nbytes - 4, True)]
+)
+def test_images_in_memory_are_resident_where_there_is_room_for_them_once_more(monkeypatch, free, streams):
+    monkeypatch.setattr(devices, "memory_of_machine", lambda: free)
+    feed = Feed(ONE_DEVICE, IMAGES)
+    assert feed.streams == streams
+    (_, images, batches, done), *_ = feed.steps(random_batch, range(1, 3), None)
+    expected = IMAGES[random_batch(0)] if streams else IMAGES
+    np.testing.assert_array_equal(images, expected)
+    assert batches[0].numpy().tolist() == random_batch(0).tolist() and int(done) == 0
