@@ -85,7 +85,7 @@ def make_report(
         scores: Metrics by name.
         params: The parameters of the experiment by name.
     """
-    thumbnails = make_thumbnails(view.shown.images[:], _MAX_SPRITE)
+    thumbnails = make_thumbnails(view.shown.images, _MAX_SPRITE)
     sprite = make_sprite(thumbnails)
     zoom = _CELL / max(thumbnails.shape[1:3])
     columns = math.ceil(math.sqrt(len(thumbnails)))

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorboard.plugins import projector
 
 from model.common.files import read_bytes
+from model.common.images import Images
 from model.pictures.thumbnails import make_sprite, make_thumbnails
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ LAST_FILES = ("checkpoint", "projector_config.pbtxt")
 
 
 def write_bundle(
-    folder: Path, name: str, embeddings: np.ndarray, images: np.ndarray, metadata: Mapping[str, Sequence[object]]
+    folder: Path, name: str, embeddings: np.ndarray, images: Images, metadata: Mapping[str, Sequence[object]]
 ) -> None:
     """Writes what the Projector needs into a folder.
 
@@ -32,7 +33,7 @@ def write_bundle(
         folder: Where to write, beside an event file, and no other bundle.
         name: What the embeddings are called; part of every file name. Use a new name for other embeddings.
         embeddings: float32 array of shape (N, D), N at most 100,000, which TensorBoard shows.
-        images: uint8 array of shape (N, H, W, C), C is 1 or 3.
+        images: uint8, of shape (N, H, W, C), C is 1 or 3.
         metadata: Columns by name, at least two, each with N entries.
     """
     tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(folder / name))

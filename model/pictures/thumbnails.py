@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from model.common.images import Images, blocks
+
 # The largest side of a picture that browsers and TensorBoard show, in pixels.
 MAX_SIDE = 8192
 
@@ -14,11 +16,11 @@ MAX_SIDE = 8192
 _MIN_THUMBNAIL, _MAX_THUMBNAIL = 24, 96
 
 
-def make_thumbnails(images: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
+def make_thumbnails(images: Images, max_side: int = MAX_SIDE) -> np.ndarray:
     """Resizes images so that a square grid of all of them has at most so many pixels a side.
 
     Args:
-        images: uint8 array of shape (N, H, W, C), N at least 1.
+        images: uint8, of shape (N, H, W, C), N at least 1.
         max_side: Of the grid.
 
     Returns:
@@ -29,11 +31,14 @@ def make_thumbnails(images: np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
     room = max(1, min(_MAX_THUMBNAIL, max_side // math.ceil(math.sqrt(count))))
     if longest > room:
         height, width = (max(1, side * room // longest) for side in (height, width))
-        pictures = [Image.fromarray(image if channels == 3 else image[..., 0]) for image in images]
-        resized = np.stack([np.asarray(picture.resize((width, height), Image.Resampling.BOX)) for picture in pictures])
-        return resized.reshape(count, height, width, channels)
+        resized = np.empty((count, height, width, channels), np.uint8)
+        for i, image in enumerate(image for block in blocks(images) for image in block):
+            picture = Image.fromarray(image if channels == 3 else image[..., 0])
+            picture = picture.resize((width, height), Image.Resampling.BOX)
+            resized[i] = np.asarray(picture).reshape(height, width, channels)
+        return resized
     factor = max(1, min(room // longest, -(-_MIN_THUMBNAIL // longest)))
-    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+    return images[:].repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def make_sprite(thumbnails: np.ndarray) -> Image.Image:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from model.common import files
 from model.common.errors import UserError, one_line_errors
-from model.common.images import Images
+from model.common.images import Images, subset
 from model.common.text import class_name
 from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
@@ -75,7 +75,7 @@ def visualize(
             for picture, png in pictures.items():
                 files.write_whole(new / "plots" / f"{picture}.png", png)
             event_files.write_pictures(new, pictures, view.step)
-            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images[:], _metadata(view))
+            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images, _metadata(view))
             if animate:
                 draw_evolution(new / "plots", *_frames(trained, view), view)
             files.write_whole(new / "report.html", report)
@@ -98,11 +98,11 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     if split == "train" or are_unseen:
         one_of_gallery, in_gallery = f"other {'training' if split == 'train' else 'test'} image", chosen
         gallery = _embed(trained, images.images, images.labels)
-        shown = Embedded(gallery.images[chosen], gallery.labels[chosen], gallery.embeddings[chosen])
+        shown = Embedded(subset(gallery.images, chosen), gallery.labels[chosen], gallery.embeddings[chosen])
     else:
         one_of_gallery, in_gallery = "training image", None
         gallery = _embed(trained, data.train.images, data.train.labels)
-        shown = _embed(trained, images.images[chosen], images.labels[chosen])
+        shown = _embed(trained, subset(images.images, chosen), images.labels[chosen])
     kind = "training" if split == "train" else "test"
     if len(chosen) < len(images.labels):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tqdm
 
 from model import triplet_loss
+from model.common.images import subset
 from model.data.input_fn import TrainInput
 from model.training import steps
 from model.training.evaluation import predict
@@ -76,7 +77,8 @@ class Miner:
         pool = np.unique(pairs)  # (P,)
         if len(np.unique(data.labels[pool])) == 1:  # no negatives in there
             pool = np.arange(len(data.labels))
-        embeddings = predict(self._predict_step, data.images[pool], "embedding, to mine")["embeddings"]  # (P, D)
+        images = subset(data.images, pool)
+        embeddings = predict(self._predict_step, images, "embedding, to mine")["embeddings"]  # (P, D)
         anchors, positives = np.searchsorted(pool, pairs).T.astype(np.int32)  # (A,)
         negatives = choose_negatives(
             embeddings,
