@@ -40,6 +40,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.triplet_loss
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.doctor
+	$(BIN)/python -m benchmarks.feeding
 
 schema: $(VENV)/installed
 	$(BIN)/python -m model.params > experiments/params.schema.json
