@@ -4,12 +4,16 @@ The test images belong to no part: they are scored once, at the end. `split_seed
 so that runs that differ only in their seed are scored on the same images.
 """
 
-from collections.abc import Sequence
+import difflib
+import fnmatch
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from model.common.errors import UserError
+from model.common.errors import UserError, listed
+from model.common.text import class_name
 from model.data import sampling
 from model.data.datasets import Dataset, Split
 from model.params import Params
@@ -115,21 +119,46 @@ def _choose(
     seed: int,
     number: int,
 ) -> np.ndarray:
-    """Returns the labels of the classes that a key asks for, by label or name, or so many at random."""
+    """Returns the labels of the classes that a key asks for, by label, name or pattern, or so many at random."""
     if asked is None:
         return np.zeros(0, np.int64)
     if isinstance(asked, int):  # all of them, if there are not so many
         order = sampling.permutation(seed, sampling.Stream.CHOSEN_CLASSES, number, size=len(classes))
         return np.sort(classes[order[:asked]])
-    label_of = {name: label for label, name in enumerate(class_names)}
-    found = [label_of.get(name, -1) if isinstance(name, str) else name for name in asked]
-    wrong = [name for name, label in zip(asked, found, strict=True) if label not in classes]
-    if wrong:
-        known = ", ".join(class_names[label] for label in classes[:12]) + (", ..." if len(classes) > 12 else "")
-        raise UserError(f"'{key}' must name classes that could be trained on ({known}), received {wrong[0]!r}")
-    if len(set(found)) < 2:
+    found = [_classes_of(name, key, classes, class_names) for name in asked]
+    chosen = np.unique(np.concatenate(found))
+    if len(chosen) < 2:
         raise UserError(f"'{key}' must name at least 2 classes, as every neighbour is right in one: received {asked}")
-    return np.unique(found)
+    return chosen
+
+
+def _classes_of(asked: int | str, key: str, classes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Returns the labels of the classes that an entry of a list asks for: a label, a name, or a pattern of names.
+
+    Patterns are those of `fnmatch`, with small and large letters told apart: `*` stands for any text, `/` included, so
+    that `Fruit/*` are all classes below Fruit, however deep; `?` for a character, `[ab]` for one of these. What is the
+    name of a class is no pattern.
+    """
+    known = {class_names[label]: label for label in classes.tolist()}
+    if not isinstance(asked, str):
+        found = [asked] if asked in classes else []
+    elif asked in known or not set(asked) & set("*?["):
+        found = [known[asked]] if asked in known else []
+    else:
+        found = [label for name, label in known.items() if fnmatch.fnmatchcase(name, asked)]
+    if not found:
+        near = _near(asked, known) if isinstance(asked, str) else []
+        some = listed(map(class_name, near or known), most=12)
+        said = f"near it are {some}" if near else some
+        raise UserError(f"'{key}' must name classes that could be trained on ({said}), received {asked!r}")
+    return np.array(found)
+
+
+def _near(asked: str, names: Collection[str]) -> list[str]:
+    """Returns the names that look most like what was asked for; for a pattern, folders of names with their `*` too."""
+    folders = {name[: end.start()] for name in names for end in re.finditer("/", name)}
+    candidates = [*(f"{folder}/*" for folder in sorted(folders)), *names] if "*" in asked else names
+    return difflib.get_close_matches(asked, candidates, n=3)
 
 
 def _check_left(train: Split, data: Dataset, key: str) -> None:
@@ -143,10 +172,8 @@ def _check_left(train: Split, data: Dataset, key: str) -> None:
 
 def _take_classes(split: Split, classes: np.ndarray) -> tuple[Split, Split]:
     """Returns the images of all other classes, and those of these."""
-    if not len(classes):
-        return split, split.where(np.zeros(len(split.labels), bool))
-    chosen = np.isin(split.labels, classes)
-    return split.where(~chosen), split.where(chosen)
+    chosen = np.isin(split.labels, classes)  # (N,)
+    return split.where(~chosen) if chosen.any() else split, split.where(chosen)
 
 
 def _take_sample(split: Split, seed: int, count: int) -> tuple[Split, Split]:

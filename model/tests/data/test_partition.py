@@ -93,6 +93,36 @@ def test_unseen_classes_are_neither_learned_from_nor_validated(asked):
     assert len(partition.train.labels) + len(partition.validation.labels) == 170
 
 
+TREE = ("Fruit/Apple/Pink", "Fruit/Apple/Royal", "Fruit/Pear", "Milk/Oat", "Milk/Soy", "[x]*")
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [
+        (["Fruit/Apple/*"], [0, 1]),
+        (["Fruit/*"], [0, 1, 2]),  # however deep
+        (["*/*/*", 5, "Milk/Soy"], [0, 1, 4, 5]),
+        (["*a*"], [1, 2, 3]),
+        (["[FM]*/?[ae]*"], [2, 3]),
+        (["Milk/[!O]*", "[x]*"], [4, 5]),  # the name of a class is no pattern
+    ],
+)
+def test_patterns_name_classes(asked, labels):
+    data = dataclasses.replace(dataset(6), class_names=TREE)
+    assert divide(data, Params(holdout_classes=asked)).unseen == tuple(labels)
+
+
+def test_a_pattern_takes_what_others_left():
+    data = dataclasses.replace(dataset(6), class_names=TREE)
+    partition = divide(data, Params(holdout_classes=["Fruit/Apple/*"], validation_classes=["Fruit/*", 3]))
+    assert partition.unseen == (0, 1) and set(partition.validation.labels) == {2, 3}
+    for asked, near in (("Fruit/Aple/*", "Fruit/Apple/\\*"), ("Fruit/Apple/Pinc", "Fruit/Apple/Pink")):
+        with pytest.raises(UserError, match=f"'holdout_classes' .*near it are {near}.*received '"):
+            divide(data, Params(holdout_classes=[asked]))
+    with pytest.raises(UserError, match=r"received 'fruit/\*'"):  # small and large letters are told apart
+        divide(data, Params(holdout_classes=["fruit/*"]))
+
+
 def test_classes_drawn_for_validation_are_not_those_held_out():
     for seed in range(10):
         partition = divide(dataset(6), Params(holdout_classes=2, validation_classes=2, split_seed=seed))
@@ -107,6 +137,13 @@ def test_classes_drawn_for_validation_are_not_those_held_out():
     ("params", "message"),
     [
         ({"holdout_classes": ["ant", "gnu"]}, "'holdout_classes' must name .*ant, bee, cat, dog, eel.*received 'gnu'"),
+        ({"holdout_classes": ["c*"]}, r"'holdout_classes' must name at least 2 classes.*received \['c\*'\]"),
+        ({"holdout_classes": ["ant", "x*"]}, r"'holdout_classes' must name .*\(ant, bee.*received 'x\*'"),
+        ({"holdout_classes": ["ant", "catt"]}, r"\(near it are cat\), received 'catt'"),
+        (
+            {"holdout_classes": ["[ab]*"], "validation_classes": ["bee", "cat"]},
+            r"'validation_classes' .*received 'bee'",
+        ),
         ({"holdout_classes": [0, 5]}, "'holdout_classes' .* received 5"),
         ({"holdout_classes": [0, "ant"]}, r"'holdout_classes' must name at least 2 classes.*received \[0, 'ant'\]"),
         ({"holdout_classes": [0, 1], "validation_classes": [3, 0]}, r"'validation_classes' .*\(cat, .* received 0"),
