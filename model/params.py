@@ -22,7 +22,7 @@ PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # Of a single class, every neighbour is right.
 Classes = (
     Annotated[int, Field(ge=2, le=2**31 - 1)]
-    | Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)] | str], Field(min_length=2)]
+    | Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)] | str], Field(min_length=1)]
 )
 
 # Keys that older files carry and that nothing reads any more, with the reason that the log gives for each.
@@ -115,13 +115,13 @@ class Params(BaseModel):
     )
     validation_classes: Classes | None = Field(
         None,
-        description="The same, with whole classes of the training images: a list of labels or names, or how many "
-        "split_seed draws",
+        description="The same, with whole classes of the training images: a list of labels, names or patterns of names "
+        '(["Fruit/*"] is all below Fruit), or how many split_seed draws',
     )
     holdout_classes: Classes | None = Field(
         None,
         description="Classes that are kept out of training and validation, and scored apart as unseen: a list of "
-        "labels or names, or how many split_seed draws",
+        'labels, names or patterns of names (["Fruit/*"] is all below Fruit), or how many split_seed draws',
     )
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides which images and classes are set aside, whatever seed is"
@@ -134,6 +134,11 @@ class Params(BaseModel):
     )
     num_images_per_class: Annotated[int, Field(ge=2, le=2**20)] | None = Field(
         None, description="K of P x K batches: images of each of these classes; batch_size must be P x K"
+    )
+    batch_classes: Literal["any", "siblings"] = Field(
+        "any",
+        description="siblings: the classes of a P x K batch are of one parent, as Fruit/Apple/Pink and "
+        "Fruit/Apple/Royal are, or where it has too few of the next one up",
     )
     micro_batch_size: PositiveInt | None = Field(
         None,
@@ -240,6 +245,10 @@ class Params(BaseModel):
             raise ValueError(
                 f"'batch_size' must be num_classes_per_batch x num_images_per_class = "
                 f"{classes} x {images} = {classes * images}, received {self.batch_size}"
+            )
+        if self.batch_classes != "any" and not classes:
+            raise ValueError(
+                f"'batch_classes' needs 'num_classes_per_batch', received \"{self.batch_classes}\" without it"
             )
         if self.strategy.mines and classes:
             raise ValueError(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.common.errors import UserError
+from model.common.errors import UserError, listed
 from model.common.images import Images
-from model.data import sampling
-from model.data.datasets import Split
+from model.common.text import class_name
+from model.data import sampling, siblings
+from model.data.datasets import Dataset, Split
 from model.data.partition import Partition
 from model.params import Params
 
@@ -130,10 +131,23 @@ def train_input_fn(partition: Partition, params: Params) -> TrainInput:
                 f"'num_classes_per_batch' must be at most the {num_classes} training classes of "
                 f"{data.name}, received {params.num_classes_per_batch}"
             )
-        batches = sampling.class_balanced_batches(
-            labels, params.seed, params.num_classes_per_batch, params.num_images_per_class
-        )
+        size = params.num_classes_per_batch, params.num_images_per_class
+        if params.batch_classes == "siblings":
+            _check_tree(data, labels)
+            batches = siblings.sibling_batches(labels, data.class_names, params.seed, *size)
+        else:
+            batches = sampling.class_balanced_batches(labels, params.seed, *size)
     return TrainInput(images, labels, batches, params.batch_size, steps_per_mining, data.train_sha256)
+
+
+def _check_tree(data: Dataset, labels: np.ndarray) -> None:
+    names = [data.class_names[label] for label in np.unique(labels).tolist()]
+    if not siblings.Tree.of(names).tells_apart:
+        raise UserError(
+            f"'batch_classes' \"siblings\" needs training classes whose names form a tree, some of them below one folder, "
+            f"as Fruit/Apple/Pink and Fruit/Apple/Royal: received {listed(map(class_name, names), most=3)} of "
+            f'{data.name}; take "any"'
+        )
 
 
 def classes_too_small(labels: np.ndarray, params: Params) -> str:

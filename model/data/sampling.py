@@ -121,31 +121,50 @@ def class_balanced_batches(
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, section 2.
     """
-    images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
-    batches_per_round = len(images_of) // num_classes_per_batch
+    num_classes = len(np.unique(labels))
+    batches_per_round = num_classes // num_classes_per_batch
+    images = images_of_classes(labels, seed, num_images_per_class)
 
     @functools.lru_cache(maxsize=2)
     def order_of_classes(round_: int) -> np.ndarray:
-        return permutation(seed, Stream.TRAINING_ORDER, round_, size=len(images_of))
-
-    @functools.lru_cache(maxsize=len(images_of))
-    def order_of_images(label: int, deal: int) -> np.ndarray:
-        images = images_of[label]
-        images = images[permutation(seed, Stream.IMAGES_OF_A_CLASS, deal, label, size=len(images))]
-        return np.resize(images, max(len(images), num_images_per_class))  # repeats a class that is too small
+        return permutation(seed, Stream.TRAINING_ORDER, round_, size=num_classes)
 
     def batch(step: int) -> np.ndarray:
         round_, position = divmod(step, batches_per_round)
         start = position * num_classes_per_batch
-        parts = []
-        for label in order_of_classes(round_)[start : start + num_classes_per_batch]:
-            hands_per_deal = max(len(images_of[label]) // num_images_per_class, 1)
-            deal, hand = divmod(round_, hands_per_deal)
-            first = hand * num_images_per_class
-            parts.append(order_of_images(int(label), deal)[first : first + num_images_per_class])
-        return np.concatenate(parts)
+        classes = order_of_classes(round_)[start : start + num_classes_per_batch]
+        return np.concatenate([images(class_, round_) for class_ in classes.tolist()])
 
     return batch
+
+
+def images_of_classes(labels: np.ndarray, seed: int, num_images_per_class: int) -> Callable[[int, int], np.ndarray]:
+    """Returns what deals the images of each class, K at a time, in a new random order each time all were dealt.
+
+    Args:
+        labels: Integer array of shape (N,).
+        seed: From 0 to 2^64 - 1.
+        num_images_per_class: K, at least 1. A class with fewer images repeats them.
+
+    Returns:
+        A function from a class, the number of its label among those that occur, and from its turn, 0, 1, 2, ..., to
+        int32 indices of shape (K,).
+    """
+    images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
+
+    @functools.lru_cache(maxsize=len(images_of))
+    def order_of_images(class_: int, deal: int) -> np.ndarray:
+        images = images_of[class_]
+        images = images[permutation(seed, Stream.IMAGES_OF_A_CLASS, deal, class_, size=len(images))]
+        return np.resize(images, max(len(images), num_images_per_class))  # repeats a class that is too small
+
+    def images(class_: int, turn: int) -> np.ndarray:
+        hands_per_deal = max(len(images_of[class_]) // num_images_per_class, 1)
+        deal, hand = divmod(turn, hands_per_deal)
+        first = hand * num_images_per_class
+        return order_of_images(class_, deal)[first : first + num_images_per_class]
+
+    return images
 
 
 def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
