@@ -126,10 +126,18 @@ def are_blank(images: Images) -> bool:
 
 
 def subset(images: Images, index: slice | np.ndarray) -> Images:
-    """Returns some of the images; stored ones are not read, and of blank ones there are as many blank ones."""
+    """Returns some of the images, by a slice, indices or a mask (N,).
+
+    Stored ones are not read, those of an array are not copied where they lie one after the other, and of blank ones
+    there are as many blank ones.
+    """
     if isinstance(images, StoredImages):
         return images.subset(index)
-    return images[: len(np.arange(len(images))[index])] if are_blank(images) else images[index]
+    places = np.arange(len(images))[index]
+    first = int(places[0]) if len(places) else 0
+    if are_blank(images) or np.array_equal(places, np.arange(first, first + len(places))):
+        return images[first : first + len(places)]
+    return images[places]
 
 
 def blocks(images: Images) -> Iterator[np.ndarray]:

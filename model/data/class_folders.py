@@ -21,6 +21,11 @@ _SPLITS: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
     "validation": ("val", "valid", "validation"),
 }
+# The two halves of the test images, where those of one are looked up in the other.
+_HALVES: Mapping[str, tuple[str, ...]] = {
+    "query": ("query", "queries", "probe", "probes"),
+    "gallery": ("gallery", "galleries"),
+}
 # Suffixes of images that are not read: a folder of these was meant as a class.
 _OTHER_IMAGES = frozenset(
     {
@@ -35,8 +40,9 @@ class Splits:
     """The folders of the splits.
 
     Attributes:
-        roots: "train" and "test", and "validation" if there is such a folder, each by any of its usual names, in large
-            letters or small; or "all", the folder of the class folders, if nothing in it is called so.
+        roots: "train" and "test", or "query" and "gallery" in the place of "test", and "validation" if there is such a
+            folder, each by any of its usual names, in large letters or small; or "all", the folder of the class
+            folders, if nothing in it is called so.
         notes: A line for each folder that is left out, or is taken for another.
     """
 
@@ -57,7 +63,7 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
         OSError: A folder cannot be read.
     """
     notes: list[str] = []
-    while (inner := _only_folder(folder, skip)) is not None and _split_of(inner.name) is None:
+    while (inner := _only_folder(folder, skip)) is not None and split_of(inner.name) is None:
         notes += _note_on_files(folder, skip)
         folder, skip = inner, ()
     folders, _ = _entries(folder, skip)
@@ -65,40 +71,67 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
     if not found:
         return Splits({"all": folder}, tuple(notes))
     notes += _note_on_files(folder, skip)
-    notes += [f"{path}/ is left out" for path in folders if path not in found.values()]
-    if "test" not in found and {"train", "validation"} <= found.keys():
+    taken = {path for root in found.values() for path in (root, root.parent)}
+    notes += [f"{path}/ is left out" for path in folders if path not in taken]
+    has_test = "test" in found or "query" in found
+    if not has_test and {"train", "validation"} <= found.keys():
         found["test"] = found.pop("validation")
         notes.append(f"{found['test']}/ is taken for the test images, as there is no test/")
-    if not {"train", "test"} <= found.keys():
+    elif not has_test or "train" not in found:
         lone = next(found[split] for split in _SPLITS if split in found)
         raise UserError(
             f"{folder}: has class folders in {lone.name}/, expected train/ and test/ together or neither; "
             "rename the folders"
         )
     for split, root in found.items():
-        while (inner := _only_folder(root)) is not None and _split_of(inner.name) == split:
+        while (inner := _only_folder(root)) is not None and split_of(inner.name) == split:
             notes += _note_on_files(root)
             root = found[split] = inner
-    return Splits({split: found[split] for split in _SPLITS if split in found}, tuple(notes))
+    return Splits({split: found[split] for split in (*_SPLITS, *_HALVES) if split in found}, tuple(notes))
 
 
 def _by_split(folder: Path, folders: Sequence[Path]) -> dict[str, Path]:
-    """Returns those of the folders in a folder that are called like a split."""
-    found: dict[str, Path] = {}
-    for path in folders:
-        split = _split_of(path.name)
-        if split in found:
-            raise UserError(
-                f"{folder}: {found[split].name}/ and {path.name}/ are both of the {split} images; rename one"
-            )
-        if split is not None:
-            found[split] = path
+    """Returns those of the folders in a folder that are called like a split, or like a half of the test images."""
+    found = _by_name(folder, folders, _SPLITS)
     if found.keys() == {"validation"} and not _entries(found["validation"])[0]:
         return {}  # it is a class, as "valid" beside "invalid"
+    if "train" not in found:  # so that "query" is the name of a class
+        return found
+    halves = _by_name(folder, folders, _HALVES)
+    if len(halves) == 2 and "test" in found:
+        raise UserError(
+            f"{folder}: the test images are in {found['test'].name}/, and in {halves['query'].name}/ and "
+            f"{halves['gallery'].name}/ as well; rename one or the others"
+        )
+    if len(halves) == 1 and not {"test", "validation"} & found.keys():
+        (half,) = halves.values()
+        raise UserError(
+            f"{folder}: has {half.name}/ beside train/, expected query/ and gallery/ together; rename the folders"
+        )
+    if "test" not in found:
+        return found | halves if len(halves) == 2 else found
+    within, _ = _entries(found["test"])
+    halves = _by_name(found["test"], within, _HALVES)
+    if len(halves) == len(within) == 2 and all(_entries(half)[0] for half in within):
+        return {split: root for split, root in found.items() if split != "test"} | halves
     return found
 
 
-def _split_of(name: str) -> str | None:
+def _by_name(folder: Path, folders: Sequence[Path], names: Mapping[str, tuple[str, ...]]) -> dict[str, Path]:
+    """Returns the folders that are called by one of the names of something, each only once, by what they are called."""
+    found: dict[str, Path] = {}
+    for path in folders:
+        for kind in (kind for kind, known in names.items() if path.name.lower() in known):
+            if kind in found:
+                raise UserError(
+                    f"{folder}: {found[kind].name}/ and {path.name}/ are both of the {kind} images; rename one"
+                )
+            found[kind] = path
+    return found
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that is called so, "train", "test" or "validation"; None if none is."""
     return next((split for split, names in _SPLITS.items() if name.lower() in names), None)
 
 
@@ -124,10 +157,11 @@ def _note_on_files(folder: Path, skip: Collection[str] = ()) -> list[str]:
     _, others = _entries(folder, skip)
     if not others:
         return []
-    return [f"{folder}: left out beside the folders: {describe(collections.Counter(map(_kind, others)))}"]
+    return [f"{folder}: left out beside the folders: {describe(collections.Counter(map(kind_of, others)))}"]
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Returns what a file is counted as: its suffix."""
     return path.suffix.lower() or "without a suffix"
 
 
@@ -230,7 +264,7 @@ class _Search:
             elif not stat.S_ISREG(status.st_mode):  # a pipe, for example, that one could wait for forever
                 left_out["pipes and devices"] += 1
             elif not is_image(path):
-                left_out[_kind(path)] += 1
+                left_out[kind_of(path)] += 1
             elif self._is_new(status):
                 images.append(path)
             else:
@@ -264,7 +298,7 @@ def check_parents(folder: Path, classes: Collection[str]) -> None:
     for name in classes:
         parts = name.split("/")
         for depth, part in enumerate(parts[:-1]):
-            splits.setdefault("/".join(parts[:depth]), set()).add(_split_of(part))
+            splits.setdefault("/".join(parts[:depth]), set()).add(split_of(part))
     for parent in sorted(splits):
         if {"train", "test"} <= splits[parent]:
             raise UserError(f"{folder}: {parent}/ in it has train/ and test/, expected one data set; name its folder")

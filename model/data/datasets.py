@@ -3,12 +3,13 @@
 Where they come from is decided by one rule, in this order:
 
 1. `digits`: scikit-learn's 1,797 handwritten digits, which its wheel brings along.
-2. The folder (`data/<name>` unless given) holds an IDX file: the four IDX files there, as for MNIST.
-3. It holds anything else: the class folders of images there. If it has `train/` and `test/`, and perhaps `val/`,
-   by any of their usual names, these are the splits and the class folders lie in them; otherwise a fifth of each
-   class is held out for the test.
-4. It is empty or not there: the set of TensorFlow Datasets (TFDS) of that name, downloaded and prepared once
-   in the subfolder `tfds`, which does not count in 3.
+2. The folder (`data/<name>` unless given) holds `images.csv`: the image files that this lists.
+3. It holds an IDX file: the four IDX files there, as for MNIST.
+4. It holds anything else: the class folders of images there. If it has `train/` and `test/`, and perhaps `val/`,
+   by any of their usual names, these are the splits and the class folders lie in them; `query/` and `gallery/` may
+   stand for `test/`. Otherwise a fifth of each class is held out for the test.
+5. It is empty or not there: the set of TensorFlow Datasets (TFDS) of that name, downloaded and prepared once
+   in the subfolder `tfds`, which does not count in 4.
 
 Hidden files never count. EMNIST, which is stored transposed, comes upright from both its sources.
 """
@@ -31,8 +32,10 @@ import numpy as np
 from model.common import devices
 from model.common.errors import UserError, listed
 from model.common.images import Images, Kind, StoredImages, are_blank, blank_images, subset
+from model.common.text import printable
 from model.data import idx_files
 from model.data.decoding import Decoding
+from model.data.listing import ListedImage, Listing, Roles, roles_of
 from model.data.room import Room, keep, of_items
 from model.data.store import Contents, Item, fingerprints
 from model.params import Params
@@ -63,14 +66,16 @@ class Split:
     Attributes:
         images: (N, H, W, C) uint8, C is 1 or 3; in memory or stored.
         labels: (N,) int32, indices into `Dataset.class_names`.
+        roles: Which are queries, which the gallery, and what they have in common; None where the data do not say.
     """
 
     images: Images
     labels: np.ndarray
+    roles: Roles | None = None
 
     def where(self, chosen: np.ndarray) -> "Split":
         """Returns those that a mask, (N,) bool, chooses."""
-        return Split(subset(self.images, chosen), self.labels[chosen])
+        return Split(subset(self.images, chosen), self.labels[chosen], self.roles and self.roles.where(chosen))
 
 
 @dataclass(frozen=True)
@@ -222,6 +227,8 @@ def decoding_of(params: Params) -> Decoding:
 def _choose_source(name: str, folder: Path) -> str:
     if name == "digits":
         return "digits"
+    if "images.csv" in _visible_names(folder):
+        return "images_csv"
     if idx_files.find(folder, name):
         return "idx"
     if _visible_names(folder):
@@ -260,43 +267,68 @@ def _load_idx(name: str, room: Room, decoding: Decoding) -> Dataset:
     return _dataset(name, {"train": train, "test": test}, CLASS_NAMES.get(name, ()))
 
 
+def _load_images_csv(name: str, room: Room, decoding: Decoding) -> Dataset:
+    from model.data import images_csv  # which imports Pillow
+
+    return _read_images(name, room, images_csv.read(room.folder, skip=(room.folder / _TFDS,)), decoding)
+
+
 def _load_class_folders(name: str, room: Room, decoding: Decoding) -> Dataset:
+    return _read_images(name, room, _find_class_folders(room.folder), decoding)
+
+
+def _read_images(name: str, room: Room, files: Listing, decoding: Decoding) -> Dataset:
+    """Returns the images of the files, split by split."""
     from model.data.reading import read_files  # which imports Pillow
 
-    files, notes = _find_class_folders(room.folder)
-    pixels = read_files([path for _, _, path in files], decoding, room)
-    there = [file for file, is_there in zip(files, pixels.is_there, strict=True) if is_there]
-    if lost := {path.parent for _, _, path in files} - {path.parent for _, _, path in there}:
+    pixels = read_files([image.path for image in files.images], decoding, room)
+    read = [image for image, is_there in zip(files.images, pixels.is_there, strict=True) if is_there]
+    classes, classes_read = ({(image.split, image.class_name) for image in images} for images in (files.images, read))
+    if lost := classes - classes_read:
+        names = [class_name if split == "all" else f"{split}/{class_name}" for split, class_name in sorted(lost)]
         raise UserError(
-            f"{room.folder}: no image in these class folders can be read: {listed(map(str, sorted(lost)))}; replace "
-            "the images, or remove the folders"
+            f"{room.folder}: no image of these classes can be read: {listed(map(printable, names))}; replace the "
+            "images, or remove the classes"
         )
-    class_names = sorted({class_name for _, class_name, _ in there})
+    class_names = files.in_order({image.class_name for image in read})
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    everything = Split(pixels.images, np.array([index[class_name] for _, class_name, _ in there]))
-    split_of = np.array([split for split, _, _ in there])
-    if "all" in split_of:
+    everything = Split(pixels.images, np.array([index[image.class_name] for image in read]), roles_of(read))
+    split_of_each = np.array([image.split for image in read])
+    if "all" in split_of_each:
         splits = dict(zip(("train", "test"), _hold_out(everything), strict=True))
     else:
-        splits = {split: everything.where(split_of == split) for split in dict.fromkeys(split_of.tolist())}
-    return _dataset(name, splits, class_names, (*notes, *pixels.notes))
+        splits = {split: everything.where(split_of_each == split) for split in dict.fromkeys(split_of_each.tolist())}
+    for split, images in splits.items():
+        _check_roles(room.folder, split, images.roles)
+    return _dataset(name, splits, class_names, (*files.notes, *pixels.notes))
 
 
-def _find_class_folders(folder: Path) -> tuple[list[tuple[str, str, Path]], list[str]]:
-    """Returns split, class and path of each image file, split by split, and what there is to say of the folder."""
+def _check_roles(folder: Path, split: str, roles: Roles | None) -> None:
+    if roles is not None and not (roles.is_query.any() and roles.is_gallery.any()):
+        lacks = "gallery image" if roles.is_query.any() else "query"
+        raise UserError(
+            f"{folder}: there is no {lacks} among the {split} images, expected one at least of both; mark some, or "
+            "leave the marks out, and each is looked for among all others"
+        )
+
+
+def _find_class_folders(folder: Path) -> Listing:
     from model.data import class_folders
 
     splits = class_folders.find_splits(folder, skip=(_TFDS,))
     found = class_folders.find_images(list(splits.roots.values()), skip=(folder / _TFDS,))
     files, notes = [], [*splits.notes]
-    for (split, root), of_split in zip(splits.roots.items(), found, strict=True):
-        _check_class_folders(folder, root, of_split.classes)
-        if split == "all":
-            class_folders.check_parents(folder, of_split.classes)
-        if of_split.left_out:
-            notes.append(f"{root}: no images, and left out: {class_folders.describe(of_split.left_out)}")
-        files += [(split, class_name, path) for class_name, paths in of_split.classes.items() for path in paths]
-    return files, notes
+    for (part, root), of_part in zip(splits.roots.items(), found, strict=True):
+        _check_class_folders(folder, root, of_part.classes)
+        if part == "all":
+            class_folders.check_parents(folder, of_part.classes)
+        if of_part.left_out:
+            notes.append(f"{root}: no images, and left out: {class_folders.describe(of_part.left_out)}")
+        is_half = part in ("query", "gallery")
+        split, is_query, is_gallery = "test" if is_half else part, part != "gallery", part != "query"
+        for class_name, paths in of_part.classes.items():
+            files += [ListedImage(split, class_name, path, is_query, is_gallery) for path in paths]
+    return Listing(files, tuple(notes))
 
 
 def _check_class_folders(folder: Path, root: Path, classes: Mapping[str, object]) -> None:
@@ -337,6 +369,7 @@ def _load_tfds(name: str, room: Room, decoding: Decoding) -> Dataset:
 # The extension point: a source turns (name, room with the folder, decoding) of `load` into a data set.
 SOURCES: Mapping[str, Callable[[str, Room, Decoding], Dataset]] = {
     "digits": _load_digits,
+    "images_csv": _load_images_csv,
     "idx": _load_idx,
     "class_folders": _load_class_folders,
     "tfds": _load_tfds,
@@ -349,7 +382,7 @@ def _dataset(
     """Renumbers the labels that occur to 0, 1, ..., and takes their names along."""
     present = np.unique(np.concatenate([split.labels for split in splits.values()]))
     renumbered = {
-        part: Split(split.images, np.searchsorted(present, split.labels).astype(np.int32))
+        part: dataclasses.replace(split, labels=np.searchsorted(present, split.labels).astype(np.int32))
         for part, split in splits.items()
     }
     names = tuple(class_names[label] if label < len(class_names) else str(label) for label in present.tolist())

@@ -144,8 +144,8 @@ def _check_tree(data: Dataset, labels: np.ndarray) -> None:
     names = [data.class_names[label] for label in np.unique(labels).tolist()]
     if not siblings.Tree.of(names).tells_apart:
         raise UserError(
-            f"'batch_classes' \"siblings\" needs training classes whose names form a tree, some of them below one folder, "
-            f"as Fruit/Apple/Pink and Fruit/Apple/Royal: received {listed(map(class_name, names), most=3)} of "
+            "'batch_classes' \"siblings\" needs training classes whose names form a tree, some of them below one "
+            f"folder, as Fruit/Apple/Pink and Fruit/Apple/Royal: received {listed(map(class_name, names), most=3)} of "
             f'{data.name}; take "any"'
         )
 

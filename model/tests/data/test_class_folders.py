@@ -244,9 +244,7 @@ def test_damaged_images_are_left_out_if_asked(tmp_path):
 
 def test_a_class_whose_images_are_all_damaged_is_not_lost(tmp_path):
     damaged(two_classes(tmp_path, count=2), "dog/0.png", "dog/1.png")
-    assert f"no image in these class folders can be read: {tmp_path / 'dog'};" in error_of(
-        tmp_path, Decoding(on_damaged="skip")
-    )
+    assert "no image of these classes can be read: dog;" in error_of(tmp_path, Decoding(on_damaged="skip"))
     damaged(tmp_path, "cat/0.png", "cat/1.png")
     assert "4 of 4 images cannot be read" in error_of(tmp_path, Decoding(on_damaged="skip"))
 
@@ -256,7 +254,7 @@ def test_a_class_whose_training_images_are_all_damaged_does_not_become_an_unseen
         two_classes(tmp_path / split, count=1)
         save(tmp_path / split / "bird/0.png", GREY)
     damaged(tmp_path, "train/bird/0.png")
-    assert f"can be read: {tmp_path / 'train/bird'};" in error_of(tmp_path, Decoding(on_damaged="skip"))
+    assert "can be read: train/bird;" in error_of(tmp_path, Decoding(on_damaged="skip"))
 
 
 def test_images_that_come_out_dark_are_told(tmp_path):
