@@ -13,7 +13,7 @@ from model.common.images import Kind
 from model.common.text import class_name
 from model.common.versions import source_sha256
 from model.data import datasets
-from model.data.datasets import Dataset
+from model.data.datasets import Dataset, Split
 from model.data.input_fn import TrainInput, classes_too_small, train_input_fn
 from model.data.partition import Partition, divide
 from model.params import ONLY_WITH_VALIDATION, Params
@@ -149,6 +149,7 @@ def _describe(partition: Partition, learned: TrainInput, params: Params, images:
         f"{height}x{width}x{channels}, {len(data.class_names)} classes{_kinds_of_classes(data)}, "
         f"{datasets.where_images_lie(data, images)}.",
         *(f"{note}." for note in data.notes),
+        *_describe_roles(data.test, params.exclude_same_group),
     ]
     if len(learned.labels) < len(data.train.labels):
         left_out = sorted(set(data.train.labels.tolist()) - set(learned.labels.tolist()))
@@ -160,6 +161,32 @@ def _describe(partition: Partition, learned: TrainInput, params: Params, images:
         lines.append(f"Of {len(data.validation.labels)} images in the folder of validation images, {used}.")
     if warning := classes_too_small(learned.labels, params):
         lines.append(f"Warning: {warning}.")
+    return lines
+
+
+def _describe_roles(test: Split, exclude_same_group: bool) -> list[str]:
+    """Tells which test images are looked up in which, if the data say so."""
+    if test.roles is None:
+        return []
+    is_query, is_gallery, group = test.roles.is_query, test.roles.is_gallery, test.roles.group
+    queries, gallery, both, neither = map(
+        np.count_nonzero, (is_query, is_gallery, is_query & is_gallery, ~(is_query | is_gallery))
+    )
+    lines = []
+    if both < len(test.labels):
+        parts = f", {both} are both" * bool(both) + f", {neither} are neither" * bool(neither)
+        lines.append(
+            f"Of the test images, {queries} are queries, which are looked up in {gallery} gallery images{parts}."
+        )
+    if group is not None:
+        use = "are left out" if exclude_same_group else 'count, without "exclude_same_group": true'
+        in_one = group[group >= 0]
+        lines.append(
+            f"{len(in_one)} test images are in {len(np.unique(in_one))} groups: neighbours of the same group {use}."
+        )
+    scored = test.roles.to_score(exclude_same_group)
+    if scored is not None and (left_out := scored.count_without_answer(test.labels)):
+        lines.append(f"{left_out} of {queries} queries are left out: no gallery image that counts is of their class.")
     return lines
 
 

@@ -126,6 +126,11 @@ class Params(BaseModel):
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides which images and classes are set aside, whatever seed is"
     )
+    exclude_same_group: bool = Field(
+        False,
+        description="Images of one group in images.csv (a camera, scene or sequence) are no neighbours and no pairs of "
+        "each other, where images are scored among themselves or queries looked up in a gallery",
+    )
 
     # Batches
     batch_size: Annotated[int, Field(ge=3, le=2**20)] = Field(64, description="Images of a training batch")

@@ -13,6 +13,7 @@ from model.common.images import Images
 from model.common.text import class_name
 from model.data import sampling, siblings
 from model.data.datasets import Dataset, Split
+from model.data.listing import Roles
 from model.data.partition import Partition
 from model.params import Params
 
@@ -86,6 +87,8 @@ class EvalInput:
         batches: Indices, each of the N once.
         groups: By name, the labels of classes that are scored apart.
         seed: Decides what is drawn at random while scoring.
+        roles: Which of the images are queries, which the gallery of these, and which groups are left out; None where
+            each looks for all others.
     """
 
     images: Images
@@ -95,6 +98,7 @@ class EvalInput:
     batches: list[np.ndarray]
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
+    roles: Roles | None = None
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -209,4 +213,7 @@ def _eval_input(images: Split, gallery: Split, params: Params, groups: Mapping[s
     # which there is no triplet.
     order = sampling.permutation(params.seed, sampling.Stream.EVALUATION_ORDER, size=len(images.labels))
     batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
-    return EvalInput(images.images, images.labels, gallery.images, gallery.labels, batches, groups, params.split_seed)
+    roles = images.roles and images.roles.to_score(params.exclude_same_group)
+    return EvalInput(
+        images.images, images.labels, gallery.images, gallery.labels, batches, groups, params.split_seed, roles
+    )

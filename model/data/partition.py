@@ -56,10 +56,15 @@ def divide(data: Dataset, params: Params) -> Partition:
         params: `holdout_classes`, `validation_size` or `validation_classes`, and `split_seed`.
 
     Raises:
-        UserError: There is no such class, too few classes or images are left to learn from, or
-            `early_stopping_patience` is set and nothing validates.
+        UserError: There is no such class, too few classes or images are left to learn from,
+            `early_stopping_patience` is set and nothing validates, or there are no groups to exclude.
     """
     train, seed = data.train, params.split_seed
+    if params.exclude_same_group and (data.test.roles is None or data.test.roles.group is None):
+        raise UserError(
+            f"'exclude_same_group' needs groups of the test images, a column 'group' in the images.csv of {data.name}: "
+            "received none; add it, or take false"
+        )
     classes = np.unique(train.labels)
     unseen = _choose(params.holdout_classes, "holdout_classes", classes, data.class_names, seed, _UNSEEN_CLASSES)
     train, _ = _take_classes(train, unseen)

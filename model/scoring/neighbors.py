@@ -19,12 +19,20 @@ import numpy as np
 _PAIRS_AT_A_TIME = 2**24
 _THREADS = min(os.cpu_count() or 1, 16)
 
+# Of queries, (Q,), and of gallery rows, (G,), integers: what is of the same group, a number from 0, is no neighbour.
+Groups = tuple[np.ndarray, np.ndarray]
+
 # Takes a slice of the queries and their squared distances to the gallery, which it may overwrite.
 Visit = Callable[[slice, np.ndarray], None]
 
 
 def visit_distances(
-    visit: Visit, queries: np.ndarray, gallery: np.ndarray, ignore: np.ndarray | None = None, dtype: Any = np.float32
+    visit: Visit,
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    ignore: np.ndarray | None = None,
+    groups: Groups | None = None,
+    dtype: Any = np.float32,
 ) -> float:
     """Computes all squared distances and shows them chunk by chunk, from several threads at the same time.
 
@@ -34,7 +42,8 @@ def visit_distances(
         queries: Array of shape (Q, D), of any floating type.
         gallery: Array of shape (G, D).
         ignore: Integer array of shape (Q,): for each query the one gallery row that is not a neighbour, because it is
-            the query itself. The distance to it is inf.
+            the query itself; -1 where none is. The distance to it is inf.
+        groups: Those of the queries and of the gallery rows. Where they are the same, the distance is inf.
         dtype: float32 or float64.
 
     Returns:
@@ -62,7 +71,12 @@ def visit_distances(
         bits = distances.view(f"i{distances.itemsize}")
         np.maximum(bits, 0, out=bits)
         if ignore is not None:
-            distances[np.arange(len(distances)), ignore[chunk]] = np.inf
+            is_there = np.flatnonzero(ignore[chunk] >= 0)
+            distances[is_there, ignore[chunk][is_there]] = np.inf
+        if groups is not None:
+            of_queries, of_gallery = groups
+            in_a_group = of_queries[chunk, np.newaxis] >= 0  # (rows, 1)
+            np.copyto(distances, np.inf, where=in_a_group & (of_queries[chunk, np.newaxis] == of_gallery))
         visit(chunk, distances)
         spare.append(memory)
 
@@ -159,6 +173,7 @@ def class_neighbors(
     gallery: np.ndarray,
     gallery_labels: np.ndarray,
     ignore: np.ndarray | None = None,
+    groups: Groups | None = None,
 ) -> ClassNeighbors:
     """Finds for each query its nearest gallery row of the same class, and that of another class.
 
@@ -168,6 +183,7 @@ def class_neighbors(
         gallery: Array of shape (G, D), G >= 1.
         gallery_labels: Integer array of shape (G,).
         ignore: As for `visit_distances`.
+        groups: As for `visit_distances`.
 
     Raises:
         ValueError: The gallery is empty, or an embedding is not finite.
@@ -179,7 +195,7 @@ def class_neighbors(
     def visit(chunk: slice, distances: np.ndarray) -> None:
         rows = np.arange(len(distances))
         first = distances.argmin(axis=1)
-        exists = np.isfinite(distances[rows, first])  # not where `ignore` leaves no gallery row
+        exists = np.isfinite(distances[rows, first])  # not where no gallery row is left
         is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
         first_is_same = is_same[rows, first]
         # The overall nearest is also the nearest of its kind, same or other class. With that kind masked, argmin finds
@@ -190,7 +206,7 @@ def class_neighbors(
         first = nearest[chunk] = np.where(exists, first, -1)
         found[:, chunk] = np.where(first_is_same, [first, second], [second, first])
 
-    visit_distances(visit, queries, gallery, ignore)
+    visit_distances(visit, queries, gallery, ignore, groups)
     # The search compares rounded distances; the differences of the rows that it found give exact ones.
     length = np.linalg.norm(np.subtract(queries, gallery[found], dtype=np.float64), axis=2)  # (2, Q)
     same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)

@@ -5,8 +5,13 @@ and among themselves (retrieval, verification of pairs, clustering). All of it i
 never learned from, once more with a prefix over the `seen/` ones, which were, and over the `unseen/` ones, each group
 with a gallery of its own classes. Classes of training images that only validated are in neither group.
 
+Where some images are queries and some the gallery, retrieval looks up those in these, and verification takes pairs of
+both; where groups are left out, images of one group are neither neighbours nor pairs. Clustering and classification
+take all images. `queries_left_out` counts the queries for which there is no image to be found.
+
 An image whose class has no training images cannot be classified by them: it is left out there, and counted. Nobody has
-learned from the training images of an unseen class, so that they are scored among themselves with its test images.
+learned from the training images of an unseen class, so that they are scored among themselves with its test images,
+unless these are queries and gallery, or have groups: then these are scored alone.
 """
 
 import types
@@ -52,6 +57,7 @@ def score(
     Returns:
         By name, numbers; NaN for what is not defined for these images, such as retrieval where every class has one
         image. Names with `_low95` and `_high95` are the ends of 95 % bootstrap intervals over the images scored.
+        "num_queries" and "num_gallery_images" are there only where not every image looks for all others.
 
     Raises:
         ValueError: An embedding is not finite.
@@ -59,7 +65,8 @@ def score(
     scores = _score(images, gallery, images, seed)
     for group, classes in groups.items():
         images_of_group, gallery_of_group = images.of_classes(classes), gallery.of_classes(classes)
-        among = images_of_group.and_those_of(gallery_of_group) if group == UNSEEN else images_of_group
+        joins = group == UNSEEN and not images.has_roles
+        among = images_of_group.and_those_of(gallery_of_group) if joins else images_of_group
         part = _score(images_of_group, gallery_of_group, among, seed)
         scores |= {f"{group}/{name}": value for name, value in part.items()}
     return scores
@@ -85,6 +92,7 @@ def _score(
     found = retrieval.measure(among)
     return {
         "num_images": float(len(among)),
+        **_count_roles(among),
         **_classify(images, gallery, seed),
         **found.means(),
         "queries_left_out": float(found.left_out),
@@ -93,6 +101,12 @@ def _score(
         **verification.measure(among, seed).scores(),
         **clustering.measure(among, seed),
     }
+
+
+def _count_roles(images: LabelledEmbeddings) -> dict[str, float]:
+    if not images.has_roles:
+        return {}
+    return {"num_queries": float(len(images.queries)), "num_gallery_images": float(len(images.gallery))}
 
 
 def _classify(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:

@@ -68,7 +68,8 @@ def measure(queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None = No
 
     Args:
         queries: The images that look for others of their class.
-        gallery: Where they look. None: among the queries themselves, where an image is never its own neighbour, but its
+        gallery: Where they look, all of them in all of it. None: among the queries themselves, each that is a query in
+            those that are the gallery, unless they share a group. An image is never its own neighbour, but its
             duplicate is another image.
 
     Raises:
@@ -79,43 +80,61 @@ def measure(queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None = No
         >>> measure(line).recall_at_1  # nearest to 3 is 1, which is of the other class
         array([1., 1., 0., 1.])
     """
-    is_among_themselves = gallery is None
-    gallery = queries if gallery is None else gallery
-    classes, gallery_classes, sizes = np.unique(gallery.labels, return_inverse=True, return_counts=True)
+    asked = queries.queries if gallery is None else np.arange(len(queries))
+    found_among = queries.gallery if gallery is None else np.arange(len(gallery))
+    gallery, itself = (queries, True) if gallery is None else (gallery, False)
+    gallery_labels = gallery.labels[found_among]
+    classes, gallery_classes, sizes = np.unique(gallery_labels, return_inverse=True, return_counts=True)
     # A label that the gallery lacks gets the place of another one, or of none behind the last: its query has R = 0.
-    query_classes = np.searchsorted(classes, queries.labels)  # (Q,)
-    is_in_gallery = np.append(classes, 0)[query_classes] == queries.labels  # (Q,)
-    relevant = np.append(sizes, 0)[query_classes] * is_in_gallery - is_among_themselves  # R, (Q,)
-    kept = np.flatnonzero(relevant)
-    # Queries with a similar R are ranked together: a chunk sorts as many neighbours as its largest R.
-    order = kept[np.argsort(relevant[kept], kind="stable")]
-    num_neighbors = len(gallery) - is_among_themselves
+    query_classes = np.searchsorted(classes, queries.labels)  # (N,)
+    is_in_gallery = np.append(classes, 0)[query_classes] == queries.labels  # (N,)
+    places = np.full(len(queries), -1)  # of each query in the gallery, if it is there
+    if itself:
+        places[found_among] = np.arange(len(found_among))
+    # R, or more where groups leave images out. Queries with a similar R are ranked together: a chunk sorts as many
+    # neighbours as its largest R.
+    at_most = np.append(sizes, 0)[query_classes] * is_in_gallery - (places >= 0)  # (N,)
+    order = asked[at_most[asked] > 0]
+    order = order[np.argsort(at_most[order], kind="stable")]
     query_classes, gallery_classes = query_classes.astype(np.int32), gallery_classes.astype(np.int32)
-    found = np.empty((6, len(queries)))
+    found, relevant = np.empty((6, len(queries))), np.zeros(len(queries), np.int64)  # R, (N,)
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
         images = order[chunk]
+        is_relevant = query_classes[images, np.newaxis] == gallery_classes  # (rows, G)
+        # What is no neighbour is infinitely far and not relevant, and so stands behind all that counts.
+        np.logical_and(is_relevant, distances < np.inf, out=is_relevant)
+        relevant[images] = np.count_nonzero(is_relevant, axis=1)
         # The bits of floats that are not negative, read as integers, have the order of the floats. The last bit gives
         # way to one that says whether the image is relevant: of equal distances the relevant ones come last.
         keys = distances.view(np.int32)  # (rows, G)
         keys &= ~1
-        keys |= query_classes[images, np.newaxis] == gallery_classes
-        found[:, images] = _measures(keys, relevant[images], num_neighbors)
+        keys |= is_relevant
+        if not (has_answer := relevant[images] > 0).all():
+            images, keys = images[has_answer], keys[has_answer]
+        if len(images):
+            found[:, images] = _measures(keys, relevant[images])
 
-    itself = order if is_among_themselves else None
-    visit_distances(visit, queries.embeddings[order], gallery.embeddings, itself)
-    return Retrieval(kept, len(queries) - len(kept), *found[:, kept])
+    group = queries.group if itself else None
+    visit_distances(
+        visit,
+        queries.embeddings[order],
+        gallery.embeddings[found_among],
+        places[order],
+        None if group is None else (group[order], group[found_among]),
+    )
+    kept = np.flatnonzero(relevant)
+    return Retrieval(kept, len(asked) - len(kept), *found[:, kept])
 
 
-def _measures(keys: np.ndarray, relevant: np.ndarray, num_neighbors: int) -> list[np.ndarray]:
+def _measures(keys: np.ndarray, relevant: np.ndarray) -> list[np.ndarray]:
     """Returns the six measures of some queries, in the order of the attributes of `Retrieval`.
 
     Args:
         keys: int32 array of shape (rows, G), ascending with the distance, odd where the image is relevant; reordered.
         relevant: Integer array of shape (rows,), R >= 1.
-        num_neighbors: How many of the gallery's rows may be neighbours.
     """
-    rows, count = np.arange(len(keys)), min(max(relevant.max(), 10), num_neighbors)
+    rows, count = np.arange(len(keys)), min(max(relevant.max(), 10), keys.shape[1])
     keys.partition(count - 1, axis=1)
     hits = np.sort(keys[:, :count], axis=1) & 1  # (rows, count), rel(i)
     hits_so_far = np.cumsum(hits, axis=1, dtype=np.int32)

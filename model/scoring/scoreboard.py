@@ -25,6 +25,9 @@ def tabulate(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
 def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
     names = list(HEADLINES)
     title = f"{group.rstrip('/') or 'all'} classes, {scores[f'{group}num_images']:,.0f} images"
+    if f"{group}num_queries" in scores:
+        queries, size = scores[f"{group}num_queries"], scores[f"{group}num_gallery_images"]
+        title += f"; {queries:,.0f} queries, {size:,.0f} gallery images"
     lines = [title + _gallery(group, scores)]
     if scores.get(f"{group}knn_images") == 0:
         names.remove("knn_accuracy")

@@ -1,12 +1,13 @@
 """Verification: how well distance tells pairs of images of one class ("same") from pairs of two ("different").
 
 A pair is accepted as the same when its distance is at most the threshold. FAR is the part of the different pairs that
-is accepted, FRR that of the same pairs that is not, TAR = 1 - FRR. All pairs i < j of images count.
+is accepted, FRR that of the same pairs that is not, TAR = 1 - FRR. All pairs i < j of images count, or where some are
+queries and some the gallery, all pairs of a query and a gallery image that do not share a group, each once.
 
 Distances are euclidean, computed in float64 and rounded to a grid whose step is at most 2^-19 of the largest distance
 from the mean; equal after that is a tie, which counts half in the AUC. Thresholds lie between two points of the grid,
 in the middle between the distances that they part, so that other ways of computing a distance decide alike. Time grows
-with N^2, twice through all pairs; memory with N.
+with N^2, or with queries x gallery, two or three times through all pairs; memory with N.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ import numpy as np
 from model.data import sampling
 from model.scoring import intervals
 from model.scoring.labelled import LabelledEmbeddings
-from model.scoring.neighbors import visit_distances
+from model.scoring.neighbors import Visit, visit_distances
 
 _FAR_POWERS = (1, 2, 3, 4)  # TAR is measured at these false accept rates: 10 to the power of minus each
 _UNDEFINED = (math.nan,) * len(_FAR_POWERS)
@@ -88,15 +89,17 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     """Measures all pairs of the images.
 
     Args:
-        images: What to compare with each other. All is NaN where there are no same pairs or no different ones.
+        images: What to compare with each other, as far as they are queries or the gallery. All is NaN where there are
+            no same pairs or no different ones.
         seed: From 0 to 2^64 - 1; decides the halves and the bootstrap.
 
     Raises:
         ValueError: An embedding is not finite.
     """
+    images = images.at(np.union1d(images.queries, images.gallery)) if images.has_roles else images
     _, classes = np.unique(images.labels, return_inverse=True)
     classes = classes.astype(np.int32)
-    inside_halves, all_pairs, unit = _pair_histograms(images.embeddings, classes, _second_half(classes, seed))
+    inside_halves, all_pairs, unit = _pair_histograms(images, classes, _second_half(classes, seed))
     if not all_pairs.any(axis=1).all():
         return Verification()
     step = _STEP * unit
@@ -105,7 +108,7 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     auc, eer = _auc_and_eer(accepted)
     lasts = [_last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
     threshold, accuracy, false_accept_rate, false_reject_rate = _calibrate(*inside_halves)
-    auc_interval, eer_interval = _bootstrap_intervals(images.embeddings, classes, all_pairs, seed)
+    auc_interval, eer_interval = _bootstrap_intervals(images, classes, all_pairs, seed)
     return Verification(
         roc_auc=float(auc),
         roc_auc_low95=auc_interval[0],
@@ -142,7 +145,7 @@ def _second_half(classes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _pair_histograms(
-    embeddings: np.ndarray, classes: np.ndarray, is_second: np.ndarray
+    images: LabelledEmbeddings, classes: np.ndarray, is_second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Counts the pairs of each kind, same or different, by distance.
 
@@ -150,28 +153,52 @@ def _pair_histograms(
         Those inside the first and those inside the second half, (2, 2, bins); all, (2, bins); the unit of distances.
         There is one bin for each point of the grid.
     """
-    order = np.argsort(is_second, kind="stable")
-    border = len(order) - int(np.count_nonzero(is_second))  # where the second half begins
-    classes = classes[order]
+    rank = np.argsort(np.argsort(is_second, kind="stable"))  # of each image, when the second half comes last
+    queries, gallery = (some[np.argsort(rank[some])] for some in (images.queries, images.gallery))
+    # Where the second half begins.
+    row_border, column_border = (int(np.count_nonzero(~is_second[some])) for some in (queries, gallery))
+    is_square = len(queries) == len(gallery) == len(images)
+    is_both = np.isin(np.arange(len(images)), queries) & np.isin(np.arange(len(images)), gallery)
     counts = np.zeros((3, 2 * (_NUM_STEPS + 1)), np.int64)  # inside the first half, inside the second, across
     lock = threading.Lock()
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
-        start = chunk.start
-        bins = _round(distances[:, start:])  # (rows, N - start)
-        bins += (classes[chunk, np.newaxis] != classes[start:]) * np.int32(_NUM_STEPS + 1)  # different: second row
-        bins[:, : len(bins)][np.tri(len(bins), dtype=bool)] = -1  # pairs i < j only
-        split = max(border - start, 0)
-        blocks = bins[:split, :split], bins[split:], bins[:split, split:]
-        for count, block in zip(counts, blocks, strict=True):
+        start = chunk.start if is_square else 0  # the pairs with columns before that were counted with earlier rows
+        distances = distances[:, start:]
+        rows, columns = queries[chunk], gallery[start:]
+        if images.has_roles:
+            counts_not = distances == np.inf
+            is_twice = rank[columns] <= rank[rows, np.newaxis]  # from both sides, if both are queries and gallery
+            counts_not |= is_twice & is_both[columns] & is_both[rows, np.newaxis]
+            distances[counts_not] = 0
+        else:
+            counts_not = np.tri(len(rows), len(columns), dtype=bool)  # pairs i < j only
+        bins = _round(distances)
+        bins += (classes[rows, np.newaxis] != classes[columns]) * np.int32(_NUM_STEPS + 1)  # different: second row
+        bins[counts_not] = -1
+        row, column = max(row_border - chunk.start, 0), max(column_border - start, 0)
+        blocks = (0, bins[:row, :column]), (1, bins[row:, column:]), (2, bins[:row, column:]), (2, bins[row:, :column])
+        for part, block in blocks:
             found = np.bincount(block.ravel() + 1, minlength=counts.shape[1] + 1)[1:]
             with lock:
-                count += found
+                counts[part] += found
 
-    points = embeddings[order]
-    unit = visit_distances(visit, points, points, dtype=np.float64)
+    unit = _visit_pairs(visit, images, queries, gallery)
     histograms = counts.reshape(3, 2, _NUM_STEPS + 1)
     return histograms[:2], histograms.sum(axis=0), unit
+
+
+def _visit_pairs(visit: Visit, images: LabelledEmbeddings, queries: np.ndarray, gallery: np.ndarray) -> float:
+    """Shows the distances between images at some indices; inf is no pair, but that of an image with itself may be 0."""
+    itself = groups = None
+    if images.has_roles:
+        places = np.full(len(images), -1)
+        places[gallery] = np.arange(len(gallery))
+        itself = places[queries]
+    if images.group is not None:
+        groups = images.group[queries], images.group[gallery]
+    points = images.embeddings
+    return visit_distances(visit, points[queries], points[gallery], itself, groups, dtype=np.float64)
 
 
 def _round(distances: np.ndarray) -> np.ndarray:
@@ -263,17 +290,17 @@ def _calibrate(calibrating: np.ndarray, judging: np.ndarray) -> tuple[float, flo
 
 
 def _bootstrap_intervals(
-    embeddings: np.ndarray, classes: np.ndarray, all_pairs: np.ndarray, seed: int
+    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Returns the 95 % intervals of AUC and EER over bootstrap samples of the images, not of the pairs.
 
     Args:
-        embeddings: Array of shape (N, D).
+        images: N images.
         classes: int32 array of shape (N,).
         all_pairs: Array of shape (2, bins), the histogram of all pairs.
         seed: Decides the samples.
     """
-    accepted = np.cumsum(_bootstrap_histograms(embeddings, classes, all_pairs, seed), axis=2)
+    accepted = np.cumsum(_bootstrap_histograms(images, classes, all_pairs, seed), axis=2)
     accepted = np.pad(accepted, ((0, 0), (0, 0), (1, 0)))  # (replicates, 2, T)
     # Where a kind has few pairs, the expansion may give a sample none of them, or fewer: such a sample is left out.
     accepted = accepted[(accepted[:, :, -1] > 0).all(axis=1)]
@@ -286,7 +313,9 @@ def _bootstrap_intervals(
     return (auc_low, auc_high), (eer_low, eer_high)
 
 
-def _bootstrap_histograms(embeddings: np.ndarray, classes: np.ndarray, all_pairs: np.ndarray, seed: int) -> np.ndarray:
+def _bootstrap_histograms(
+    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, seed: int
+) -> np.ndarray:
     """Counts the pairs of bootstrap samples of the images by distance, in coarse bins.
 
     In a sample that holds image i w_i times, pair (i, j) weighs w_i w_j, here in its first-order expansion
@@ -306,17 +335,31 @@ def _bootstrap_histograms(embeddings: np.ndarray, classes: np.ndarray, all_pairs
     sums = np.zeros((len(weights), 2 * num_bins))
     lock = threading.Lock()
 
-    def visit(chunk: slice, distances: np.ndarray) -> None:
-        histograms = np.empty((len(distances), 2 * num_bins), np.float32)  # h_i of the images of the chunk
-        for row, image in enumerate(range(chunk.start, chunk.stop)):
-            bins = coarse[_round(distances[row])]  # (N,)
-            bins[classes != classes[image]] += num_bins
-            histograms[row] = np.bincount(bins, minlength=2 * num_bins)
-            histograms[row, bins[image]] -= 1  # an image is no pair with itself
-        product = weights[:, chunk].astype(np.float32) @ histograms
-        with lock:
-            np.add(sums, product, out=sums)
+    def add(rows: np.ndarray, columns: np.ndarray, is_done: np.ndarray) -> None:
+        """Adds w_i h_i of the images of the rows, without their pairs with those of the columns that are done."""
 
-    visit_distances(visit, embeddings, embeddings, dtype=np.float64)
+        def visit(chunk: slice, distances: np.ndarray) -> None:
+            histograms = np.empty((len(distances), 2 * num_bins), np.float32)  # h_i of the images of the chunk
+            for row, image in enumerate(rows[chunk].tolist()):
+                others, lengths = columns, distances[row]
+                if images.has_roles:
+                    is_pair = (lengths < np.inf) & ~(is_done[image] & is_done[columns])
+                    others, lengths = columns[is_pair], lengths[is_pair]
+                bins = coarse[_round(lengths)]  # (G,)
+                bins[classes[others] != classes[image]] += num_bins
+                histograms[row] = np.bincount(bins, minlength=2 * num_bins)
+                if not images.has_roles:
+                    histograms[row, bins[image]] -= 1  # an image is no pair with itself
+            product = weights[:, rows[chunk]].astype(np.float32) @ histograms
+            with lock:
+                np.add(sums, product, out=sums)
+
+        _visit_pairs(visit, images, rows, columns)
+
+    queries, gallery = images.queries, images.gallery
+    add(queries, gallery, np.zeros(len(images), bool))
+    if len(queries) < len(images) or len(gallery) < len(images):  # a gallery image is in pairs, too
+        indices = np.arange(len(images))
+        add(gallery, queries, np.isin(indices, queries) & np.isin(indices, gallery))
     total = np.stack([np.bincount(coarse, kind, minlength=num_bins) for kind in all_pairs])
     return sums.reshape(len(weights), 2, num_bins) - total

@@ -32,7 +32,7 @@ Number = Annotated[int | float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 # With these varied, trials would be measured by other images or metrics, or at other times.
 _WHAT_IS_MEASURED = {
     "dataset", "validation_size", "validation_classes", "holdout_classes", "split_seed", "early_stopping_metric",
-    "evaluate_every_epochs",
+    "evaluate_every_epochs", "exclude_same_group",
 }  # fmt: skip
 
 # Of a grid; each is a training of its own.

@@ -106,6 +106,7 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"holdout_classes": []}', r"'holdout_classes' must .*at least 1 item.*, received \[\]"),
         ('{"batch_classes": "siblings"}', "'batch_classes' needs 'num_classes_per_batch', received \"siblings\""),
         ('{"batch_classes": "cousins"}', "'batch_classes' must be .*'any' or 'siblings'"),
+        ('{"exclude_same_group": 1}', "'exclude_same_group' must be a valid boolean"),
         ('{"holdout_classes": [1.5]}', r"'holdout_classes' must .*received"),
         ('{"holdout_classes": 1}', r"'holdout_classes' must be greater than or equal to 2 or .*received 1"),
         ('{"holdout_classes": "8"}', r"'holdout_classes' must .*valid list, received \"8\""),

@@ -172,7 +172,12 @@ def score_embeddings(
     Returns:
         What `protocol.score` returns, or `protocol.watch`.
     """
-    images = LabelledEmbeddings(embeddings, data.labels)
+    roles = data.roles
+    images = (
+        LabelledEmbeddings(embeddings, data.labels)
+        if roles is None
+        else LabelledEmbeddings(embeddings, data.labels, roles.is_query, roles.is_gallery, roles.group)
+    )
     gallery = LabelledEmbeddings(gallery_embeddings, data.gallery_labels)
     return protocol.score(images, gallery, data.seed, data.groups) if thorough else protocol.watch(images, gallery)
 
