@@ -120,10 +120,11 @@ def make_report(
 def _chart(view: View, left: np.ndarray, top: np.ndarray, cell: list[int]) -> plotting.figure:
     """Builds the scatter; the images are cells of the page's sprite, at `left` and `top`."""
     names = np.array(view.class_names, object)
+    predicted = np.where(view.neighbors.nearest >= 0, names[view.predicted], "none")
     source = plotting.ColumnDataSource(
         {
             "x": view.points[:, 0], "y": view.points[:, 1], "index": np.arange(len(view.points)),
-            "name": names[view.shown.labels], "predicted": names[view.predicted],
+            "name": names[view.shown.labels], "predicted": predicted,
             "color": [class_color(label) for label in view.shown.labels], "left": left, "top": top,
         }
     )  # fmt: skip

@@ -94,7 +94,7 @@ def mistakes(view: View) -> Figure:
     """Shows the images whose nearest gallery image is of another class, the surest mistakes first."""
     neighbors, labels, gallery = view.neighbors, view.shown.labels, view.gallery
     safety = np.full(len(labels), np.inf)
-    safety[view.is_wrong] = (neighbors.other_distance - neighbors.same_distance)[view.is_wrong]
+    safety[view.is_wrong] = view.safety[view.is_wrong]
     wrong = np.argsort(safety, kind="stable")[: np.count_nonzero(view.is_wrong)]
     shown = wrong[:_MISTAKES]
     of_all = "" if len(shown) == len(wrong) else f"{len(shown)} of "
@@ -140,7 +140,7 @@ def distances(view: View) -> Figure:
     left.set(xlabel="distance of two images", ylabel="density", title="Pairs")
     if left.get_legend_handles_labels()[0]:
         left.legend(loc="upper right")
-    safety = view.neighbors.other_distance - view.neighbors.same_distance
+    safety = view.safety
     safety = safety[np.isfinite(safety)]
     if len(safety):
         right.hist(safety, 81, color="#94a4a2")
@@ -213,9 +213,10 @@ def retrieval(view: View) -> Figure:
     for row, query in enumerate(queries):
         _put(axes, 0, row, view.shown.images[query], _name(view, labels[query]), "")
         length = np.linalg.norm(gallery.embeddings - view.shown.embeddings[query], axis=1)
-        if view.in_gallery is not None:
-            length[view.in_gallery[query]] = np.inf  # an image is no answer to itself
-        for place, index in enumerate(np.argsort(length, kind="stable")[:count]):
+        may_be_found = view.may_be_found(query)
+        length[~may_be_found] = np.inf
+        nearest = np.argsort(length, kind="stable")[: np.count_nonzero(may_be_found)]
+        for place, index in enumerate(nearest[:count]):
             is_right = gallery.labels[index] == labels[query]
             name = "" if is_right else _name(view, gallery.labels[index])
             color = _RIGHT if is_right else _WRONG

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.common.images import Images
-from model.scoring.neighbors import ClassNeighbors
+from model.common.images import Images, subset
+from model.scoring.neighbors import ClassNeighbors, Groups
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Embedded:
     labels: np.ndarray
     embeddings: np.ndarray
 
+    def at(self, indices: np.ndarray) -> "Embedded":
+        """Returns those at some indices, (n,), in their order."""
+        return Embedded(subset(self.images, indices), self.labels[indices], self.embeddings[indices])
+
 
 @dataclass(frozen=True)
 class View:
@@ -33,13 +37,16 @@ class View:
         class_names: Of the labels 0, 1, ..., as `text.class_name` returns them.
         margin: Of the loss, a number or "soft".
         shown: The images to show.
-        gallery: Those among which their neighbours are: the training images, unless these have none of the classes.
+        gallery: Those among which their neighbours are: the gallery that the data say, else the training images, unless
+            these have none of the classes.
         neighbors: The nearest of these.
         points: (N, 2) float32, the places of the embeddings shown on a plane.
         projection: How these were found, in words.
         indices: Where each image shown is in its split, (N,) int32.
-        in_gallery: Where each image shown is in the gallery, (N,) int64; None where it is not there.
+        in_gallery: Where each image shown is in the gallery, (N,) int64, -1 where it is not there; None where none is.
         one_of_gallery: What an image of the gallery is, in words.
+        groups: Those of the images shown and of the gallery, which are no neighbours within one; None where all may be.
+        are_queries: Whether the images shown are queries, which the data look up in the gallery.
     """
 
     subject: str
@@ -54,6 +61,8 @@ class View:
     indices: np.ndarray
     in_gallery: np.ndarray | None = None
     one_of_gallery: str = "training image"
+    groups: Groups | None = None
+    are_queries: bool = False
 
     @property
     def title(self) -> str:
@@ -73,9 +82,24 @@ class View:
     @property
     def is_right(self) -> np.ndarray:
         """Whether the nearest is of the class of the image, (N,) bool."""
-        return self.predicted == self.shown.labels
+        return (self.predicted == self.shown.labels) & self.has_answer
 
     @property
     def is_wrong(self) -> np.ndarray:
         """Whether it is not, though it could be, (N,) bool."""
         return self.has_answer & ~self.is_right
+
+    @property
+    def safety(self) -> np.ndarray:
+        """How much farther the nearest of another class is than that of its own, (N,) float32; NaN with neither."""
+        same, other = self.neighbors.same_distance, self.neighbors.other_distance
+        return np.subtract(other, same, out=np.full_like(same, np.nan), where=np.isfinite(same) | np.isfinite(other))
+
+    def may_be_found(self, index: int) -> np.ndarray:
+        """Returns which images of the gallery may be neighbours of one that is shown, (G,) bool: not itself."""
+        found = np.ones(len(self.gallery.labels), bool)
+        if self.in_gallery is not None and self.in_gallery[index] >= 0:
+            found[self.in_gallery[index]] = False
+        if self.groups is not None and self.groups[0][index] >= 0:
+            found &= self.groups[1] != self.groups[0][index]
+        return found

@@ -89,38 +89,55 @@ def visualize(
 def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View:
     """Embeds the images to show and those among which their neighbours are.
 
-    These are the training images, or where they have none of the classes shown, the other test images.
+    Where the data say which test images are queries and which the gallery, these are the queries and that gallery. Else
+    they are the training images, or where they have none of the classes shown, the other test images.
     """
     data, params = trained.experiment.data, trained.params
     images = data.train if split == "train" else data.test
-    chosen = stratified_sample(images.labels, params.seed, num_images)
+    roles = images.roles and images.roles.to_score(params.exclude_same_group) if split == "test" else None
+    asked = np.arange(len(images.labels)) if roles is None else np.flatnonzero(roles.is_query)
+    chosen = asked[stratified_sample(images.labels[asked], params.seed, num_images)]
     are_unseen = not np.isin(data.test.labels, data.train.labels).any()
-    if split == "train" or are_unseen:
+    kind = "training images" if split == "train" else "test images" if roles is None else "queries"
+    groups = None
+    if roles is not None:
+        everything = _embed(trained, images.images, images.labels)
+        found = np.flatnonzero(roles.is_gallery)
+        shown, gallery = everything.at(chosen), everything.at(found)
+        places = np.full(len(images.labels), -1)
+        places[found] = np.arange(len(found))
+        one_of_gallery, in_gallery = "gallery image", places[chosen]
+        if roles.group is not None:
+            groups = roles.group[chosen], roles.group[found]
+    elif split == "train" or are_unseen:
         one_of_gallery, in_gallery = f"other {'training' if split == 'train' else 'test'} image", chosen
         gallery = _embed(trained, images.images, images.labels)
-        shown = Embedded(subset(gallery.images, chosen), gallery.labels[chosen], gallery.embeddings[chosen])
+        shown = gallery.at(chosen)
     else:
         one_of_gallery, in_gallery = "training image", None
         gallery = _embed(trained, data.train.images, data.train.labels)
         shown = _embed(trained, subset(images.images, chosen), images.labels[chosen])
-    kind = "training" if split == "train" else "test"
-    if len(chosen) < len(images.labels):
-        _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(images.labels))
-    of_all = "" if len(chosen) == len(images.labels) else f" of {len(images.labels):,}"
+    if len(chosen) < len(asked):
+        _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(asked))
+    of_all = "" if len(chosen) == len(asked) else f" of {len(asked):,}"
     points, projection = _place(shown.embeddings, params.seed, use_tsne)
     return View(
-        subject=f"{data.name}, {len(chosen):,}{of_all} {kind} images",
+        subject=f"{data.name}, {len(chosen):,}{of_all} {kind}",
         step=trained.checkpoint.step,
         class_names=tuple(map(class_name, data.class_names)),
         margin=params.margin,
         shown=shown,
         gallery=gallery,
-        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery),
+        neighbors=class_neighbors(
+            shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery, groups
+        ),
         points=points,
         projection=projection,
         indices=chosen,
         in_gallery=in_gallery,
         one_of_gallery=one_of_gallery,
+        groups=groups,
+        are_queries=roles is not None,
     )
 
 
@@ -163,16 +180,23 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
 def _scores(model_dir: Path, view: View) -> dict[str, float]:
     """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
     record = Record.read(model_dir / "metrics.json")
-    shown = LabelledEmbeddings(view.shown.embeddings, view.shown.labels)
     is_of_this_step = record is not None and record.metrics.get("global_step") == view.step
     scores = {
         "global_step": view.step,
         **(record.headlines if record is not None and is_of_this_step else {}),
-        "recall_at_1": retrieval.measure(shown).means()["recall_at_1"],
+        "recall_at_1": _recall_at_1(view),
     }
-    if view.has_answer.any() and view.one_of_gallery != "other test image":
+    if view.has_answer.any() and view.one_of_gallery != "other test image" and not view.are_queries:
         scores["knn_accuracy"] = float(np.mean(view.is_right[view.has_answer]))
     return scores
+
+
+def _recall_at_1(view: View) -> float:
+    """Returns recall@1 of the queries shown in their gallery, else of the images shown among themselves."""
+    if not view.are_queries:
+        return retrieval.measure(LabelledEmbeddings(view.shown.embeddings, view.shown.labels)).means()["recall_at_1"]
+    is_first = view.neighbors.same_distance < view.neighbors.other_distance  # a tie counts against the query
+    return float(np.mean(is_first[view.has_answer])) if view.has_answer.any() else float("nan")
 
 
 def _metadata(view: View) -> dict[str, list[object]]:
@@ -184,11 +208,11 @@ def _metadata(view: View) -> dict[str, list[object]]:
     columns = {
         "index": view.indices,
         "label": names[view.shown.labels],
-        "predicted": names[view.predicted],
+        "predicted": np.where(neighbors.nearest >= 0, names[view.predicted], "none"),
         "correct": np.where(view.is_right, "yes", np.where(view.has_answer, "no", "no other image of its class")),
         "nearest_same_class": neighbors.same_distance.astype(np.float64).round(4),
         "nearest_other_class": neighbors.other_distance.astype(np.float64).round(4),
-        "safety": (neighbors.other_distance - neighbors.same_distance).astype(np.float64).round(4),
+        "safety": view.safety.astype(np.float64).round(4),
         "nearest_wrong_neighbor": neighbors.other,
     }
     return {name: column.tolist() for name, column in columns.items()}

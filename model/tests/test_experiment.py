@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.common.errors import UserError
+from model.data.input_fn import eval_input_fn
 from model.experiment import open_experiment
 from model.tests.images import save
 
@@ -79,3 +80,49 @@ def test_what_was_left_out_is_told(tmp_path):
     model_dir, data_dir = write(tmp_path, ["a", "b"])
     (data_dir / "a/list.txt").write_text("")
     assert open_experiment(model_dir, data_dir).describe()[1] == f"{data_dir}: no images, and left out: 1 .txt."
+
+
+def listed(tmp_path, text, **params):
+    """An experiment of twelve images that a list names by their numbers."""
+    for i in range(12):
+        save(tmp_path / f"data/{i}.png", np.full((4, 4), i, np.uint8))
+    (tmp_path / "data/images.csv").write_text(text)
+    (tmp_path / "params.json").write_text(json.dumps({"dataset": "mine", "batch_size": 4, **params}))
+    return open_experiment(tmp_path, tmp_path / "data")
+
+
+LEARNED = "".join(f"{i}.png,{i % 2},train,,,\n" for i in range(6))
+TESTED = """6.png,0,test,1,0,x
+7.png,0,test,0,1,x
+8.png,0,test,1,1,
+9.png,1,test,1,1,y
+10.png,1,test,0,0,
+11.png,1,test,0,1,z
+"""
+ROLES = f"path,label,split,is_query,is_gallery,group\n{LEARNED}{TESTED}"
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_queries_gallery_and_groups_are_told(tmp_path, exclude):
+    experiment = listed(tmp_path, ROLES, **({"exclude_same_group": True} if exclude else {}))
+    _, roles, groups, *left_out = experiment.describe()
+    assert roles == (
+        "Of the test images, 3 are queries, which are looked up in 4 gallery images, 2 are both, 1 are neither."
+    )
+    use = "are left out" if exclude else 'count, without "exclude_same_group": true'
+    assert groups == f"4 test images are in 3 groups: neighbours of the same group {use}."
+    assert not left_out
+    data = eval_input_fn(experiment.partition, experiment.params)
+    np.testing.assert_array_equal(data.roles.is_query, [1, 0, 1, 1, 0, 0])
+    assert (data.roles.group is not None) == exclude
+
+
+def test_queries_without_an_answer_are_counted(tmp_path):
+    text = ROLES.replace("8.png,0,test,1,1,", "8.png,0,test,1,0,x")
+    *_, line = listed(tmp_path, text, exclude_same_group=True).describe()
+    assert line == "2 of 3 queries are left out: no gallery image that counts is of their class."
+
+
+def test_groups_that_are_not_there_cannot_be_excluded(tmp_path):
+    with pytest.raises(UserError, match=r"params.json: 'exclude_same_group' needs groups of the test images, .*mine"):
+        listed(tmp_path, "path,label\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(12)), exclude_same_group=True)

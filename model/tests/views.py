@@ -14,6 +14,8 @@ VIEWS = {
     "two images": {"num_images": 2, "num_classes": 2},
     "many classes": {"num_classes": 100, "num_images": 110},  # more than colours with marks, and than gallery images
     "no mistakes": {"spread": 1e-3},
+    "queries in groups": {"num_groups": 5},
+    "all in one group": {"num_groups": 1},  # so that nothing is found
     "all mixed up": {"spread": 100.0},
 }
 
@@ -28,7 +30,7 @@ HOSTILE_NAMES = (
 )
 
 
-def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False):
+def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False, num_groups=0):
     """Random images whose embeddings lie around the middles of their classes, with neighbours among 90 others."""
     rng = np.random.default_rng(seed)
     middles = rng.normal(size=(num_classes, size)) * 4
@@ -46,6 +48,7 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         if own is not None
         else embedded(num_images)
     )
+    groups = (np.arange(num_images) % num_groups, np.arange(90) % num_groups) if num_groups else None
     return View(
         subject="some images",
         step=7,
@@ -53,9 +56,10 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         margin=0.5,
         shown=shown,
         gallery=gallery,
-        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, own),
+        neighbors=class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, own, groups),
         points=shown.embeddings[:, :2],
         projection="its first two dimensions",
         indices=np.arange(num_images),
         in_gallery=own,
+        groups=groups,
     )

@@ -1,9 +1,15 @@
 """What a view knows of its images."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from model.data.datasets import Dataset, Split
+from model.data.listing import Roles
+from model.params import Params
+from model.pictures import visualize
 from model.pictures.view import Embedded
 from model.scoring.neighbors import class_neighbors
 from model.tests.views import view
@@ -44,3 +50,59 @@ def test_what_has_no_other_image_of_its_class_is_no_mistake():
     ]
     assert 0 < some.is_wrong.sum() < some.has_answer.sum()
     assert not some.is_right[shown.labels == 3].any()
+
+
+def test_what_may_be_found_is_what_class_neighbors_search():
+    """Of queries, some in the gallery, in groups: the nearest of what may be found is the nearest neighbour."""
+    some = view(spread=4.0)
+    shown, gallery = some.shown, some.gallery
+    own = np.where(np.arange(60) % 3 == 0, np.arange(60), -1)
+    groups = np.arange(60) % 5 - 1, np.arange(90) % 7 - 1
+    neighbors = class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, own, groups)
+    some = dataclasses.replace(some, neighbors=neighbors, in_gallery=own, groups=groups)
+    for index in range(60):
+        found = some.may_be_found(index)
+        expected = [
+            j for j in range(90) if j != own[index] and (groups[0][index] < 0 or groups[0][index] != groups[1][j])
+        ]
+        assert np.flatnonzero(found).tolist() == expected
+        lengths = np.linalg.norm(gallery.embeddings - shown.embeddings[index], axis=1)
+        assert neighbors.nearest[index] == min(expected, key=lambda j: lengths[j])
+
+
+def test_where_nothing_may_be_found_nothing_is_right():
+    some = view(num_images=4)
+    one_group = np.zeros(4, int), np.zeros(90, int)
+    shown, gallery = some.shown, some.gallery
+    neighbors = class_neighbors(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, groups=one_group)
+    some = dataclasses.replace(some, neighbors=neighbors, groups=one_group)
+    assert not (some.is_right | some.is_wrong | some.has_answer).any()
+    assert not any(some.may_be_found(index).any() for index in range(4))
+
+
+def pixels(images):
+    """An embedding that is the first two pixels."""
+    return images[:, 0, :2, 0].astype(np.float32)
+
+
+@pytest.mark.parametrize(("exclude", "nearest"), [(False, 1), (True, 2)])
+def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
+    """On a line: 0 is a query, 1, 2 and 9 are gallery images, 3 and 8 both; 0 and 1 share a group."""
+    places = np.array([0, 1, 2, 3, 8, 9])
+    images = np.zeros((6, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = places
+    is_query, is_gallery = np.array([1, 0, 0, 1, 1, 0], bool), np.array([0, 1, 1, 1, 1, 1], bool)
+    roles = Roles(is_query, is_gallery, np.array([4, 4, -1, -1, 5, -1], np.int32))
+    test = Split(images, np.array([0, 0, 0, 1, 1, 1], np.int32), roles)
+    data = Dataset("line", Split(images, test.labels), test, ("a", "b"))
+    params = Params(dataset="line", embedding_size=2, exclude_same_group=exclude)
+    experiment = SimpleNamespace(data=data)
+    trained = SimpleNamespace(experiment=experiment, params=params, checkpoint=SimpleNamespace(step=7), embed=pixels)
+    seen = visualize._look(trained, "test", 100, use_tsne=False)
+    assert seen.subject == "line, 3 queries" and seen.one_of_gallery == "gallery image"
+    assert seen.indices.tolist() == [0, 3, 4]
+    assert seen.gallery.embeddings[seen.neighbors.nearest, 0].tolist() == [nearest, 2, 9]
+    assert seen.is_right.tolist() == [True, False, True]
+    assert visualize._recall_at_1(seen) == pytest.approx(2 / 3)
+    trained_images = visualize._look(trained, "train", 100, use_tsne=False)
+    assert not trained_images.are_queries and trained_images.one_of_gallery == "other training image"

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 from model.common.errors import UserError
 from model.common.files import Place
 from model.data.input_fn import EvalInput
+from model.data.listing import Roles
 from model.scoring import protocol
 from model.tests import oracles
 from model.tests.experiments import scalars
@@ -140,6 +141,22 @@ def test_embeddings_of_anything_are_scored():
     wrong = score_embeddings(data, corners[LABELS], corners[(GALLERY_LABELS + 1) % 3], thorough=False)
     assert wrong["knn_accuracy"] == 0 and wrong["recall_at_1"] == 1
     assert not [name for name in wrong if "/" in name]
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_queries_are_looked_up_in_the_gallery():
+    """Every class in its corner, but the queries among them in that of another class."""
+    is_query = np.arange(23) % 3 == 0
+    data = eval_input(roles=Roles(is_query, ~is_query))
+    corners = np.eye(3, dtype=np.float32)
+    wrong = score_embeddings(data, corners[(LABELS + is_query) % 3], corners[GALLERY_LABELS])
+    assert wrong["recall_at_1"] == 0 and wrong["roc_auc"] < 0.5
+    assert (wrong["num_queries"], wrong["num_gallery_images"]) == (is_query.sum(), (~is_query).sum())
+    assert wrong["knn_accuracy"] == np.mean(~is_query)
+    assert score_embeddings(data, corners[LABELS], corners[GALLERY_LABELS], thorough=False)["map_at_r"] == 1
+    alone = eval_input(roles=Roles(is_query, ~is_query, np.zeros(23, np.int32)))
+    nothing = score_embeddings(alone, corners[LABELS], corners[GALLERY_LABELS])
+    assert nothing["queries_left_out"] == is_query.sum() and math.isnan(nothing["map_at_r"])
 
 
 def test_scores_are_in_the_event_file_as_soon_as_they_are_written(tmp_path):
