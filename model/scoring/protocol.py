@@ -27,7 +27,7 @@ from model.scoring.labelled import LabelledEmbeddings
 # What a person reads first, with what it says. Those with an interval have `_low95` and `_high95` beside them.
 HEADLINES: Mapping[str, str] = {
     "knn_accuracy": "the nearest training image has the right label",
-    "recall_at_1": "the nearest of the other scored images is of the same class",
+    "recall_at_1": "the nearest of the other scored images, or of the gallery of queries, is of the same class",
     "map_at_r": "mean average precision among the R nearest, R images being of the class",
     "roc_auc": "a pair of one class is nearer than a pair of two",
     "eer": "error rate of same-or-different where both kinds of error are equally frequent; low is good",

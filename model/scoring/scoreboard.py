@@ -27,7 +27,7 @@ def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapp
     title = f"{group.rstrip('/') or 'all'} classes, {scores[f'{group}num_images']:,.0f} images"
     if f"{group}num_queries" in scores:
         queries, size = scores[f"{group}num_queries"], scores[f"{group}num_gallery_images"]
-        title += f"; {queries:,.0f} queries, {size:,.0f} gallery images"
+        title += f"; {queries:,.0f} queries are looked up in {size:,.0f} gallery images"
     lines = [title + _gallery(group, scores)]
     if scores.get(f"{group}knn_images") == 0:
         names.remove("knn_accuracy")

@@ -47,6 +47,14 @@ def test_the_sizes_of_the_galleries_are_told():
     ]
 
 
+def test_queries_and_their_gallery_are_told():
+    found = scores() | sizes() | {"num_queries": 1234.0, "num_gallery_images": 5678.0}
+    assert tabulate(found, {}).splitlines()[0] == (
+        "all classes, 4 images; 1,234 queries are looked up in 5,678 gallery images; "
+        "knn_accuracy among 100 training images"
+    )
+
+
 def test_where_all_classes_are_unseen_they_are_one_block_without_a_nearest_training_image():
     nothing = scores() | scores("unseen/") | sizes("", 0, 4) | sizes("unseen/", 0, 4, 0) | {"seen/num_images": 0.0}
     block, _ = tabulate(nothing, {"pca": nothing}).split("\n\n")
