@@ -129,7 +129,8 @@ class Params(BaseModel):
     exclude_same_group: bool = Field(
         False,
         description="Images of one group in images.csv (a camera, scene or sequence) are no neighbours and no pairs of "
-        "each other, where images are scored among themselves or queries looked up in a gallery",
+        "each other, where images are scored among themselves or queries looked up in a gallery; may be changed after "
+        "training",
     )
 
     # Batches

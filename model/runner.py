@@ -159,7 +159,8 @@ class Trained:
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint) -> None:
         self.experiment = experiment
         self.checkpoint = checkpoint
-        self.params = checkpoint.params
+        # How it is scored is no part of what was trained.
+        self.params = checkpoint.params.model_copy(update={"exclude_same_group": experiment.params.exclude_same_group})
         self._place = Place(experiment.model_dir, experiment.model_dir)
         self._unwritten: set[str] = set()
         checkpoint.check_network(experiment.params)

@@ -15,6 +15,7 @@ from model.start import start
 from model.studies import comparison
 from model.studies.runs import pool_runs, read_run
 from model.tests.experiments import SMALL, write_params
+from model.tests.images import save
 from model.training import checkpoints
 
 NUM_STEPS = 180  # that the shared experiment was trained for, in 8 epochs
@@ -201,3 +202,44 @@ def test_scores_are_kept_though_images_have_become_too_few_for_a_batch(finished,
     write_params(finished, num_epochs=8, batch_size=32)
     record = start(finished).trained().evaluate()
     assert record.provenance.images_per_second > 0 and (finished / "metrics.json").exists()
+
+
+def recall_at_1(points, labels, is_query, is_gallery, groups):
+    """Image by image; groups is None where they may be neighbours."""
+    hits = []
+    for query in np.flatnonzero(is_query):
+        found = [g for g in np.flatnonzero(is_gallery) if g != query and (groups is None or groups[g] != groups[query])]
+        if any(labels[g] == labels[query] for g in found):
+            distances = [float(np.sum((points[g].astype(float) - points[query].astype(float)) ** 2)) for g in found]
+            hits.append(labels[found[int(np.argmin(distances))]] == labels[query])
+    return np.mean(hits), int(np.sum(is_query)) - len(hits)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_resamples")
+def test_queries_are_scored_with_and_without_their_groups(tmp_path):
+    """Random images in the list, all the way to metrics.json; the groups may be excluded when all is trained."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split,is_query,is_gallery,group"]
+    facts = rng.random((2, 60)) < 0.6, rng.integers(0, 4, 60), rng.integers(0, 3, 60)
+    for i in range(60):
+        save(tmp_path / f"data/{i}.png", rng.integers(0, 256, (8, 8), np.uint8))
+        tested = f"validation,{facts[0][0][i]},{facts[0][1][i]},camera {facts[1][i]}" if i >= 20 else "train,,,"
+        rows.append(f"{i}.png,kind {facts[2][i]},{tested}")
+    (tmp_path / "data/images.csv").write_text("\n".join(rows))
+    params = {"dataset": "mine", "num_epochs": 1, "batch_size": 8}
+    model_dir = write_params(tmp_path / "experiment", **params)
+    start(model_dir, tmp_path / "data").train()
+    results = {}
+    for exclude in (False, True):
+        write_params(model_dir, exclude_same_group=exclude, **params)
+        trained = start(model_dir, tmp_path / "data").trained()
+        test = trained.experiment.data.test
+        found = trained.evaluate().metrics
+        of_tested = (*facts[0][:, 20:], facts[1][20:] if exclude else None)
+        expected = recall_at_1(trained.embed(test.images), test.labels, *of_tested)
+        assert (found["recall_at_1"], found["queries_left_out"]) == pytest.approx(expected)
+        results[exclude] = found["recall_at_1"], found["roc_auc"]
+        written = json.loads((model_dir / "metrics.json").read_text())
+        assert written["params"].get("exclude_same_group", False) == exclude
+    assert results[False] != results[True]
