@@ -77,6 +77,11 @@ class Split:
         """Returns those that a mask, (N,) bool, chooses."""
         return Split(subset(self.images, chosen), self.labels[chosen], self.roles and self.roles.where(chosen))
 
+    def roles_as_arrays(self) -> list[np.ndarray]:
+        """Returns what `roles` holds."""
+        roles = self.roles
+        return [] if roles is None else [a for a in (roles.is_query, roles.is_gallery, roles.group) if a is not None]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -100,7 +105,7 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of all images and labels, as they are in memory; "" if images are blank."""
+        """Fingerprint of all images, labels and roles; "" if images are blank."""
         return self._sha256_after_each_split[-1]
 
     @property
@@ -112,8 +117,13 @@ class Dataset:
     def _sha256_after_each_split(self) -> list[str]:
         if are_blank(self.train.images):
             return [""]
-        splits = [self.train, self.test, *([self.validation] if self.validation else [])]
-        return fingerprints([(split.images, split.labels) for split in splits])
+        scored = [self.test, *([self.validation] if self.validation else [])]
+        return fingerprints(
+            [
+                (self.train.images, [self.train.labels]),
+                *((split.images, [split.labels, *split.roles_as_arrays()]) for split in scored),
+            ]
+        )
 
 
 def load(

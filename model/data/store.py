@@ -109,23 +109,24 @@ def store(folder: Path, contents: Contents) -> Stored:
     )
 
 
-def fingerprints(splits: Sequence[tuple[Images, np.ndarray]]) -> list[str]:
+def fingerprints(splits: Sequence[tuple[Images, Sequence[np.ndarray]]]) -> list[str]:
     """Returns the SHA-256 of all images and labels after each split, wherever the images lie.
 
     Those of stored images are computed once and kept beside them.
 
     Args:
-        splits: Images (N, H, W, C) uint8, and labels (N,).
+        splits: Images (N, H, W, C) uint8, and what else is known of them, such as labels (N,).
     """
     images = splits[0][0]
     if not isinstance(images, StoredImages):
         return _fingerprints(splits)
     path, key = images.path.parent / _FINGERPRINTS, hashlib.sha256()
-    for of_split, labels in splits:
+    for of_split, arrays in splits:
         if isinstance(of_split, StoredImages):
             key.update(f"{of_split.path.name} {of_split.path.stat().st_mtime_ns} {of_split.shape}".encode())
             key.update(np.ascontiguousarray(of_split.places).data)
-        key.update(np.ascontiguousarray(labels).data)
+        for array in arrays:
+            key.update(np.ascontiguousarray(array).data)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         kept = json.loads(read_bytes(path))
         if kept["key"] == key.hexdigest() and len(kept["sha256"]) == len(splits):
@@ -136,17 +137,18 @@ def fingerprints(splits: Sequence[tuple[Images, np.ndarray]]) -> list[str]:
     return found
 
 
-def _fingerprints(splits: Sequence[tuple[Images, np.ndarray]]) -> list[str]:
+def _fingerprints(splits: Sequence[tuple[Images, Sequence[np.ndarray]]]) -> list[str]:
     digests, found = [], hashlib.sha256()
-    total = sum(len(labels) for _, labels in splits)
+    total = sum(len(images) for images, _ in splits)
     with tqdm(total=total, desc="Fingerprint", unit=" images", delay=2, disable=None) as bar:
-        for images, labels in splits:
+        for images, arrays in splits:
             found.update(f"{images.shape}".encode())
             for block in blocks(images):
                 found.update(np.ascontiguousarray(block).data)
                 bar.update(len(block))
-            found.update(f"{labels.shape}".encode())
-            found.update(np.ascontiguousarray(labels).data)
+            for array in arrays:
+                found.update(f"{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
             digests.append(found.hexdigest())
     return digests
 

@@ -1,5 +1,6 @@
 """`images.csv`, as people write it and as they should not, and folders of queries and of the gallery."""
 
+import dataclasses
 import os
 import re
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from model.common.errors import UserError
 from model.data.datasets import load
 from model.data.decoding import Decoding
+from model.data.listing import Roles
 from model.tests.experiments import error_of
 from model.tests.images import save
 
@@ -262,6 +264,17 @@ def test_folders_of_queries_and_gallery(tmp_path, query, gallery):
     np.testing.assert_array_equal(data.test.roles.is_gallery, ~data.test.roles.is_query)
     assert data.test.roles.count_without_answer(data.test.labels) == 2
     assert data.validation.roles.to_score(exclude_same_group=True) is None
+
+
+def test_the_fingerprint_of_the_data_is_that_of_the_roles_too(tmp_path):
+    data = load("mine", tree(tmp_path, "train/x", "train/y", "query/x", "gallery/x"))
+    swapped = Roles(data.test.roles.is_gallery, data.test.roles.is_query)
+    others = [
+        dataclasses.replace(data, test=dataclasses.replace(data.test, roles=roles))
+        for roles in (None, swapped, dataclasses.replace(data.test.roles, group=np.zeros(4, np.int32)))
+    ]
+    assert len({one.sha256 for one in (data, *others)}) == 4
+    assert len({one.train_sha256 for one in (data, *others)}) == 1  # what is learned from is the same
 
 
 def test_query_and_gallery_are_names_of_classes_without_training_folder(tmp_path):

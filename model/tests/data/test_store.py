@@ -257,13 +257,13 @@ def test_fingerprints_are_those_of_arrays_and_are_kept(tmp_path, monkeypatch):
     images = store(tmp_path, Source(list(range(30))).contents()).images
     labels = np.arange(len(images), dtype=np.int32)
     halves = [slice(None, 11), slice(11, None)]
-    expected = fingerprints([(images[half], labels[half]) for half in halves])
-    assert fingerprints([(images.subset(half), labels[half]) for half in halves]) == expected
+    expected = fingerprints([(images[half], [labels[half]]) for half in halves])
+    assert fingerprints([(images.subset(half), [labels[half]]) for half in halves]) == expected
     computed = []
     monkeypatch.setattr(module, "_fingerprints", computed.append)
-    assert fingerprints([(images.subset(half), labels[half]) for half in halves]) == expected
+    assert fingerprints([(images.subset(half), [labels[half]]) for half in halves]) == expected
     assert not computed
-    for other in ([(images, labels)], [(images.subset(half), labels[half] + 1) for half in halves]):
+    for other in ([(images, [labels])], [(images.subset(half), [labels[half] + 1]) for half in halves]):
         fingerprints(other)
     assert len(computed) == 2
     assert json.loads((tmp_path / "fingerprints.json").read_text())
