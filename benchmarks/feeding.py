@@ -63,7 +63,7 @@ def _steps(params: Params, folder: Path, kind: str):  # type: ignore[no-untyped-
     estimator = Estimator(model_fn, folder, params)
     learner = estimator.new_learner(data.images.shape[1:], 10**6)
     feed = Feed(estimator.strategy, data.images)
-    step_of = compile_train_step(model_fn, learner, estimator.strategy, feed.streams)
+    step_of = compile_train_step(model_fn, learner, estimator.strategy, streams=feed.streams)
     labels = replicate(estimator.strategy, data.labels)
     started = time.perf_counter()
     for step, images, batches, done in feed.steps(data.batches, range(1, _STEPS * _ROUNDS + 1), None):

@@ -9,13 +9,14 @@ Editors that know JSON Schema check and complete `params.json` while it is typed
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.common import json_file
+from model.networks.entries import NETWORKS, networks_with
 from model.strategies import STRATEGIES, Strategy, strategies_with
 
 PositiveInt = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -40,17 +41,38 @@ ONLY_WITH_VALIDATION = ("evaluate_every_epochs", "early_stopping_metric")
 KNOWN_KEYS = "experiments/params.schema.json"
 
 
-def _known_strategy(name: str) -> str:
-    if name not in STRATEGIES:
-        *names, last = map(repr, STRATEGIES)
+def _one_of(known: Iterable[str], name: str) -> str:
+    if name not in known:
+        *names, last = map(repr, known)
         expected = f"{', '.join(names)} or {last}"
         raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
     return name
 
 
+def _known_strategy(name: str) -> str:
+    return _one_of(STRATEGIES, name)
+
+
+def _known_network(name: str) -> str:
+    return _one_of(NETWORKS, name)
+
+
 def _quoted(names: Iterable[str]) -> str:
     return " or ".join(f'"{name}"' for name in names)
 
+
+# Augmentations, with the parameters that they alone read.
+_PARAMETERS_OF_AUGMENTATIONS: Mapping[str, frozenset[str]] = {
+    "off": frozenset(),
+    "affine": frozenset({"augmentation_strength"}),
+    "affine_and_flip": frozenset({"augmentation_strength"}),
+    "photo": frozenset(
+        {
+            "photo_area", "photo_aspect_ratio", "photo_mirror",
+            "photo_brightness", "photo_contrast", "photo_saturation", "photo_hue",
+        }
+    ),
+}  # fmt: skip
 
 # Numbers in the memory of past batches, 1 GiB of them.
 _MOST_NUMBERS_IN_MEMORY = 2**28
@@ -88,15 +110,35 @@ class Params(BaseModel):
     on_damaged_image: Literal["stop", "skip"] = Field(
         "stop", description="skip: image files that cannot be decoded are left out, with a word"
     )
-    augmentation: Literal["off", "affine", "affine_and_flip"] = Field(
+    augmentation: Literal["off", "affine", "affine_and_flip", "photo"] = Field(
         "off",
         description="affine: a small random rotation, zoom, shear and shift of each training image; affine_and_flip: "
-        "half of them are mirrored left to right besides",
+        "half of them are mirrored left to right besides; photo: a random part of it, mirrored or not, in other colors",
     )
     augmentation_strength: Annotated[float, Field(gt=0, le=4)] = Field(
         1.0,
         description="Factor of the limits of the affine augmentation: 10 degrees, a shift by 8 % of the size, zoom and "
         "shear by 10 %",
+    )
+    photo_area: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.08, description="Of the photo augmentation: the smallest part of an image that is cut out, of its area"
+    )
+    photo_aspect_ratio: Annotated[float, Field(ge=1, le=10)] = Field(
+        4 / 3,
+        description="By how much that part may be wider or higher than the image, for its size; it is stretched",
+    )
+    photo_mirror: bool = Field(True, description="Whether the photo augmentation mirrors half of the images")
+    photo_brightness: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="The photo augmentation multiplies pixels by 1 minus up to 1 plus this"
+    )
+    photo_contrast: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="The same for their distance from the mean grey of the image"
+    )
+    photo_saturation: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="The same for the distance of each pixel from its own grey"
+    )
+    photo_hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="The photo augmentation turns the hue by up to this part of the color circle, either way"
     )
     test_time_augmentation: Literal["off", "mirror"] = Field(
         "off",
@@ -153,6 +195,26 @@ class Params(BaseModel):
     )
 
     # Network
+    network: Annotated[str, AfterValidator(_known_network)] = Field(
+        "cnn",
+        json_schema_extra=lambda schema: schema.update(enum=list(NETWORKS)),
+        description="What turns an image into features, on which a dense layer makes the embedding: cnn, described by "
+        "the keys from num_channels to pooling, or a network of keras.applications",
+    )
+    weights: Annotated[str, Field(pattern=r"^(imagenet|.+\.weights\.h5)$")] | None = Field(
+        None,
+        description="What a network of keras.applications begins with: null for random weights, imagenet for those "
+        "that Keras offers, or a file of Keras, ending in .weights.h5, of a network without its top",
+    )
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="The SHA-256 of a file of weights of one's own, without which it is not loaded"
+    )
+    frozen_epochs: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="Epochs at the beginning in which only the last layer learns, and all others keep their weights"
+    )
+    frozen_batch_norm: bool = Field(
+        False, description="Batch normalization keeps the statistics, scales and offsets that the weights came with"
+    )
     num_channels: Annotated[int, Field(ge=1, le=2**14)] = Field(
         32, description="Channels of the first block; each further block has twice as many as the one before"
     )
@@ -165,6 +227,10 @@ class Params(BaseModel):
     use_batch_norm: bool = Field(False, description="Batch normalization between convolution and ReLU")
     bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="Momentum of the moving averages of batch normalization"
+    )
+    pooling: Literal["flatten", "average"] = Field(
+        "flatten",
+        description="What the dense layer of the cnn sees: all that the last block puts out, or its mean over the image",
     )
     embedding_size: Annotated[int, Field(ge=1, le=2**12)] = Field(64, description="Dimension of the embeddings")
     normalize_embeddings: bool = Field(
@@ -261,7 +327,10 @@ class Params(BaseModel):
                 f"'num_classes_per_batch' needs a strategy that mines inside the batch, received {classes} with "
                 f'"{self.triplet_strategy}"'
             )
-        self._check_parameters_of_strategies()
+        self._check_owners("triplet_strategy", strategies_with)
+        self._check_owners("network", networks_with)
+        self._check_owners("augmentation", augmentations_with)
+        self._check_network()
         if self.mining_size is not None and self.mining_size < self.batch_size:
             raise ValueError(
                 f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
@@ -292,11 +361,6 @@ class Params(BaseModel):
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
         if self.image_fit != "stretch" and self.image_size is None:
             raise ValueError(f"'image_fit' needs 'image_size', received \"{self.image_fit}\" without it")
-        if self.augmentation_strength != 1 and self.augmentation == "off":
-            raise ValueError(
-                f'\'augmentation_strength\' needs augmentation "affine" or "affine_and_flip", received '
-                f'{self.augmentation_strength} with "off"'
-            )
         if self.warmup_steps and self.learning_rate_schedule != "cosine":
             raise ValueError(
                 f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "
@@ -304,20 +368,59 @@ class Params(BaseModel):
             )
         return self
 
-    def _check_parameters_of_strategies(self) -> None:
-        """Finds that nothing is set that belongs to other strategies."""
+    def _check_owners(self, choice: str, owners_of: Callable[[str], list[str]]) -> None:
+        """Finds that nothing is set that belongs to another strategy, network or augmentation than the chosen one."""
+        values = self.model_dump()
         for key, field in type(self).model_fields.items():
-            owners, value = strategies_with(key), getattr(self, key)
-            if owners and self.triplet_strategy not in owners and value != field.default:
+            owners = owners_of(key)
+            if owners and values[choice] not in owners and values[key] != field.default:
                 raise ValueError(
-                    f"'{key}' needs triplet_strategy {_quoted(owners)}, received {json.dumps(value)} with "
-                    f'"{self.triplet_strategy}"'
+                    f"'{key}' needs {choice} {_quoted(owners)}, received {json.dumps(values[key])} with "
+                    f'"{values[choice]}"'
                 )
+
+    def _check_network(self) -> None:
+        """Finds what cannot be together in a network and the weights that it begins with."""
+        network = NETWORKS[self.network]
+        if self.image_size is not None and self.image_size < network.smallest_side:
+            raise ValueError(
+                f"'image_size' must be at least {network.smallest_side} with network \"{self.network}\", received "
+                f"{self.image_size}"
+            )
+        if self.weights == "imagenet" and network.imagenet is None:
+            with_weights = _quoted(name for name, entry in NETWORKS.items() if entry.imagenet is not None)
+            raise ValueError(f'\'weights\' "imagenet" needs network {with_weights}, received "{self.network}"')
+        if self.weights_sha256 and self.weights in (None, "imagenet"):
+            raise ValueError(
+                f"'weights_sha256' needs a file of one's own in 'weights', received {json.dumps(self.weights)}"
+            )
+        if self.weights is None:
+            for key, value in (("frozen_epochs", self.frozen_epochs), ("frozen_batch_norm", self.frozen_batch_norm)):
+                if value:
+                    raise ValueError(
+                        f"'{key}' needs 'weights', received {json.dumps(value)} without: random layers would be frozen"
+                    )
+        if self.frozen_epochs >= self.num_epochs:
+            raise ValueError(
+                f"'frozen_epochs' must be fewer than num_epochs = {self.num_epochs}, received {self.frozen_epochs}"
+            )
+        if self.frozen_batch_norm and not (network.has_batch_norm or self.use_batch_norm):
+            raise ValueError(f"'frozen_batch_norm' needs batch normalization, which \"{self.network}\" has none of")
 
     @property
     def strategy(self) -> Strategy:
         """The strategy that `triplet_strategy` names."""
         return STRATEGIES[self.triplet_strategy]
+
+    @property
+    def of_the_network(self) -> dict[str, Any]:
+        """The parameters that the network alone reads, by name."""
+        return self.model_dump(include=set(NETWORKS[self.network].parameters))
+
+    @property
+    def learns_batch_norm(self) -> bool:
+        """Whether there is batch normalization by the batch in training."""
+        return (NETWORKS[self.network].has_batch_norm or self.use_batch_norm) and not self.frozen_batch_norm
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> "Params":
@@ -369,6 +472,11 @@ class Params(BaseModel):
     def has_unit_length(self) -> bool:
         """Whether embeddings are scaled to length 1."""
         return self.normalize_embeddings or self.distance == "cosine"
+
+
+def augmentations_with(parameter: str) -> list[str]:
+    """Returns the names of the augmentations that read a parameter of their own; none if it belongs to all."""
+    return [name for name, parameters in _PARAMETERS_OF_AUGMENTATIONS.items() if parameter in parameters]
 
 
 def translate(content: Mapping[str, Any]) -> dict[str, Any]:

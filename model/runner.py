@@ -104,10 +104,11 @@ class Runner:
     def _check_trainable(self) -> None:
         """Finds what keeps parameters from being trained with that a checkpoint may have all the same."""
         params, shape = self.experiment.params, self.experiment.train_input.images.shape[1:]
-        problem = preflight.too_large(params, shape)
+        problem = preflight.too_small(params, shape) or preflight.too_large(params, shape)
         if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
             raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
         self._estimator.check_devices(self.experiment.train_input)
+        self._estimator.check_weights()
 
     def _is_complete(self) -> bool:
         """Returns whether there is nothing left to train, as the chief finds."""

@@ -19,18 +19,18 @@ ROOMS = [
     {"model.experiment"},
     {"model.data"},
     {"model.params", "model.losses"},
-    {"model.strategies"},
+    {"model.strategies", "model.networks"},
     {"model.triplet_loss"},
     {"model.common"},
 ]
 # What every room stands on.
-GROUND = {"model.common", "model.params", "model.strategies", "model.triplet_loss"}
+GROUND = {"model.common", "model.params", "model.strategies", "model.networks", "model.triplet_loss"}
 MOST_ARROWS = 60
 
 # What has to answer before TensorFlow is there, or where there is none.
 WITHOUT_TENSORFLOW = [
-    "model.common", "model.data", "model.scoring", "model.params", "model.strategies", "model.experiment",
-    "model.start",
+    "model.common", "model.data", "model.scoring", "model.params", "model.strategies", "model.networks.entries",
+    "model.experiment", "model.start",
     "model.studies.search", "model.studies.comparison", "model.new_images.convert", "model.new_images.answers",
     "model.training.doctor", "model.training.guard", "model.training.run_state",
 ]  # fmt: skip

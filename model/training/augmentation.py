@@ -1,6 +1,7 @@
 """What becomes of a batch of images on the device: scaled to [0, 1] and, in training, moved a little if asked."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,10 @@ _MAX_SHEAR = 0.1  # tangent of the angle
 _MAX_ZOOM = 0.1  # relative to the size
 _MAX_SHIFT = 0.08  # relative to the size
 
+_LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are
+
+Draw = Callable[[int], tf.Tensor]
+
 
 def prepare_images(images: tf.Tensor) -> tf.Tensor:
     """Scales uint8 images (B, H, W, C) to float32 in [0, 1]."""
@@ -21,38 +26,95 @@ def prepare_images(images: tf.Tensor) -> tf.Tensor:
 
 
 def augment(images: tf.Tensor, params: Params, step: tf.Tensor) -> tf.Tensor:
-    """Moves images (B, H, W, C), scaled to [0, 1], as the parameters ask for: `augment_images`, or not at all."""
-    if params.augmentation == "off":
+    """Changes images (B, H, W, C), scaled to [0, 1], as the parameters ask for, by a draw that (seed, step) decides.
+
+    On several devices, images are changed as the one device would that has all of them.
+    """
+
+    def draw(number: int) -> tf.Tensor:
+        key = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
+        size = tf.shape(images)[0]
+        # For the images of all devices, of which these are some.
+        drawn = tf.random.stateless_uniform((number, replicas.count() * size), key, -1.0, 1.0, alg="philox")
+        return drawn[:, replicas.index() * size :][:, :size]  # (number, B)
+
+    return AUGMENTATIONS[params.augmentation](images, draw, params)
+
+
+def affine(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
+    """Rotates, zooms, shears and shifts each image a little; what comes in from outside an image is 0."""
+    return _move(images, draw(7), params.augmentation_strength)
+
+
+def affine_and_flip(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
+    """Mirrors half of the images left to right before that."""
+    drawn = draw(7)
+    images = tf.where(drawn[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
+    return _move(images, drawn, params.augmentation_strength)
+
+
+def photo(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
+    """Cuts a part out of each image, mirrors half of them, and changes their light and colors.
+
+    References:
+        Szegedy et al.: Going Deeper with Convolutions, 2015, section 6, for the part that is cut out. Howard: Some
+        Improvements on Deep Convolutional Neural Network Based Image Classification, 2014, for the colors, one after
+        the other as here: brightness, contrast, saturation, hue.
+    """
+    area, ratio, left, top, mirror, *colors = tf.unstack(draw(9))  # (B,) each, in [-1, 1]
+    area = params.photo_area + (1.0 - params.photo_area) * (area + 1) / 2
+    ratio = tf.exp(ratio * math.log(params.photo_aspect_ratio))  # by how much the part is wider, for its height
+    # Relative to the size of the image, as all that follows; a side that would be longer than that is as long.
+    part_height, part_width = tf.minimum(tf.sqrt(area / ratio), 1.0), tf.minimum(tf.sqrt(area * ratio), 1.0)
+    top, left = (1 - part_height) * (top + 1) / 2, (1 - part_width) * (left + 1) / 2
+    bottom, right = top + part_height, left + part_width
+    if params.photo_mirror:
+        is_mirrored = mirror < 0
+        left, right = tf.where(is_mirrored, right, left), tf.where(is_mirrored, left, right)
+    boxes = tf.stack([top, left, bottom, right], axis=1)  # (B, 4)
+    images = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), images.shape[1:3])
+    limits = params.photo_brightness, params.photo_contrast, params.photo_saturation
+    brightness, contrast, saturation = (
+        1.0 + limit * drawn[:, tf.newaxis, tf.newaxis, tf.newaxis]  # (B, 1, 1, 1)
+        for limit, drawn in zip(limits, colors[:3], strict=True)
+    )
+    images = _within(images * brightness)
+    mean = tf.reduce_mean(_grey(images), axis=(1, 2), keepdims=True)  # (B, 1, 1, 1)
+    images = _within(mean + contrast * (images - mean))
+    if images.shape[3] == 1:
         return images
-    flip = params.augmentation == "affine_and_flip"
-    return augment_images(images, params.seed, step, flip, params.augmentation_strength)
+    grey = _grey(images)  # (B, H, W, 1)
+    images = _within(grey + saturation * (images - grey))
+    return turn_hue(images, params.photo_hue * colors[3])
 
 
-def augment_images(
-    images: tf.Tensor, seed: int, step: tf.Tensor, flip: bool = False, strength: float = 1.0
-) -> tf.Tensor:
-    """Rotates, zooms, shears and shifts each image a little, by a draw that (seed, step) decides.
+def _grey(images: tf.Tensor) -> tf.Tensor:
+    """Returns the luma of images (B, H, W, C) by ITU-R BT.601: (B, H, W, 1)."""
+    return images if images.shape[3] == 1 else tf.tensordot(images, _LUMA, [[3], [0]])[..., tf.newaxis]
+
+
+def _within(images: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def turn_hue(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """Turns the hue of images, whose saturation and value, by HSV, stay.
 
     Args:
-        images: float32 tensor of shape (B, H, W, C).
-        seed: The experiment's seed.
-        step: Scalar integer tensor, the global step.
-        flip: Whether to mirror half of them left to right first.
-        strength: Factor of how much they are rotated, zoomed, sheared and shifted at most.
-
-    Returns:
-        Tensor of the same shape; what comes in from outside an image is 0.
+        images: (B, H, W, 3), red, green, blue in [0, 1].
+        turns: (B,), parts of the color circle.
     """
+    hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(images), axis=3)  # (B, H, W) each
+    hue = tf.math.floormod(hue + turns[:, tf.newaxis, tf.newaxis], 1.0)
+    return tf.image.hsv_to_rgb(tf.stack([hue, saturation, value], axis=3))
+
+
+def _move(images: tf.Tensor, draw: tf.Tensor, strength: float) -> tf.Tensor:
+    """Moves images (B, H, W, C) by numbers (7, B), of which each image takes six."""
     # The transform maps each point of the output to the point of the input that it shows:
     #   [x_in]   [cos r  -sin r] [1 + zoom_x     shear ] [x_out - center]
     #   [y_in] = [sin r   cos r] [    0      1 + zoom_y] [y_out - center] + center + shift
-    batch_size, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
-    # For the images of all devices, of which these are some.
-    draw = tf.random.stateless_uniform((7, replicas.count() * batch_size), key, -1.0, 1.0, alg="philox")
-    draw = draw[:, replicas.index() * batch_size :][:, :batch_size]  # (7, B)
-    if flip:
-        images = tf.where(draw[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
+    height, width = images.shape[1], images.shape[2]
     draw *= strength
     rotation, shear = draw[0] * _MAX_ROTATION, draw[1] * _MAX_SHEAR
     zoom_x, zoom_y = 1.0 + draw[2] * _MAX_ZOOM, 1.0 + draw[3] * _MAX_ZOOM
@@ -65,3 +127,13 @@ def augment_images(
     zero = tf.zeros_like(a0)
     transform = tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)  # (B, 8)
     return keras.ops.image.affine_transform(images, transform, fill_mode="constant", fill_value=0.0)
+
+
+# What `augmentation` can name. (images (B, H, W, C) in [0, 1], draw, parameters) -> images of the same shape; draw(n)
+# gives (n, B) numbers from -1 to 1, drawn for each image by itself.
+AUGMENTATIONS: dict[str, Callable[[tf.Tensor, Draw, Params], tf.Tensor]] = {
+    "off": lambda images, draw, params: images,
+    "affine": affine,
+    "affine_and_flip": affine_and_flip,
+    "photo": photo,
+}

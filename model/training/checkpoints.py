@@ -39,7 +39,9 @@ _DIGESTS = f"{_PREFIX}.sha256"
 
 # Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
-    "dataset", "image_size", "image_bits", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
+    "dataset", "image_size", "image_fit", "image_bits",
+    "network", "weights", "weights_sha256", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
+    "pooling",
     "embedding_size", "normalize_embeddings", "test_time_augmentation",
     "validation_size", "validation_classes", "holdout_classes", "split_seed",
 )  # fmt: skip
@@ -105,7 +107,10 @@ class Checkpoint:
         """
         for name, (before, now) in params.changes_from(self.params).items():
             # null is a size of the data, which can be the other one; images of other shapes are found by their weights
-            if name in _PARAMS_OF_THE_WEIGHTS and not (name == "image_size" and None in (before, now)):
+            is_same = name == "image_size" and None in (before, now)
+            # a file that has been moved, with the same digest
+            is_same |= name == "weights" and params.weights_sha256 == self.params.weights_sha256 is not None
+            if name in _PARAMS_OF_THE_WEIGHTS and not is_same:
                 raise UserError(
                     f"{self.path}: '{name}' is {json.dumps(now)} in params.json and was {json.dumps(before)} when this "
                     "was saved; set it back, or use a new folder"

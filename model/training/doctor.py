@@ -252,7 +252,7 @@ def _advice(params: Params) -> str:
         advice.append("train with batch_all or batch_semi_hard first")
     if params.num_classes_per_batch is None:
         advice.append("set num_classes_per_batch and num_images_per_class")
-    if not params.use_batch_norm:
+    if not params.of_the_network.get("use_batch_norm", True):
         advice.append("set use_batch_norm")
     if not params.has_unit_length:
         advice.append("set normalize_embeddings")

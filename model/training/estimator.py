@@ -28,7 +28,7 @@ from model.common.signals import StopRequest, stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
-from model.training import agreement, checkpoints, event_files, steps
+from model.training import agreement, checkpoints, event_files, pretrained, steps
 from model.training.checkpoints import Checkpoint
 from model.training.doctor import Batch, Finding
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
@@ -274,6 +274,15 @@ class Estimator:
                 f"devices gets, received {size}"
             )
 
+    def check_weights(self) -> None:
+        """Makes sure that the weights to begin with are there, if the run has not begun yet.
+
+        Raises:
+            UserError: They are not.
+        """
+        if self.config.peers.is_chief and self.newest_checkpoint() is None:
+            pretrained.find(self.params, self.model_dir / "params.json")
+
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none.
 
@@ -297,7 +306,7 @@ class Estimator:
                 return None
             if learner.state.global_step:
                 _log.info("Going on from step %d.", learner.state.global_step)
-            if self.params.micro_batch_size and self.params.use_batch_norm:
+            if self.params.micro_batch_size and self.params.learns_batch_norm:
                 _log.info(
                     "Batch normalization sees %d images at a time ('micro_batch_size'), not the whole batch.",
                     self.params.micro_batch_size,
@@ -338,8 +347,10 @@ class Estimator:
     def _steps(self, learner: Learner, data: TrainInput, to_come: range) -> Iterator[tuple[int, steps.TrainStepResult]]:
         """Makes steps, and yields each with its result."""
         strategy, peers = self.strategy, self.config.peers
-        feed = Feed(strategy, data.images)
-        train_step = steps.compile_train_step(self.model_fn, learner, strategy, feed.streams)
+        feed, frozen_steps = Feed(strategy, data.images), data.steps_in(self.params.frozen_epochs)
+        compiled = functools.partial(steps.compile_train_step, self.model_fn, learner, strategy, streams=feed.streams)
+        train_step = compiled()
+        head_step = compiled(head_alone=True) if frozen_steps else train_step
         labels = replicate(strategy, data.labels)
         batch_of = data.batches
         if data.steps_per_mining is not None:
@@ -348,7 +359,8 @@ class Estimator:
         memory = send_memory(strategy, learner.memory, self.params)
         with contextlib.closing(feed.steps(batch_of, to_come, data.steps_per_mining)) as fed:
             for step, images, batches, done in fed:
-                result = train_step(images, labels, batches, done, memory)
+                make_step = head_step if step <= frozen_steps else train_step
+                result = make_step(images, labels, batches, done, memory)
                 memory = result.memory
                 learner.state = learner.state.after_step(step)
                 yield step, result
@@ -437,12 +449,14 @@ class Estimator:
         return learner
 
     def _go_on(self, learner: Learner, data: TrainInput) -> None:
-        """Restores the newest checkpoint, if there is one, and what is known of the run by now."""
+        """Restores the newest checkpoint, or loads the weights to begin with, and what is known of the run by now."""
         newest = self.newest_checkpoint()
         if newest:
             learner.restore(newest)
             newest.check_data(data.train_sha256)
             learner.state = self._without_lost_best(learner.state)
+        else:
+            pretrained.load(learner.network, self.params, self.model_dir / "params.json")
         known, devices = data.train_sha256 or learner.state.train_sha256, self.strategy.num_replicas_in_sync
         if learner.state.devices not in (devices, 0):
             _log.info("Devices that share a batch: %d, and %d until here.", devices, learner.state.devices)

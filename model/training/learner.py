@@ -1,6 +1,6 @@
 """What learns and what it remembers, the network, the optimizer and where the run is, as named tensors on disk."""
 
-import itertools
+import collections
 import json
 import logging
 import re
@@ -120,11 +120,17 @@ class Learner:
 
 
 def _stable_names(variables: Sequence[keras.Variable]) -> Iterator[str]:
-    """Yields the path of each variable, in which Keras counts the random generators of the process, not the network."""
-    count = itertools.count()
+    """Yields the path of each variable, in which Keras counts some things in the process, and not in the network.
+
+    Those are random generators, and weights of a layer that have no name.
+    """
+    counts = collections.Counter[str]()
     for variable in variables:
-        layer, _, rest = variable.path.partition("/")
-        if re.fullmatch(r"seed_generator(_\d+)?", layer):
-            number = next(count)
-            layer = f"seed_generator_{number}" if number else "seed_generator"
-        yield f"{layer}/{rest}" if rest else layer
+        path = ""
+        for part in variable.path.split("/"):
+            if match := re.fullmatch(r"(seed_generator|variable)(_\d+)?", part):
+                kind = f"{path}{match[1]}"
+                part = f"{match[1]}_{counts[kind]}" if counts[kind] else match[1]
+                counts[kind] += 1
+            path += f"{part}/"
+        yield path.removesuffix("/")

@@ -11,6 +11,7 @@ from model import triplet_loss
 from model.params import Params
 from model.strategies import STRATEGIES
 from model.training.batch_loss import Memory, loss_of_batch
+from model.training.frozen import Adam
 
 
 class ModeKeys(StrEnum):
@@ -104,4 +105,5 @@ def build_optimizer(params: Params, max_steps: int) -> keras.optimizers.Optimize
             warmup_target=params.learning_rate if params.warmup_steps else None,
             warmup_steps=params.warmup_steps,
         )
-    return keras.optimizers.Adam(learning_rate, name="adam")
+    kind = Adam if params.frozen_epochs else keras.optimizers.Adam
+    return kind(learning_rate, name="adam")

@@ -1,66 +1,28 @@
-"""The convolutional network that turns an image into an embedding."""
+"""The network that turns an image into an embedding: the features that `network` names, and a dense layer on them."""
 
+import contextlib
+import functools
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 
+from model.networks.entries import NETWORKS
 from model.params import Params
-from model.training import replicas
+from model.training.batch_normalization import FusedBatchNormalization
 
-
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization of images in one operation, which Keras 3 spreads over many.
-
-    On a CPU a step of a deep network in bfloat16 takes half the time or less (docs/LOG.md). The moving variance is the
-    unbiased estimate, as TensorFlow's operation gives it; otherwise as the layer of Keras. On several devices, the mean
-    and the variance are those of the images of all.
-
-    References:
-        Ioffe, Szegedy: Batch Normalization, 2015.
-    """
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
-        """Normalizes images (B, H, W, C), of the float type that the layer computes in."""
-        if training and replicas.count() > 1:
-            outputs, batch_mean, batch_variance = self._normalize_together(inputs)
-        else:
-            outputs, batch_mean, batch_variance = self._normalize(inputs, bool(training))
-        if training:
-            for moving, of_batch in ((self.moving_mean, batch_mean), (self.moving_variance, batch_variance)):
-                moving.assign(moving * self.momentum + of_batch * (1 - self.momentum))
-        return outputs
-
-    def _normalize(self, inputs: tf.Tensor, by_batch: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns the normalized images, and the mean and variance of the batch."""
-        mean, variance = (tf.zeros([0]), tf.zeros([0])) if by_batch else (self.moving_mean, self.moving_variance)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=tf.convert_to_tensor(mean),
-            variance=tf.convert_to_tensor(variance),
-            epsilon=self.epsilon,
-            is_training=by_batch,
-        )
-        return outputs, mean, variance
-
-    def _normalize_together(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Does the same for the images of all devices, which tell each other two numbers a channel."""
-        images = tf.cast(inputs, self.variable_dtype)  # (B / R, H, W, C)
-        of_part = tf.stack(tf.nn.moments(images, axes=[0, 1, 2]))[tf.newaxis]  # (1, 2, C)
-        means, variances = tf.unstack(replicas.gather(of_part), axis=1)  # (R, C)
-        mean = tf.reduce_mean(means, axis=0)  # (C,)
-        variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)  # (C,)
-        scale = tf.math.rsqrt(variance + self.epsilon) * self.gamma
-        outputs = tf.cast((images - mean) * scale + self.beta, inputs.dtype)
-        size = tf.cast(replicas.count() * tf.size(images[..., 0]), variance.dtype)
-        return outputs, mean, variance * size / tf.maximum(size - 1.0, 1.0)
+# The last layers: all others together are what weights are loaded for, and what may be frozen.
+EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is that nobody has built yet.
+    """How large a network is.
 
     Attributes:
         weights: Numbers that are learned.
@@ -74,39 +36,57 @@ class Size:
 
 
 def size_of_network(params: Params, image_shape: tuple[int, int, int]) -> Size:
-    """Returns how large the network of `build_network` would be.
+    """Returns how large the network of `build_network` would be, which for the cnn nobody has to build.
 
     Args:
         params: The experiment.
         image_shape: Height, width and channels of an image.
     """
-    height, width, channels = image_shape
-    weights, outputs = 0, height * width * channels
-    for block in range(params.num_blocks):
-        of_block = params.num_channels * 2**block
-        for _ in range(params.convolutions_per_block):
-            weights += (9 * channels + 1 + 2 * params.use_batch_norm) * of_block
-            outputs += (2 + params.use_batch_norm) * height * width * of_block  # convolution, normalization, ReLU
-            channels = of_block
-        height, width = -(-height // 2), -(-width // 2)
-        outputs += height * width * channels
-    features = height * width * channels
+    own, load = params.of_the_network, NETWORKS[params.network].size
+    if load is None:
+        weights, outputs, features = _size_if_built(params.network, tuple(own.items()), image_shape)
+    else:
+        weights, outputs, features = load()(image_shape, **own)
     of_embedding = (features + 1) * params.embedding_size
-    outputs += features + params.embedding_size * (1 + params.has_unit_length)
+    outputs += params.embedding_size * (1 + params.has_unit_length)
     return Size(weights + of_embedding, of_embedding, outputs)
+
+
+@functools.cache
+def _size_if_built(name: str, own: tuple[tuple[str, Any], ...], image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Returns what `Network.size` would, of features that are built to be counted: a second or two."""
+    features = build_features(Params.model_validate({"network": name, **dict(own)}), image_shape)
+    weights = sum(math.prod(variable.shape) for variable in features.trainable_variables)
+    outputs = sum(math.prod(layer.output.shape[1:]) for layer in features.layers)
+    return weights, outputs, features.output_shape[-1]
+
+
+def build_features(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:
+    """Builds the features as the function of `NETWORKS` makes them, as yet with nothing seeded that it does not seed.
+
+    Args:
+        params: The experiment.
+        image_shape: Height, width and channels of an image.
+        precision: "float32" or "mixed_bfloat16".
+    """
+    images = keras.Input(image_shape, name="images")
+    with _computing_in(precision):
+        features = NETWORKS[params.network].load()(images, seed=params.seed, **params.of_the_network)
+    return keras.Model(images, features, name="features")
 
 
 def build_network(params: Params, image_shape: tuple[int, int, int], precision: str = "float32") -> keras.Model:
     """Builds the embedding network.
 
-    `num_blocks` blocks, each of `convolutions_per_block` times 3x3 convolution, optional batch normalization and ReLU,
-    then 2x2 max pooling; `num_channels` channels in the first block and twice as many in each further one. A dense
-    layer to `embedding_size` follows, scaled to length 1 with `normalize_embeddings` or the cosine distance, so that
-    euclidean neighbours are those of the cosine. Pooling keeps the last row and
-    column of odd sizes, so images of any size fit.
+    The features that `network` names, and a dense layer to `embedding_size`; scaled to length 1 with
+    `normalize_embeddings` or the cosine distance, so that euclidean neighbours are those of the cosine.
+
+    Whatever the features are made of, initial weights and random generators depend on the seed alone, layers have the
+    same names in every process, and batch normalization of images is `FusedBatchNormalization`.
 
     Args:
-        params: The experiment; its seed decides the initial weights.
+        params: The experiment; its seed decides the initial weights. Weights of a file are not loaded here
+            (`pretrained.load`).
         image_shape: Height, width and channels of an image.
         precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions. Weights are float32 either
             way, and so is the dense layer, whose output is measured.
@@ -115,35 +95,68 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
         A model from float32 images of shape (B, *image_shape) in [0, 1] to float32 embeddings of shape
         (B, embedding_size).
     """
-    layers = [keras.Input(image_shape, name="images")]
-    for block in range(1, params.num_blocks + 1):
-        channels = params.num_channels * 2 ** (block - 1)
-        for convolution in range(1, params.convolutions_per_block + 1):
-            number = f"_{convolution}" if convolution > 1 else ""
-            initializer = keras.initializers.GlorotUniform(seed=params.seed + block + 100 * (convolution - 1))
-            layers.append(
-                keras.layers.Conv2D(
-                    channels,
-                    3,
-                    padding="same",
-                    kernel_initializer=initializer,
-                    dtype=precision,
-                    name=f"block_{block}_conv{number}",
-                )
-            )
-            if params.use_batch_norm:
-                layers.append(
-                    FusedBatchNormalization(
-                        momentum=params.bn_momentum, dtype=precision, name=f"block_{block}_norm{number}"
-                    )
-                )
-            layers.append(keras.layers.ReLU(dtype=precision, name=f"block_{block}_relu{number}"))
-        layers.append(keras.layers.MaxPool2D(2, padding="same", dtype=precision, name=f"block_{block}_pool"))
+    plain = build_features(params, image_shape, precision)
+    features = keras.models.clone_model(plain, clone_function=_in_our_way(plain, params), recursive=True)
     initializer = keras.initializers.GlorotUniform(seed=params.seed)
-    layers.append(keras.layers.Flatten(dtype=precision, name="flatten"))
-    layers.append(
-        keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name="embedding")
-    )
+    dense = keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name=EMBEDDING)
+    embeddings = dense(features.output)
     if params.has_unit_length:
-        layers.append(keras.layers.UnitNormalization(dtype="float32", name="unit_length"))
-    return keras.Sequential(layers, name="network")
+        embeddings = keras.layers.UnitNormalization(dtype="float32", name="unit_length")(embeddings)
+    return keras.Model(features.input, embeddings, name="network")
+
+
+def _in_our_way(plain: keras.Model, params: Params) -> Callable[[keras.layers.Layer], keras.layers.Layer]:
+    """Returns a function that makes each layer again: named and seeded by its place, in our batch normalization."""
+    names, numbers = names_of_layers(plain), itertools.count()
+
+    def make_again(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = _seeded(layer.get_config(), params.seed, numbers)
+        config["name"] = names.get(layer.name, layer.name)
+        kind = type(layer)
+        if kind is keras.layers.BatchNormalization:
+            rank, is_last = len(layer.input.shape), layer.axis in (-1, len(layer.input.shape) - 1)
+            if rank == 4 and is_last and layer.scale and layer.center:  # what the one operation can do
+                kind = FusedBatchNormalization
+            config["trainable"] = not params.frozen_batch_norm
+        return kind.from_config(config)
+
+    return make_again
+
+
+def names_of_layers(plain: keras.Model) -> dict[str, str]:
+    """Returns new names of layers by their names: what Keras counts in a process is counted in each model.
+
+    `conv2d_7`, a name that Keras gave, becomes `conv2d` if it is the first; `block_7_add`, given by a person, stays.
+    """
+    names, counts = {}, dict[str, int]()
+    for layer in plain.layers:
+        base = re.sub(r"_\d+$", "", layer.name)
+        names[layer.name] = layer.name
+        if base.replace("_", "") == type(layer).__name__.lower():
+            number = counts[base] = counts.get(base, -1) + 1
+            names[layer.name] = f"{base}_{number}" if number else base
+    return names
+
+
+def _seeded(config: Any, seed: int, numbers: Iterator[int]) -> Any:
+    """Returns what Keras tells of a layer, with a seed wherever there is none: of initializers and random layers."""
+    if isinstance(config, list | tuple):
+        return type(config)(_seeded(value, seed, numbers) for value in config)
+    if not isinstance(config, dict):
+        return config
+    seeded = {key: _seeded(value, seed, numbers) for key, value in config.items()}
+    if "seed" in config and config["seed"] is None:
+        (drawn,) = np.random.SeedSequence([seed, next(numbers)]).generate_state(1)
+        seeded["seed"] = int(drawn) >> 1
+    return seeded
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Lets layers that are made in the block compute in this precision, as those of `keras.applications` take none."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

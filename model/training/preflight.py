@@ -11,6 +11,7 @@ import tqdm
 
 from model.common.devices import free_memory
 from model.data.input_fn import TrainInput
+from model.networks.entries import NETWORKS
 from model.params import Params
 from model.training.doctor import count_partners, explain_missing
 from model.training.feeding import Feed, replicate, send_memory
@@ -98,7 +99,7 @@ def seconds_per_step(
         past = np.resize(data.labels, params.memory_size), np.ones((params.memory_size, params.embedding_size))
         memory = send_memory(strategy, PastBatches(*past), params)
     feed = Feed(strategy, noise)
-    step = compile_train_step(model_fn, learner, strategy, feed.streams)
+    step = compile_train_step(model_fn, learner, strategy, streams=feed.streams)
     seconds: list[float] = []
     fed = feed.steps(lambda _: these, range(1, number + 1), None)
     for _, images, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
@@ -153,6 +154,8 @@ def bytes_of_the_network(size: Size, batch_size: int, precision: str = "float32"
 
 def too_large(params: Params, image_shape: tuple[int, int, int]) -> str:
     """Returns what to change in a network of more weights than a tensor or the memory holds; "" if they fit."""
+    if too_small(params, image_shape):
+        return ""
     size, free = size_of_network(params, image_shape), free_memory()
     if size.weights <= _MOST_WEIGHTS and (free is None or 4 * 4 * size.weights <= free):
         return ""
@@ -162,6 +165,18 @@ def too_large(params: Params, image_shape: tuple[int, int, int]) -> str:
     return (
         f"the network would have {size.weights:,} weights{part}: {takes}{has}; lower image_size, num_channels or "
         "embedding_size, or raise num_blocks if most are in the dense layer"
+    )
+
+
+def too_small(params: Params, image_shape: tuple[int, int, int]) -> str:
+    """Returns what to change where images are smaller than the network can take; "" where they are not."""
+    height, width, _ = image_shape
+    smallest = NETWORKS[params.network].smallest_side
+    if min(height, width) >= smallest:
+        return ""
+    return (
+        f"'network' \"{params.network}\" takes images of at least {smallest}x{smallest} pixels, these have "
+        f"{height}x{width}; set image_size"
     )
 
 
@@ -204,9 +219,12 @@ def check(
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
     free = free_memory()
+    if problem := too_small(params, data.images.shape[1:]):
+        yield f"Warning: {problem}."
+        return
     size = size_of_network(params, data.images.shape[1:])
     of_network = bytes_of_the_network(size, params.micro_batch_size or data.images_per_step, precision)
-    yield f"Memory: the network takes about {of_network / 1e6:,.0f} MB."
+    yield f"Memory: the network of {size.weights:,} weights takes about {of_network / 1e6:,.0f} MB."
     steps = data.steps_in(params.num_epochs)
     if warning := warm_up_too_long(params, steps):
         yield f"Warning: {warning}."

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from model.training import replicas
 from model.training.augmentation import augment, prepare_images
+from model.training.frozen import HeadAlone
 from model.training.guard import Broken
 from model.training.learner import Learner
 from model.training.micro_batches import InParts
@@ -32,7 +33,12 @@ class TrainStepResult(NamedTuple):
 
 
 def compile_train_step(
-    model_fn: ModelFn, learner: Learner, strategy: tf.distribute.Strategy, streams: bool = False
+    model_fn: ModelFn,
+    learner: Learner,
+    strategy: tf.distribute.Strategy,
+    *,
+    streams: bool = False,
+    head_alone: bool = False,
 ) -> Callable[..., TrainStepResult]:
     """Compiles one step of training.
 
@@ -43,6 +49,7 @@ def compile_train_step(
             which `batch_loss` makes that of the whole batch. With `on_nan` "skip", it counts as 0 if it or the loss is
             not finite.
         streams: Whether a step gets its own images, else all of them.
+        head_alone: Whether only the last layer learns.
 
     Returns:
         step(images, labels, batches, done, memory=None): all uint8 training images (N, H, W, C) or those of the step
@@ -53,6 +60,8 @@ def compile_train_step(
     params, network, optimizer = learner.params, learner.network, learner.optimizer
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
+    head = HeadAlone(network, params.micro_batch_size) if head_alone else None
+    variables = (head or network).trainable_variables
 
     def replica_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any) -> dict[str, Any]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
@@ -61,11 +70,11 @@ def compile_train_step(
         features = augment(prepare_images(images), params, step)  # (B / R, H, W, C)
         classes = tf.gather(labels, indices)  # (B / R,)
         with tf.GradientTape() as tape:
-            parts = InParts(network, params.micro_batch_size, tape) if params.micro_batch_size else None
+            parts = InParts(network, params.micro_batch_size, tape) if params.micro_batch_size and not head else None
             remembered = [] if memory is None else [memory.from_step(params.memory_start_step, step)]
-            spec = model_fn(features, classes, ModeKeys.TRAIN, params, parts or network, step, *remembered)
+            spec = model_fn(features, classes, ModeKeys.TRAIN, params, head or parts or network, step, *remembered)
             loss = tf.convert_to_tensor(spec.loss) / replicas.count()
-        gradients = parts.gradient(loss) if parts else tape.gradient(loss, network.trainable_variables)
+        gradients = parts.gradient(loss) if parts else tape.gradient(loss, variables)
         seen = {"embeddings": spec.predictions["embeddings"], "labels": classes, "indices": indices}
         seen = {name: replicas.gather(tf.stop_gradient(part)) for name, part in seen.items()}
         return {
@@ -88,7 +97,7 @@ def compile_train_step(
                 None if gradient is None else tf.where(is_finite, gradient, tf.zeros_like(gradient))
                 for gradient in gradients
             ]
-        optimizer.apply(gradients, network.trainable_variables)
+        optimizer.apply(gradients, variables)
         broken = Broken(_is_broken(loss), _is_broken(norm), _is_broken(tf.linalg.global_norm(_floating(network))))
         return TrainStepResult(here["sums"], learning_rate, broken, norm, **here["shown"], memory=everywhere["memory"])
 

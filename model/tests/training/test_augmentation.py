@@ -1,11 +1,22 @@
 """What becomes of images on the device: scaled exactly, moved within limits, by a draw that (seed, step) decides."""
 
+import colorsys
+import typing
+
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from model.params import Params, augmentations_with
 from model.training import augmentation
+
+# What leaves an image as it is, for tests of one thing at a time.
+STILL = {
+    "augmentation": "photo", "photo_area": 1.0, "photo_aspect_ratio": 1.0, "photo_mirror": False,
+    "photo_brightness": 0.0, "photo_contrast": 0.0, "photo_saturation": 0.0, "photo_hue": 0.0,
+}  # fmt: skip
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def test_images_are_scaled_to_one():
@@ -13,9 +24,14 @@ def test_images_are_scaled_to_one():
     np.testing.assert_allclose(np.ravel(prepared), [0, 0.2, 1], rtol=1e-6)
 
 
-def augment(images, step=1, seed=230, **options):
+def augment(images, step=1, seed=230, flip=False, strength=1.0):
+    kind = "affine_and_flip" if flip else "affine"
+    return changed(images, step, seed=seed, augmentation=kind, augmentation_strength=strength)
+
+
+def changed(images, step=1, **params):
     step = tf.constant(step, tf.int64)
-    return augmentation.augment_images(tf.constant(images, tf.float32), seed, step, **options).numpy()
+    return augmentation.augment(tf.constant(images, tf.float32), Params(**params), step).numpy()
 
 
 def test_augmentation_is_a_function_of_seed_and_step():
@@ -76,3 +92,109 @@ def test_augmentation_samples_bilinearly(monkeypatch):
         for image, dx, dy in zip(images, *shifts, strict=True)
     ]
     np.testing.assert_allclose(augment(images)[..., 0], expected, atol=1e-5)
+
+
+def photos(*shape):
+    return np.random.default_rng(0).random(shape).astype(np.float32)
+
+
+def test_what_params_json_may_name_is_there():
+    assert set(augmentation.AUGMENTATIONS) == set(typing.get_args(Params.model_fields["augmentation"].annotation))
+    photo = [key for key in Params.model_fields if key.startswith("photo_")]
+    assert all(augmentations_with(key) == ["photo"] for key in photo) and len(photo) == 7
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photos_without_limits_stay_as_they_are(channels):
+    images = photos(5, 9, 12, channels)
+    np.testing.assert_allclose(changed(images, **STILL), images, atol=1e-6)
+
+
+def test_photos_are_a_function_of_seed_and_step():
+    images = photos(5, 16, 16, 3)
+    first = changed(images, augmentation="photo")
+    np.testing.assert_array_equal(first, changed(images, augmentation="photo"))
+    assert not np.allclose(first, changed(images, 2, augmentation="photo"))
+    assert not np.allclose(first, changed(images, augmentation="photo", seed=231))
+    assert first.min() >= 0 and first.max() <= 1 and np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("shape", [(41, 41), (31, 61)])
+def test_parts_of_photos_lie_inside_and_within_the_limits(shape):
+    """The part is read off from a picture of its own coordinates, as relative to the size."""
+    y, x = np.mgrid[0 : 1 : shape[0] * 1j, 0 : 1 : shape[1] * 1j]
+    images = np.repeat(np.stack([x, y, 0 * x], axis=-1)[None], 400, axis=0)
+    parts = changed(images, **{**STILL, "photo_area": 0.2, "photo_aspect_ratio": 1.5, "photo_mirror": True})
+    left, right = parts[:, 0, 0, 0], parts[:, 0, -1, 0]
+    top, bottom = parts[:, 0, 0, 1], parts[:, -1, 0, 1]
+    steps = np.linspace(0, 1, shape[1])  # even steps from edge to edge: nothing but cut out and stretched
+    np.testing.assert_allclose(parts[:, 3, :, 0], left[:, None] + (right - left)[:, None] * steps, atol=1e-5)
+    assert 0.4 < (right < left).mean() < 0.6
+    width, height = abs(right - left), bottom - top
+    assert (height > 0).all() and max(width.max(), height.max()) <= 1 + 1e-6
+    free = (width < 0.999) & (height < 0.999)  # sides that are not cut to those of the image
+    area, ratio = (width * height)[free], (width / height)[free]
+    assert area.min() >= 0.2 * 0.999 and area.min() < 0.25 and area.max() > 0.7
+    assert ratio.max() <= 1.5 * 1.001 and ratio.min() >= 0.999 / 1.5 and ratio.max() > 1.4 and ratio.min() < 1 / 1.4
+    assert top.min() >= -1e-6 and top[height < 0.8].max() > 0.3  # anywhere in it
+
+
+def test_parts_of_photos_are_sampled_bilinearly():
+    images = photos(4, 17, 13, 3)
+    parts = changed(images, **{**STILL, "photo_area": 0.3})
+    y, x = np.mgrid[0:1:17j, 0:1:13j]
+    coordinates = np.repeat(np.stack([x, y, 0 * x], axis=-1)[None], 4, axis=0)
+    seen = changed(coordinates, **{**STILL, "photo_area": 0.3})
+    for image, part, place in zip(images, parts, seen, strict=True):
+        points = [place[..., 1] * 16, place[..., 0] * 12]
+        for channel in range(3):
+            expected = scipy.ndimage.map_coordinates(image[..., channel], points, order=1, mode="nearest")
+            np.testing.assert_allclose(part[..., channel], expected, atol=1e-5)
+
+
+def factor_of(images, outputs, around):
+    """The one factor of each image by which its distance from `around` was multiplied, from pixels not cut off."""
+    inside = (outputs > 1e-4) & (outputs < 1 - 1e-4) & (abs(images - around) > 0.05)
+    factors = np.where(inside, (outputs - around) / np.where(inside, images - around, 1), np.nan)
+    low, high = (np.nanpercentile(factors, q, axis=(1, 2, 3)) for q in (1, 99))
+    np.testing.assert_allclose(low, high, atol=2e-3)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize("key", ["photo_brightness", "photo_contrast", "photo_saturation"])
+def test_light_and_colors_of_photos_by_their_formulas(key):
+    images = photos(200, 6, 7, 3)
+    outputs = changed(images, **{**STILL, key: 0.3})
+    grey = (images @ LUMA)[..., None]
+    around = {
+        "photo_brightness": 0 * grey,
+        "photo_contrast": grey.mean(axis=(1, 2), keepdims=True),
+        "photo_saturation": grey,
+    }[key]
+    factors = factor_of(images, outputs, around)
+    assert 0.7 * 0.999 <= factors.min() < 0.73 and 1.27 < factors.max() <= 1.3 * 1.001
+
+
+def test_the_hue_of_photos_is_that_of_colorsys():
+    images = photos(60, 3, 4, 3)
+    outputs = changed(images, **{**STILL, "photo_hue": 0.2})
+    turns = []
+    for image, output in zip(images.reshape(60, 12, 3), outputs.reshape(60, 12, 3), strict=True):
+        before, after = (np.array([colorsys.rgb_to_hsv(*pixel) for pixel in pixels]) for pixels in (image, output))
+        np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=1e-4)
+        turned = (after[:, 0] - before[:, 0] + 0.5) % 1 - 0.5
+        np.testing.assert_allclose(turned, turned[0], atol=1e-3)
+        turns.append(turned[0])
+    assert -0.2001 <= min(turns) < -0.17 and 0.17 < max(turns) <= 0.2001
+
+
+def test_grey_photos_have_no_colors():
+    images = photos(5, 6, 7, 1)
+    np.testing.assert_array_equal(
+        changed(images, **STILL), changed(images, **{**STILL, "photo_saturation": 1.0, "photo_hue": 0.5})
+    )
+
+
+def test_each_place_of_a_batch_has_its_own_draw():
+    images = np.repeat(photos(1, 8, 8, 3), 6, axis=0)
+    assert len({image.tobytes() for image in changed(images, augmentation="photo")}) == 6
