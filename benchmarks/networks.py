@@ -23,7 +23,8 @@ _SERVE = """
 import sys
 import numpy, tensorflow
 images = numpy.load(sys.argv[2])
-numpy.save(sys.argv[3], tensorflow.saved_model.load(sys.argv[1]).serve(images)["embeddings"].numpy())
+model = tensorflow.saved_model.load(sys.argv[1])  # kept, as its functions need its variables
+numpy.save(sys.argv[3], model.serve(images)["embeddings"].numpy())
 """
 
 

@@ -230,7 +230,7 @@ class Params(BaseModel):
     )
     pooling: Literal["flatten", "average"] = Field(
         "flatten",
-        description="What the dense layer of the cnn sees: all that the last block puts out, or its mean over the image",
+        description="What the dense layer of the cnn sees: all that the last block gives, or its mean over the image",
     )
     embedding_size: Annotated[int, Field(ge=1, le=2**12)] = Field(64, description="Dimension of the embeddings")
     normalize_embeddings: bool = Field(

@@ -1,4 +1,4 @@
-"""While the last layer learns alone, nothing else changes; then each weight's own first step is as long as any other."""
+"""While the last layer learns alone, nothing else changes; then each weight's first step is as long as any other."""
 
 import hashlib
 import warnings
