@@ -313,9 +313,11 @@ class Search:
         self._wait_for_others(folder)
         if self._stopping.is_set():
             return State.BEGUN
-        arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--images", self._images, "--validate"]
+        arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--validate"]
         if self._data_dir is not None:
             arguments += ["--data_dir", self._data_dir.absolute()]
+        if self._images != "auto":
+            arguments += ["--images", self._images]
         told, is_pruned = 0, False
         with (
             os.fdopen(open_to_append(folder / "output.log"), "ab") as log,

@@ -87,7 +87,7 @@ def test_train_says_what_it_runs_on_without_noise(said):
     """Every line on stderr is ours: TensorFlow's greetings are not there."""
     lines = said[1].splitlines()
     assert re.match(r"(No GPU found: r|R)unning on .+\.$", lines[0])
-    assert re.match(r"digits: 1438 training and 359 test images of 8x8x1, 10 classes\.", lines[1])
+    assert re.match(r"digits: 1438 training and 359 test images of 8x8x1, 10 classes, 0\.1 MB in memory\.$", lines[1])
     assert re.search(r"params.json: 'num_labels' has no effect: the classes are counted in the data\.", lines[2])
     assert lines[3:] and all(re.match(r"epoch \d+/8, step \d+/180, loss .* images/s, .* left$", x) for x in lines[3:])
 

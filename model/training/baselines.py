@@ -19,7 +19,7 @@ from model.training.steps import compile_predict_step
 _log = logging.getLogger(__name__)
 
 # What the pixels of a set of images may take, as float32; larger images are reduced.
-_MOST_BYTES = 2**30
+_MOST_BYTES = 2 * 10**8
 _IMAGES_AT_A_TIME = 1024
 
 
@@ -42,9 +42,8 @@ def score_baselines(
     predict_step = compile_predict_step(model_fn, Learner(params, network))
     number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
     side = _side(data.images.shape[1:], number)
-    pixels, gallery_pixels, learned_pixels = (
-        _flat(images, side) for images in (data.images, data.gallery_images, learned_from)
-    )
+    pixels, gallery_pixels = _flat(data.images, side), _flat(data.gallery_images, side)
+    learned_pixels = gallery_pixels if learned_from is data.gallery_images else _flat(learned_from, side)
     dimensions = min(params.embedding_size, pixels.shape[1], len(learned_pixels))
     components = PCA(dimensions, random_state=params.seed).fit(learned_pixels)
     embedded = {

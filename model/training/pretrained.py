@@ -13,6 +13,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import h5py
@@ -86,8 +87,10 @@ def load(network: keras.Model, params: Params, place: Path) -> None:
     try:
         with h5py.File(path, "r") as file:
             _check_names(file, plain)
-        plain.load_weights(path)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of layers that the file has nothing for
+            plain.load_weights(path)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, UserWarning) as error:
         raise UserError(
             f"{path}: no weights of the network {params.network} without its top: {one_line(error)}; take those of "
             "the model that include_top=False gives, or set another 'network'"
@@ -108,8 +111,8 @@ def _check_names(file: h5py.File, plain: keras.Model) -> None:
     for place, group in file["layers"].items():
         kind, number = re.fullmatch(r"(.*?)(?:_(\d+))?", place).groups()  # type: ignore[union-attr] # matches anything
         names = there.get(kind.replace("_", ""), [])
-        found, index = group.attrs.get("name"), int(number or 0)
-        if isinstance(found, str) and "vars" in group and len(group["vars"]):
+        found, index = group["vars"].attrs.get("name") if "vars" in group else None, int(number or 0)
+        if isinstance(found, str) and len(group["vars"]):
             expected = names[index] if index < len(names) else None
             if expected is None or _without_number(found) != expected:
                 raise ValueError(f"it holds the layer {found!r} in the place of {expected!r}")

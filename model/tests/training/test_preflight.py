@@ -12,7 +12,7 @@ import tensorflow as tf
 import train
 from model.common import cli
 from model.common.errors import UserError
-from model.data import image_files, sampling
+from model.data import image_files, room, sampling
 from model.data.input_fn import TrainInput, train_input_fn
 from model.data.partition import divide
 from model.params import Params
@@ -88,7 +88,7 @@ def test_check_says_what_comes_and_leaves_nothing_behind(tmp_path, capsys):
     steps, rate = re.fullmatch(r"Time: (\d+) steps of .* ms, ([\d,]+) images/s: about 00:\d\d, .*", lines[3]).groups()
     assert int(steps) == 45 and float(rate.replace(",", "")) > 10
     assert lines[1] == "Memory: the loss takes about 0.2 MB, the training images 0 MB."
-    assert lines[2].startswith("Memory: the network takes about ") and len(lines) == 4
+    assert re.match(r"Memory: the network of [\d,]+ weights takes about ", lines[2]) and len(lines) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"params.json", "train.log"}
 
 
@@ -120,19 +120,23 @@ def test_check_of_more_than_there_is_memory_is_one_line(tmp_path, capsys, monkey
 
 
 def test_check_decodes_no_image(tmp_path, capsys, monkeypatch):
-    """84 colour images of 3000 x 3000 pixels, which would take 2.3 GB."""
+    """120 colour images of 3000 x 3000 pixels, which would take 3.2 GB."""
     for i in range(120):
         save(tmp_path / f"data/class {i % 6}/{i}.png", COLOUR)
     monkeypatch.setattr(image_files, "_decode", None)
     monkeypatch.setattr(preflight, "free_memory", lambda: 2 * 10**9)
+    monkeypatch.setattr(room, "memory_of_machine", lambda: 2 * 10**9)
     model_dir = write_params(tmp_path / "mine", dataset="mine", image_size=3000, validation_size=12, batch_size=16)
     options = ["--model_dir", str(model_dir), "--data_dir", str(tmp_path / "data"), "--check"]
     cli.run(train.main, "", options, add_options=train.add_options)
     lines = capsys.readouterr().out.splitlines()
     told = lines.index("Memory: the loss takes about 0.0 MB, the training images 2,268 MB.")
-    assert lines[told + 1].startswith("Warning: these images do not fit into the 2,000 MB of free memory; lower image")
+    assert lines[told + 1].startswith("Memory: the network of ")
     assert lines[-1].startswith("Warning: that is more than 50%")
-    assert "opened, not decoded" in (model_dir / "train.log").read_text()
+    log = (model_dir / "train.log").read_text()
+    assert "opened, not decoded" in log
+    assert "3.2 GB, for which too little memory is free: they are decoded once and stored beside the data" in log
+    assert not (tmp_path / "data/.decoded").exists()
 
 
 def never():
@@ -150,7 +154,7 @@ def test_what_might_not_fit_is_not_built(monkeypatch):
                 list(lines)
         else:
             *_, estimate, warning = lines
-            assert estimate.startswith("Memory: the network takes about ")
+            assert re.match(r"Memory: the network of [\d,]+ weights takes about ", estimate)
             assert re.match("Warning: that is more than 50% of the 1 MB of free memory, so no step is timed", warning)
 
 
@@ -202,7 +206,7 @@ def test_steps_are_timed_for_three_seconds_and_once_at_least(monkeypatch, second
         made.append(len(images))
         return types.SimpleNamespace(sums={"loss": (0.5, 1.0)})
 
-    monkeypatch.setattr(preflight, "compile_train_step", lambda *_: step)
+    monkeypatch.setattr(preflight, "compile_train_step", lambda *_, **__: step)
     data = train_input(batch_size=12, **changes)
     learner = types.SimpleNamespace(params=Params())
     assert preflight.seconds_per_step(data, learner, data.images_per_step) == pytest.approx(seconds)
