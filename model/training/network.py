@@ -96,10 +96,11 @@ def build_network(params: Params, image_shape: tuple[int, int, int], precision: 
         (B, embedding_size).
     """
     plain = build_features(params, image_shape, precision)
-    features = keras.models.clone_model(plain, clone_function=_in_our_way(plain, params), recursive=True)
     initializer = keras.initializers.GlorotUniform(seed=params.seed)
     dense = keras.layers.Dense(params.embedding_size, kernel_initializer=initializer, dtype="float32", name=EMBEDDING)
-    embeddings = dense(features.output)
+    with keras.name_scope("network"):  # so begin the names of all weights
+        features = keras.models.clone_model(plain, clone_function=_in_our_way(plain, params), recursive=True)
+        embeddings = dense(features.output)
     if params.has_unit_length:
         embeddings = keras.layers.UnitNormalization(dtype="float32", name="unit_length")(embeddings)
     return keras.Model(features.input, embeddings, name="network")

@@ -84,9 +84,9 @@ def test_only_the_head_changes_until_the_boundary_and_a_run_goes_on_across_it(tm
         assert newest.step == steps
         changed = {name for name, value in before.items() if not np.array_equal(newest.tensors[name], value)}
         if steps <= 3:
-            assert changed == {"embedding/kernel", "embedding/bias"}
+            assert changed == {"network/embedding/kernel", "network/embedding/bias"}
         else:
-            assert {"conv/kernel", "conv_bn/moving_mean"} < changed
+            assert {"network/conv/kernel", "network/conv_bn/moving_mean"} < changed
     run(tmp_path / "whole", begin, 7, **changes)
     assert final_tensors(tmp_path / "parts") == final_tensors(tmp_path / "whole")
 

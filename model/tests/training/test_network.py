@@ -117,3 +117,20 @@ def test_the_seed_decides_the_weights():
 def test_normalized_embeddings_have_length_1():
     network = build_network(Params(normalize_embeddings=True), (8, 8, 1))
     np.testing.assert_allclose(np.linalg.norm(network(images(6, 8, 8, 1)), axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["cnn", "MobileNetV3Small", "ConvNeXtTiny"])
+def test_a_second_network_of_a_process_has_the_names_and_weights_of_the_first(network):
+    """Keras counts layers in the process; a checkpoint of another process finds its tensors by these names."""
+    params = Params(network=network, seed=3)
+    first, second = (build_network(params, (32, 32, 3)) for _ in range(2))
+    names = [variable.path for variable in first.variables]
+    assert names == [variable.path for variable in second.variables]
+    assert len(set(names)) == len(names) and all(name.startswith("network/") for name in names)
+    for one, other in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    changed = build_network(Params(network=network, seed=4), (32, 32, 3))
+    kernels = [name for name in names if name.endswith("kernel")]
+    by_name = {variable.path: variable.numpy() for variable in changed.variables}
+    assert all((by_name[v.path] != v.numpy()).any() for v in first.variables if v.path in kernels)
