@@ -585,13 +585,12 @@ def test_a_strategy_of_two_devices_resumes(tmp_path, two_devices, changes):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("number", "changes"),
     [
-        {"use_batch_norm": True, "augmentation": "affine", "memory_size": 100},
-        {"triplet_strategy": "offline_semi_hard", "mining_size": 200},
+        (1, {"triplet_strategy": "offline_semi_hard", "mining_size": 200}),
+        (2, {"use_batch_norm": True, "augmentation": "affine", "memory_size": 100}),
     ],
 )
-@pytest.mark.parametrize("number", [1, 2])
 def test_streamed_and_resident_images_give_the_same_bits(tmp_path, two_devices, changes, number):
     config = RunConfig(5, 10, 5, train_distribute=two_devices if number == 2 else None)
     for kind in ("memory", "stored"):

@@ -121,7 +121,7 @@ def test_normalized_embeddings_have_length_1():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["cnn", "MobileNetV3Small", "ConvNeXtTiny"])
+@pytest.mark.parametrize("network", ["cnn", "MobileNetV3Small", pytest.param("ConvNeXtTiny", marks=pytest.mark.proof)])
 def test_a_second_network_of_a_process_has_the_names_and_weights_of_the_first(network):
     """Keras counts layers in the process; a checkpoint of another process finds its tensors by these names."""
     first, second, changed = (
