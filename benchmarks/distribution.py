@@ -171,13 +171,15 @@ def _linear_float64(params: Params):  # type: ignore[no-untyped-def]
     return keras.Sequential(layers, name="network")
 
 
-def local_model_fn(features, labels, mode, params, network, step):  # type: ignore[no-untyped-def]
-    """`model_fn`, whose loss knows the images of this device alone."""
+def local_model_fn(features, labels, mode, params, network, step=0):  # type: ignore[no-untyped-def]
+    """`model_fn`, whose loss knows the images of this device alone while it trains."""
     import tensorflow as tf
 
     from model import triplet_loss
-    from model.training.model_fn import EstimatorSpec
+    from model.training.model_fn import EstimatorSpec, ModeKeys, model_fn
 
+    if mode != ModeKeys.TRAIN:
+        return model_fn(features, labels, mode, params, network, step)
     embeddings = network(features, training=True)
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
     sums = params.strategy.load()(labels, embeddings, params.margin, params.distance, seed)
