@@ -68,13 +68,16 @@ class Learner:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Returns everything, as a checkpoint holds it."""
-        tensors = self.state.to_tensors()
+        weights = {name: variable.numpy() for name, variable in self._variables().items()}
+        tensors = self.state.to_tensors() | weights
         tensors["run/params"] = np.array(self.params.to_json())
+        if None not in self.network.input_shape[1:]:
+            tensors["run/image_shape"] = np.array(self.network.input_shape[1:], np.int64)
         if self.mined is not None:
             tensors["mined/number"], tensors["mined/batches"] = np.array(self.mined.number), self.mined.batches
         if self.memory is not None:
             tensors["memory/labels"], tensors["memory/embeddings"] = self.memory.labels, self.memory.embeddings
-        return tensors | {name: variable.numpy() for name, variable in self._variables().items()}
+        return tensors
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over the state of a checkpoint, all of it or nothing.
@@ -85,6 +88,7 @@ class Learner:
         path, tensors = checkpoint.path, checkpoint.tensors
         checkpoint.check_network(self.params)
         changed = self.params.changes_from(checkpoint.params)
+        self._check_image_shape(checkpoint)
         variables = self._variables()
         for name, variable in variables.items():
             if name not in tensors:
@@ -106,6 +110,16 @@ class Learner:
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
         if "memory/labels" in tensors:
             self.memory = PastBatches(tensors["memory/labels"], tensors["memory/embeddings"])
+
+    def _check_image_shape(self, checkpoint: Checkpoint) -> None:
+        """Finds images of another size than that of training, which weights behind an average would take."""
+        trained_on, shape = checkpoint.tensors.get("run/image_shape"), self.network.input_shape[1:]
+        if trained_on is not None and None not in shape and not np.array_equal(trained_on, shape):
+            before, now = ("x".join(map(str, np.ravel(sides))) for sides in (trained_on, np.array(shape)))
+            raise UserError(
+                f"{checkpoint.path}: trained on images of {before}, and these are of {now}; set image_size back, or "
+                "use a new folder"
+            )
 
     def _variables(self) -> dict[str, tf.Variable]:
         """Returns everything that a step may change, by name: random-generator states of the layers, too."""

@@ -11,6 +11,7 @@ from model.common.errors import UserError
 from model.params import Params
 from model.tests.training.learners import SHAPE, bits_of, images, linear_learner
 from model.training import checkpoints
+from model.training.checkpoints import Checkpoint
 from model.training.learner import Learner, MinedRound
 from model.training.run_state import RunState
 
@@ -109,6 +110,14 @@ def test_changed_parameters_are_logged_and_remembered(tmp_path, caplog):
     assert [entry["params"] for entry in resumed.state.changes] == [{"margin": 0.5}, {"margin": 0.25}]
 
 
+def test_checkpoints_of_older_versions_do_not_tell_the_size_of_images(tmp_path):
+    learner = linear_learner(keras.optimizers.SGD(0.1, name="sgd"), weights_seed=1)
+    checkpoint = save_and_load(learner, tmp_path)
+    other = linear_learner(keras.optimizers.SGD(0.1, name="sgd"), weights_seed=2)
+    other.restore(Checkpoint(checkpoint.path, without(checkpoint.tensors, "run/image_shape")))
+    assert bits_of(other.network.variables) == bits_of(learner.network.variables)
+
+
 # ------------------------------------------------------------------------------------------- what does not fit
 
 
@@ -130,8 +139,13 @@ def without(tensors, name):
             "'embedding_size' is 3 in params.json and was 4 when this was saved",
         ),
         (lambda tensors: without(tensors, "run/params"), "not a checkpoint of this program"),
+        (
+            lambda tensors: {**tensors, "run/image_shape": np.array([9, 9, 1])},
+            "trained on images of 9x9x1, and these are of .*; set image_size back, or use a new folder$",
+        ),
+        (lambda tensors: {**tensors, "run/image_shape": np.array(7)}, "trained on images of 7, and"),
     ],
-    ids=["a weight", "the optimizer", "a shape", "parameters", "foreign"],
+    ids=["a weight", "the optimizer", "a shape", "parameters", "foreign", "images", "no images"],
 )
 def test_a_checkpoint_of_something_else_changes_nothing(tmp_path, spoil, message):
     """The misfit is at the end: what comes before has not been taken over."""
