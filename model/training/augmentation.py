@@ -64,8 +64,10 @@ def photo(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
     area, ratio, left, top, mirror, *colors = tf.unstack(draw(9))  # (B,) each, in [-1, 1]
     area = params.photo_area + (1.0 - params.photo_area) * (area + 1) / 2
     ratio = tf.exp(ratio * math.log(params.photo_aspect_ratio))  # by how much the part is wider, for its height
-    # Relative to the size of the image, as all that follows; a side that would be longer than that is as long.
-    part_height, part_width = tf.minimum(tf.sqrt(area / ratio), 1.0), tf.minimum(tf.sqrt(area * ratio), 1.0)
+    # Relative to the size of the image, as all that follows. Where a side would be longer than that of the image, it is
+    # as long, and the other one such that the area stays as drawn.
+    part_width = tf.clip_by_value(tf.sqrt(area * ratio), area, 1.0)
+    part_height = area / part_width
     top, left = (1 - part_height) * (top + 1) / 2, (1 - part_width) * (left + 1) / 2
     bottom, right = top + part_height, left + part_width
     if params.photo_mirror:

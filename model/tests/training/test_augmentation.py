@@ -6,6 +6,7 @@ import typing
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.stats
 import tensorflow as tf
 
 from model.params import Params, augmentations_with
@@ -139,6 +140,32 @@ def test_parts_of_photos_lie_inside_and_within_the_limits(shape):
     assert top.min() >= -1e-6 and top[height < 0.8].max() > 0.3  # anywhere in it
 
 
+@pytest.mark.parametrize("smallest", [0.1, 0.9, 1.0])
+def test_no_part_of_a_photo_is_smaller_or_more_oblong_than_asked_for(smallest):
+    """Also where a side of the part would be longer than that of the image."""
+    width, height = sizes_of_parts(400, smallest, 1.5)
+    assert max(width.max(), height.max()) <= 1 + 1e-5
+    assert (width * height).min() >= smallest - 1e-5
+    assert abs(np.log(width / height)).max() <= np.log(1.5) + 1e-5
+
+
+def test_areas_of_parts_are_uniform_and_their_ratios_log_uniform():
+    width, height = sizes_of_parts(2000, 0.2, 1.5)
+    area = width * height
+    assert scipy.stats.kstest(area, "uniform", (0.2, 0.8)).pvalue > 0.01
+    fits = area < 1 / 1.5  # at any ratio
+    log_ratio = np.log(width / height)[fits] / np.log(1.5)
+    assert scipy.stats.kstest(log_ratio, "uniform", (-1, 2)).pvalue > 0.01
+
+
+def sizes_of_parts(number, smallest, ratio):
+    """Widths and heights of parts, relative to the image, read off from a picture of its own coordinates."""
+    y, x = np.mgrid[0:1:9j, 0:1:9j]
+    images = np.repeat(np.stack([x, y, 0 * x], axis=-1)[None], number, axis=0)
+    parts = changed(images, **{**STILL, "photo_area": smallest, "photo_aspect_ratio": ratio})
+    return parts[:, 0, -1, 0] - parts[:, 0, 0, 0], parts[:, -1, 0, 1] - parts[:, 0, 0, 1]
+
+
 def test_parts_of_photos_are_sampled_bilinearly():
     images = photos(4, 17, 13, 3)
     parts = changed(images, **{**STILL, "photo_area": 0.3})
@@ -198,3 +225,20 @@ def test_grey_photos_have_no_colors():
 def test_each_place_of_a_batch_has_its_own_draw():
     images = np.repeat(photos(1, 8, 8, 3), 6, axis=0)
     assert len({image.tobytes() for image in changed(images, augmentation="photo")}) == 6
+
+
+def test_two_devices_change_photos_as_one_does(two_devices):
+    images, step = photos(6, 8, 9, 3), tf.constant(3, tf.int64)
+    params = Params(augmentation="photo")
+    expected = augmentation.augment(tf.constant(images), params, step)
+
+    @tf.function
+    def changed_on_devices():
+        def on_device():
+            first = 3 * tf.distribute.get_replica_context().replica_id_in_sync_group
+            return augmentation.augment(tf.constant(images)[first : first + 3], params, step)
+
+        return two_devices.run(on_device)
+
+    parts = two_devices.experimental_local_results(changed_on_devices())
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-6)
