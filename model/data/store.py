@@ -199,12 +199,15 @@ class _Manifest:
 
     def is_of(self, contents: Contents) -> bool:
         """Returns whether it tells of these contents, or of the first of them."""
-        return self.is_made_as(contents) and self.header.get("sources") == _digest_of(contents.sources)
+        are_of_these = len(self.entries) <= len(contents.sources)
+        return are_of_these and self.is_made_as(contents) and self.header.get("sources") == _digest_of(contents.sources)
 
     def is_all_there(self, folder: Path, contents: Contents) -> bool:
         """Returns whether nothing is missing, nor has been written to the pixels since."""
+        if self.time is None or len(self.entries) != len(contents.sources) or not self.is_of(contents):
+            return False
         with contextlib.suppress(OSError):
-            return self.is_of(contents) and self.time == (folder / _PIXELS).stat().st_mtime_ns
+            return self.time == (folder / _PIXELS).stat().st_mtime_ns
         return False
 
     def take(self, line: bytes) -> None:

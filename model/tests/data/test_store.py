@@ -153,6 +153,17 @@ def test_a_line_that_is_none(tmp_path, line):
     check(store(tmp_path, source.contents()), source.numbers)
 
 
+@pytest.mark.parametrize("lines", [slice(1, 1), slice(1, 2), slice(1, -1)])
+def test_lines_that_are_there_twice_or_not_at_all(tmp_path, lines):
+    """The last one still says that all are there."""
+    source = Source(list(range(9)))
+    store(tmp_path, source.contents())
+    header, *chunks, last = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    for body in (chunks + chunks[lines], chunks[lines]):
+        (tmp_path / "manifest.jsonl").write_text("\n".join([header, *body, last]) + "\n")
+        check(store(tmp_path, source.contents()), source.numbers)
+
+
 @given(st.lists(st.lists(st.integers(0, 40), unique=True, max_size=25), min_size=2, max_size=4), st.data())
 @settings(max_examples=60, deadline=None)
 def test_sources_that_come_change_and_go(tmp_path_factory, versions, data):
