@@ -12,7 +12,7 @@ from model.start import start
 
 def main(options: argparse.Namespace) -> None:
     """Evaluates and reports."""
-    trained = start(options.model_dir, options.data_dir, images=options.images).trained(options.checkpoint)
+    trained = start(options.model_dir, options.data_dir, images=options.where_images_lie).trained(options.checkpoint)
     print(trained.report(trained.evaluate(options.baselines)))
 
 

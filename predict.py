@@ -29,7 +29,9 @@ def main(options: argparse.Namespace) -> None:
     files = convert.find_images(options.pair or options.images)
     calibration = answers.read_calibration(options.model_dir, options.data_dir) if options.pair else None
     known = training_images.read(options.model_dir)
-    runner = start(options.model_dir, options.data_dir, known.summary if known else None, images=options.images)
+    runner = start(
+        options.model_dir, options.data_dir, known.summary if known else None, images=options.where_images_lie
+    )
     trained = runner.trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started

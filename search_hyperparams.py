@@ -13,7 +13,7 @@ from model.studies.search import Search
 
 def main(options: argparse.Namespace) -> None:
     """Runs every trial that is not finished, then shows them all."""
-    search = Search(options.parent_dir, options.seeds, options.data_dir, options.images)
+    search = Search(options.parent_dir, options.seeds, options.data_dir, options.where_images_lie)
     if options.dry_run:
         print(search.describe())
         return

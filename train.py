@@ -32,7 +32,7 @@ def train(options: argparse.Namespace, peers: Peers) -> None:
     runner = start(
         options.model_dir,
         options.data_dir,
-        images=options.images,
+        images=options.where_images_lie,
         devices_to_train=options.devices,
         blank=options.check,
         peers=peers,

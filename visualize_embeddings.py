@@ -15,7 +15,7 @@ from model.start import start
 
 def main(options: argparse.Namespace) -> None:
     """Draws, writes, and says where."""
-    trained = start(options.model_dir, options.data_dir, images=options.images).trained(options.checkpoint)
+    trained = start(options.model_dir, options.data_dir, images=options.where_images_lie).trained(options.checkpoint)
 
     from model.pictures.visualize import visualize  # after TensorFlow has been started
 

@@ -43,7 +43,7 @@ def run(
         description: What --help says.
         arguments: The command line, `sys.argv` by default.
         add_options: Adds options of the command's own.
-        of_an_experiment: Whether there are the options `model_dir`, `data_dir` and `images`.
+        of_an_experiment: Whether there are the options `model_dir`, `data_dir` and `where_images_lie`.
     """
     parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if of_an_experiment:
@@ -104,6 +104,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")
     parser.add_argument(
         "--images",
+        dest="where_images_lie",
         choices=("auto", "memory", "stored"),
         default="auto",
         help="where the images lie: in memory; or decoded once and stored in a file beside the data, for more of them "

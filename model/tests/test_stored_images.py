@@ -1,13 +1,17 @@
-"""An experiment whose images lie in a file: every command reads what it needs, and says what it would have said."""
+"""Commands whose images lie in a file: each reads what it needs, and says what it says of images in memory."""
+
+import json
 
 import numpy as np
 import pytest
 
+import evaluate
+import predict
+import train
+import visualize_embeddings
 from model.common import cli, images
 from model.common.images import StoredImages
-from model.new_images import convert, embed, training_images
-from model.pictures.visualize import visualize
-from model.start import start
+from model.new_images import convert
 from model.tests.drawings import draw
 from model.tests.experiments import final_tensors, write_params
 from model.tests.images import save
@@ -15,12 +19,6 @@ from model.training import baselines, evaluation
 
 PARAMS = {"num_epochs": 1, "validation_size": 0.2, "evaluate_every_epochs": 1, "triplet_strategy": "offline_hard"}
 BLOCK = 100
-
-
-@pytest.fixture(autouse=True)
-def log():
-    yield
-    cli._end_log()
 
 
 @pytest.fixture
@@ -36,36 +34,42 @@ def reads(monkeypatch):
     return numbers
 
 
-def run(folder, kind):
-    """All commands, one after the other."""
+def run_all(folder, kind, reads, capsys):
+    """All commands, one after the other; returns the folder of the experiment, and what the last one printed."""
+    assert not reads
     model_dir = write_params(folder / kind, **PARAMS)
-    data_dir = folder / "data"
-    data_dir.mkdir(exist_ok=True)
-    runner = start(model_dir, data_dir, images=kind)
-    with runner.session():
-        runner.train()
-    trained = start(model_dir, data_dir, images=kind).trained()
-    scores = trained.evaluate(baselines=True)
-    visualize(trained, num_images=BLOCK, use_tsne=False)
+    (folder / "data").mkdir(exist_ok=True)
     drawing = save(folder / "seven.png", draw(7))
-    seen = training_images.look_at(trained.experiment, None)
-    answer = embed.embed_files(trained, [drawing], seen).embeddings, embed.embed_gallery(trained)
-    return model_dir, scores, answer
+    for command, *more in (
+        (train,),
+        (evaluate, "--baselines"),
+        (visualize_embeddings, "--num_images", str(BLOCK), "--no_tsne"),
+        (predict, str(drawing), "--json"),
+    ):
+        capsys.readouterr()
+        before = len(reads)
+        arguments = ["--model_dir", str(model_dir), "--data_dir", str(folder / "data"), "--images", kind, *more]
+        cli.run(command.main, "", arguments, command.add_options)
+        assert (len(reads) > before) == (kind == "stored")
+    return model_dir, json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.slow
-def test_no_command_holds_all_images_and_all_say_the_same(tmp_path, reads, monkeypatch):
+def test_no_command_holds_all_images_and_all_say_the_same(tmp_path, reads, monkeypatch, capsys):
     monkeypatch.setattr(images, "_BYTES_OF_A_BLOCK", BLOCK * 64)
     monkeypatch.setattr(evaluation, "_MAX_IMAGES", BLOCK)
     monkeypatch.setattr(baselines, "_IMAGES_AT_A_TIME", BLOCK)
     monkeypatch.setattr(convert, "_SAMPLE", BLOCK)
-    memory_dir, memory_scores, memory_answer = run(tmp_path, "memory")
-    assert not reads
-    stored_dir, stored_scores, stored_answer = run(tmp_path, "stored")
-    assert reads and max(reads) <= 3 * 64  # the images of a batch of triplets
+    memory_dir, memory_answer = run_all(tmp_path, "memory", reads, capsys)
+    stored_dir, stored_answer = run_all(tmp_path, "stored", reads, capsys)
+    assert max(reads) <= 3 * 64  # the images of a batch of triplets
     assert final_tensors(memory_dir) == final_tensors(stored_dir)
-    assert stored_scores.metrics == memory_scores.metrics and stored_scores.baselines == memory_scores.baselines
-    for one, other in zip(stored_answer, memory_answer, strict=True):
-        np.testing.assert_array_equal(one, other)
-    for path in memory_dir.glob("eval/**/*.png"):
+    of_memory, of_stored = (json.loads((folder / "metrics.json").read_text()) for folder in (memory_dir, stored_dir))
+    assert of_memory["metrics"] == of_stored["metrics"] and of_memory["baselines"] == of_stored["baselines"]
+    assert {**memory_answer, "experiment": ""} == {**stored_answer, "experiment": ""}
+    with np.load(memory_dir / "eval/gallery.npz") as one, np.load(stored_dir / "eval/gallery.npz") as other:
+        np.testing.assert_array_equal(one["embeddings"], other["embeddings"])
+    pictures = sorted(memory_dir.glob("eval/**/*.png"))
+    assert len(pictures) > 5
+    for path in pictures:
         assert path.read_bytes() == (stored_dir / path.relative_to(memory_dir)).read_bytes()
