@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
 from model.common.text import class_name
+from model.pictures.thumbnails import MAX_THUMBNAIL, make_thumbnails
 from model.pictures.view import View
 
 _COLORS = (
@@ -79,8 +80,10 @@ def thumbnails(view: View) -> Figure:
     _, first = np.unique(places @ [1, cells], return_index=True)
     axes.scatter(view.points[:, 0], view.points[:, 1], s=0)  # gives the axes their limits
     for index in first[:_THUMBNAILS]:
-        label = view.shown.labels[index]
-        picture = _tinted(view.shown.images[index], class_color(label))
+        label, image = view.shown.labels[index], view.shown.images[index]
+        if max(image.shape[:2]) > MAX_THUMBNAIL:  # all of them are kept until the figure is drawn
+            (image,) = make_thumbnails(image[np.newaxis])
+        picture = _tinted(image, class_color(label))
         zoom = 13 / max(picture.shape[:2])
         box = AnnotationBbox(OffsetImage(picture, zoom=zoom), view.points[index], frameon=False, pad=0)
         axes.add_artist(box)

@@ -13,7 +13,7 @@ from model.common.images import Images, blocks
 MAX_SIDE = 8192
 
 # Sides of a thumbnail, in pixels: smaller images are enlarged by a whole number, larger ones shrunk.
-_MIN_THUMBNAIL, _MAX_THUMBNAIL = 24, 96
+_MIN_THUMBNAIL, MAX_THUMBNAIL = 24, 96
 
 
 def make_thumbnails(images: Images, max_side: int = MAX_SIDE) -> np.ndarray:
@@ -28,7 +28,7 @@ def make_thumbnails(images: Images, max_side: int = MAX_SIDE) -> np.ndarray:
     """
     count, height, width, channels = images.shape
     longest = max(height, width)
-    room = max(1, min(_MAX_THUMBNAIL, max_side // math.ceil(math.sqrt(count))))
+    room = max(1, min(MAX_THUMBNAIL, max_side // math.ceil(math.sqrt(count))))
     if longest > room:
         height, width = (max(1, side * room // longest) for side in (height, width))
         resized = np.empty((count, height, width, channels), np.uint8)
