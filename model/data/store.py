@@ -195,7 +195,8 @@ class _Manifest:
 
     def is_made_as(self, contents: Contents) -> bool:
         """Returns whether images of the same sources would have the same pixels."""
-        return self.header.get("made_with") == contents.made_with
+        made_with = json.loads(json.dumps(contents.made_with))  # in which a tuple is a list, as in the header
+        return self.header.get("made_with") == made_with
 
     def is_of(self, contents: Contents) -> bool:
         """Returns whether it tells of these contents, or of the first of them."""
