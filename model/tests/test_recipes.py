@@ -13,7 +13,7 @@ def run(seed, accuracy, **more):
     metrics |= {"num_images": 9.0, **{f"unseen/{metric}": value for metric, value in metrics.items() if more}}
     if more:
         metrics["unseen/num_images"] = 4.0
-    return {"params": {"seed": seed}, "metrics": metrics, **more}
+    return {"params": {"seed": seed, "holdout_classes": 2}, "metrics": metrics, **more}
 
 
 def test_each_run_is_listed():
@@ -30,6 +30,15 @@ def test_unseen_classes_stand_beside_the_baselines():
     assert any(line.startswith(f"| the trained network | 0.8500 ± {spread:.4f} |") for line in lines)
     assert any(line.startswith("| raw pixels | 0.4000 ± 0.0000 |") for line in lines)
     assert any(line.startswith("| 2 | 0.8000 [0.8000, 0.8000] |") for line in lines)
+
+
+def test_all_test_images_stand_beside_the_baselines_where_no_class_is_held_out():
+    seen = {name: value for name, value in run(0, 0.4)["metrics"].items() if not name.startswith("unseen/")}
+    runs = [{**run(seed, 0.9), "baselines": {"pca": seen}} for seed in (1, 2)]
+    lines = recipes.more_tables({"photos": runs}).splitlines()
+    assert "`photos`, all test images, mean ± standard deviation over 2 seeds:" in lines
+    assert "| pca | 0.4000 ± 0.0000 | 0.5000 ± 0.0000 | 0.2500 ± 0.0000 | 0.7500 ± 0.0000 | 0.1250 ± 0.0000 |" in lines
+    assert not any("unseen" in line for line in lines)
 
 
 def test_the_committed_table_is_what_the_committed_runs_say():
