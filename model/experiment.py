@@ -157,7 +157,7 @@ def _describe(partition: Partition, learned: TrainInput, params: Params, images:
         without = f", none of {len(left_out)} classes: {names}" if left_out else ""
         lines.append(f"Learning from {len(learned.labels)} of the training images{without}.")
     if data.validation is not None:
-        used = _use_of_validation_images(partition, params, len(data.validation.labels))
+        used = _use_of_validation_images(partition, params, data.validation)
         lines.append(f"Of {len(data.validation.labels)} images in the folder of validation images, {used}.")
     if warning := classes_too_small(learned.labels, params):
         lines.append(f"Warning: {warning}.")
@@ -190,18 +190,22 @@ def _describe_roles(test: Split, exclude_same_group: bool) -> list[str]:
     return lines
 
 
-def _use_of_validation_images(partition: Partition, params: Params, total: int) -> str:
-    """Tells what becomes of the validation images that the data come with, so many in total."""
+def _use_of_validation_images(partition: Partition, params: Params, images: Split) -> str:
+    """Tells what becomes of the validation images that the data come with."""
     validation, gallery = partition.validation, partition.validation_gallery
     if params.validation_size is not None or params.validation_classes is not None:
         return "none is used, as params.json sets others aside to validate"
     if validation is None or gallery is None:
         return "none is used, as all their classes are held out"
     num_gallery = 0 if gallery is partition.train else len(gallery.labels)
+    used = np.isin(images.labels, np.union1d(validation.labels, gallery.labels))
     parts = {
         "validate": len(validation.labels),
         "are their gallery, as nobody learns from their classes": num_gallery,
-        "are not used, as their classes are held out": total - len(validation.labels) - num_gallery,
+        "of them are not classified, as their gallery has none of their classes": np.count_nonzero(
+            ~np.isin(validation.labels, gallery.labels)
+        ),
+        "are not used, as their classes are held out": np.count_nonzero(~used),
     }
     return ", ".join(f"{count} {use}" for use, count in parts.items() if count)
 

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -23,7 +24,7 @@ from model.experiment import Experiment
 from model.params import Params
 from model.scoring.record import Record
 from model.studies import hparams_tab
-from model.training import preflight
+from model.training import preflight, pretrained
 from model.training.baselines import score_baselines
 from model.training.checkpoints import Checkpoint
 from model.training.estimator import (
@@ -211,11 +212,22 @@ class Trained:
         if baselines:  # which may need more memory than there is
             data = eval_input_fn(experiment.partition, params)
             with one_line_errors(experiment.model_dir):
-                network = self._estimator.network_fn(params, data.images.shape[1:], "float32")
+                network = self._untrained_network(data.images.shape[1:])
                 scored = score_baselines(data, experiment.train_input.images, params, network)
             record = dataclasses.replace(record, baselines=scored)
             self.keep(record, "test")
         return record
+
+    def _untrained_network(self, image_shape: tuple[int, int, int]) -> keras.Model | None:
+        """Returns the network as a run begins with it; None if its weights are not there any more."""
+        params = self.experiment.params
+        network = self._estimator.network_fn(params, image_shape, "float32")
+        try:
+            pretrained.load(network, params, self.experiment.model_dir / "params.json")
+        except UserError as error:
+            _log.warning("The network before training is left out: %s", error)
+            return None
+        return network
 
     def report(self, record: Record, images: str = "test") -> str:
         """Returns the first of the scores as text, and what to do next.

@@ -49,7 +49,8 @@ def divide(data: Dataset, params: Params) -> Partition:
     With `validation_size` a stratified sample is set aside, whose gallery is what is learned from. With
     `validation_classes` whole classes are set aside: half of their images are the validation images and the other half
     is their gallery. With neither, the validation images that the data come with are taken, if they do: their gallery
-    is what is learned from, or half of them if their classes are others.
+    is what is learned from. Where nobody learns from the classes of most of them, they have a gallery of their own:
+    the gallery images among them that are no queries, or half of them where no roles are told.
 
     Args:
         data: The data set.
@@ -111,9 +112,18 @@ def _set_aside(
     elif data.validation is not None and not np.isin(data.validation.labels, unseen).all():
         validation, _ = _take_classes(data.validation, unseen)
         gallery = train
-        if not np.isin(validation.labels, train.labels).any():
-            validation, gallery = _take_sample(validation, seed, len(validation.labels) // 2)
+        if np.isin(validation.labels, train.labels).mean() < 0.5:
+            validation, gallery = _with_gallery(validation, seed)
     return train, validation, gallery
+
+
+def _with_gallery(images: Split, seed: int) -> tuple[Split, Split]:
+    """Returns the images to score, and those of them or beside them by which these are classified."""
+    if images.roles is not None:
+        only_looked_for = images.roles.is_gallery & ~images.roles.is_query
+        if only_looked_for.any():
+            return images, images.where(only_looked_for)
+    return _take_sample(images, seed, len(images.labels) // 2)
 
 
 def _choose(

@@ -73,15 +73,17 @@ def score(
 
 
 def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, float]:
-    """Measures what is looked at during training: k-nearest-neighbour accuracy and retrieval, as `score` does.
+    """Measures what is looked at during training: k-nearest-neighbour accuracy and retrieval.
 
     Args:
-        images: The images to score, at least one.
+        images: The images to score, at least one. Those that look for others are classified, for the others may be in
+            the gallery themselves.
         gallery: What their nearest neighbours are looked for in, at least one.
     """
-    known = images.of_classes(np.unique(gallery.labels))
+    asked = images.at(images.queries)
+    known = asked.of_classes(np.unique(gallery.labels))
     accuracy = float(knn_correct(known, gallery).mean()) if len(known) else np.nan
-    left_out = float(len(images) - len(known))
+    left_out = float(len(asked) - len(known))
     return {"knn_accuracy": accuracy, "knn_images_left_out": left_out, **retrieval.measure(images).means()}
 
 

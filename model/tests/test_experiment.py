@@ -60,6 +60,7 @@ def test_a_folder_of_validation_images_is_told(tmp_path, params, said):
         ("abc", "cd", "10 validate, 5 are not used, as their classes are held out"),
         ("cd", "cd", "none is used, as all their classes are held out"),
         ("ef", "cd", "5 validate, 5 are their gallery, as nobody learns from their classes"),
+        ("ae", "cd", "10 validate, 5 of them are not classified, as their gallery has none of their classes"),
     ],
 )
 def test_what_becomes_of_each_validation_image_is_told(tmp_path, of_validation, held_out, said):

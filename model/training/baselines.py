@@ -24,7 +24,7 @@ _IMAGES_AT_A_TIME = 1024
 
 
 def score_baselines(
-    data: EvalInput, learned_from: Images, params: Params, network: keras.Model
+    data: EvalInput, learned_from: Images, params: Params, network: keras.Model | None
 ) -> dict[str, dict[str, float]]:
     """Scores raw pixels, principal components and the network as it is before training.
 
@@ -34,12 +34,11 @@ def score_baselines(
             was trained on.
         params: The experiment. There are as many principal components as the embedding has dimensions, if the images
             have so many.
-        network: The network as it is before training.
+        network: The network as it is before training, with the weights that it begins with; None if nobody has it.
 
     Returns:
-        For "raw_pixels", "pca" and "untrained", what `protocol.score` returns.
+        For "raw_pixels", "pca" and, if it is there, "untrained", what `protocol.score` returns.
     """
-    predict_step = compile_predict_step(model_fn, Learner(params, network))
     number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
     side = _side(data.images.shape[1:], number)
     pixels, gallery_pixels = _flat(data.images, side), _flat(data.gallery_images, side)
@@ -49,11 +48,13 @@ def score_baselines(
     embedded = {
         "raw_pixels": (pixels, gallery_pixels),
         "pca": (components.transform(pixels), components.transform(gallery_pixels)),
-        "untrained": tuple(
-            predict(predict_step, images, "embedding, untrained")["embeddings"]
-            for images in (data.images, data.gallery_images)
-        ),
     }
+    if network is not None:
+        predict_step = compile_predict_step(model_fn, Learner(params, network))
+        embedded["untrained"] = (
+            predict(predict_step, data.images, "embedding, untrained")["embeddings"],
+            predict(predict_step, data.gallery_images, "embedding, untrained")["embeddings"],
+        )
     return {name: score_embeddings(data, embeddings, gallery) for name, (embeddings, gallery) in embedded.items()}
 
 

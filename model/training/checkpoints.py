@@ -41,7 +41,7 @@ _DIGESTS = f"{_PREFIX}.sha256"
 _PARAMS_OF_THE_WEIGHTS = (
     "dataset", "image_size", "image_fit", "image_bits",
     "network", "weights", "weights_sha256", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
-    "pooling",
+    "pooling", "frozen_batch_norm",
     "embedding_size", "normalize_embeddings", "test_time_augmentation",
     "validation_size", "validation_classes", "holdout_classes", "split_seed",
 )  # fmt: skip

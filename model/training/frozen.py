@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from model.training.micro_batches import embed_in_parts
 from model.training.network import EMBEDDING
 
 
@@ -22,23 +23,15 @@ class HeadAlone:
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Embeds images (B, H, W, C): (B, D) float32; in training, too, the features are those of inference."""
-        if not training:
+        if not training:  # a model_fn of one's own may ask for that within a training step
             return self._network(images, training=False)
-        if self._size is None:
-            features = self._body(images, training=False)  # (B, F)
-        else:
-            parts = tf.reshape(images, [-1, self._size, *images.shape[1:]])  # (parts, size, H, W, C)
-            of_part = tf.TensorSpec([self._size, self._body.output_shape[-1]], self._body.compute_dtype)
-            features = tf.map_fn(self._embed, parts, fn_output_signature=of_part, parallel_iterations=1)
-            features = tf.reshape(features, [images.shape[0], -1])  # (B, F)
-        outputs = tf.stop_gradient(features)
+        size = self._size
+        features = self._body(images, training=False) if size is None else embed_in_parts(self._body, images, size)
+        outputs = tf.stop_gradient(features)  # (B, F)
         first = self._network.layers.index(self._network.get_layer(EMBEDDING))
         for layer in self._network.layers[first:]:
             outputs = layer(outputs)
         return outputs
-
-    def _embed(self, part: tf.Tensor) -> tf.Tensor:
-        return self._body(part, training=False)
 
 
 class Adam(keras.optimizers.Adam):

@@ -32,7 +32,7 @@ class InParts:
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """Embeds images (B, H, W, C), B a multiple of the size of a part: (B, D) float32."""
         network = self._network
-        if not training:
+        if not training:  # a model_fn of one's own may ask for that within a training step
             return network(images, training=False)
         self._parts = tf.reshape(images, [-1, self._size, *images.shape[1:]])  # (parts, size, H, W, C)
         self._weights = [tf.convert_to_tensor(variable) for variable in network.trainable_variables]
@@ -81,3 +81,17 @@ class InParts:
         """Embeds a part by the network in a state, (size, D), and returns the state after it."""
         with replicas.alone():
             return self._network.stateless_call(self._weights, state, self._parts[part], training=True)
+
+
+def embed_in_parts(network: keras.Model, images: tf.Tensor, size: int) -> tf.Tensor:
+    """Embeds images (B, H, W, C), B free, as in inference, so many at a time: what the network puts out, (B, D)."""
+    output = network.outputs[0]
+    number = -(-tf.shape(images)[0] // size)
+    found = tf.TensorArray(output.dtype, number, infer_shape=False, element_shape=output.shape)
+
+    def embed(part: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        some = tf.ensure_shape(images[part * size : (part + 1) * size], [None, *images.shape[1:]])
+        return part + 1, found.write(part, network(some, training=False))
+
+    _, found = tf.while_loop(lambda part, _: part < number, embed, (tf.constant(0), found), parallel_iterations=1)
+    return tf.ensure_shape(found.concat(), [images.shape[0], output.shape[-1]])

@@ -105,5 +105,6 @@ def build_optimizer(params: Params, max_steps: int) -> keras.optimizers.Optimize
             warmup_target=params.learning_rate if params.warmup_steps else None,
             warmup_steps=params.warmup_steps,
         )
-    kind = Adam if params.frozen_epochs else keras.optimizers.Adam
+    # Some weights may be frozen at first, and how long is for each continuation of a run to say.
+    kind = keras.optimizers.Adam if params.weights is None else Adam
     return kind(learning_rate, name="adam")

@@ -159,12 +159,15 @@ def too_large(params: Params, image_shape: tuple[int, int, int]) -> str:
     size, free = size_of_network(params, image_shape), free_memory()
     if size.weights <= _MOST_WEIGHTS and (free is None or 4 * 4 * size.weights <= free):
         return ""
-    part = f", {size.weights_of_embedding:,} of them in the dense layer behind the blocks"
+    own = NETWORKS[params.network].parameters
+    lower = "image_size, num_channels or" if "num_channels" in own else "image_size or"
+    more_blocks = ", or raise num_blocks if most are in the dense layer" if "num_blocks" in own else ""
+    part = f", {size.weights_of_embedding:,} of them in the last layer"
     takes = f"with gradients and Adam {4 * 4 * size.weights / 1e9:,.0f} GB"
     has = "" if free is None else f", and {free / 1e9:,.0f} GB of memory are free"
     return (
-        f"the network would have {size.weights:,} weights{part}: {takes}{has}; lower image_size, num_channels or "
-        "embedding_size, or raise num_blocks if most are in the dense layer"
+        f"the network would have {size.weights:,} weights{part}: {takes}{has}; lower {lower} "
+        f"embedding_size{more_blocks}"
     )
 
 
@@ -233,9 +236,11 @@ def check(
         return
     total = of_network + bytes_of_the_loss(params)
     if free is not None and total > _SHARE_OF_MEMORY * free:
+        has_channels = "num_channels" in NETWORKS[params.network].parameters
         yield (
             f"Warning: that is more than {_SHARE_OF_MEMORY:.0%} of the {free / 1e6:,.0f} MB of free memory, so no step "
-            "is timed; lower batch_size, image_size or num_channels, or set micro_batch_size."
+            f"is timed; lower batch_size{', image_size or num_channels' if has_channels else ' or image_size'}, or set "
+            "micro_batch_size."
         )
         return
     devices = 1 if strategy is None else strategy.num_replicas_in_sync

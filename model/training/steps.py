@@ -11,7 +11,7 @@ from model.training.augmentation import augment, prepare_images
 from model.training.frozen import HeadAlone
 from model.training.guard import Broken
 from model.training.learner import Learner
-from model.training.micro_batches import InParts
+from model.training.micro_batches import InParts, embed_in_parts
 from model.training.model_fn import EstimatorSpec, ModeKeys
 from model.triplet_loss import PAIRS_AT_ONCE, Sums
 
@@ -115,14 +115,19 @@ def _floating(network: keras.Model) -> list[tf.Tensor]:
 
 
 def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tuple[Mapping[str, tf.Tensor], Sums]]:
-    """Compiles step(images, labels) -> (predictions, sums): uint8 (B, H, W, C) and int32 (B,), B free."""
+    """Compiles step(images, labels) -> (predictions, sums): uint8 (B, H, W, C) and int32 (B,), B free.
+
+    With `micro_batch_size` the network takes so many images at a time, as in training.
+    """
+    network, size = learner.network, learner.params.micro_batch_size
+    embed = network if size is None else lambda images, training: embed_in_parts(network, images, size)
     signature: list[tf.TensorSpec] | None = [_images_spec(learner), tf.TensorSpec((None,), tf.int32)]
     if learner.params.batch_size**2 > PAIRS_AT_ONCE:
         signature = None  # for a loss that bounds its memory, each size is traced by itself
 
     @tf.function(input_signature=signature)
     def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
-        spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, learner.network)
+        spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, embed)
         return spec.predictions, spec.metrics
 
     return eval_step

@@ -8,6 +8,7 @@ import pytest
 from model.common.errors import UserError
 from model.common.images import blank_images
 from model.data.datasets import Dataset, Split
+from model.data.listing import Roles
 from model.data.partition import divide
 from model.params import Params
 from model.tests import oracles
@@ -192,6 +193,38 @@ def test_validation_images_of_other_classes_have_a_gallery_of_their_own():
     assert sorted(partition.validation.labels) == sorted(partition.validation_gallery.labels) == [5, 6, 7]
     assert not numbers(partition.validation) & numbers(partition.validation_gallery)
     assert partition.train is data.train
+
+
+@pytest.mark.parametrize("num_queries", [12, 24])
+def test_validation_images_with_roles_keep_all_queries_and_all_of_the_gallery(num_queries):
+    labels = np.repeat(np.arange(5, 17), 4).astype(np.int32)  # classes that nobody learns from
+    is_query = np.tile([True, num_queries == 24, False, False], 12)
+    roles = Roles(is_query, is_gallery=np.tile([False, True, True, True], 12))
+    validation = Split(np.arange(48, dtype=np.uint8).reshape(-1, 1, 1, 1), labels, roles)
+    data = dataclasses.replace(dataset(), validation=validation, class_names=tuple(f"{i:02}" for i in range(17)))
+    partition = divide(data, Params())
+    assert partition.validation.labels.tolist() == labels.tolist()
+    assert partition.validation.roles.is_query.sum() == num_queries
+    gallery = partition.validation_gallery  # in which no query finds itself
+    assert numbers(gallery) == set(np.flatnonzero(~is_query).tolist())
+
+
+def test_validation_images_that_all_look_for_others_are_halved():
+    labels = np.repeat([5, 6], 4).astype(np.int32)
+    roles = Roles(np.ones(8, bool), np.ones(8, bool), np.arange(8, dtype=np.int32) // 2)
+    validation = Split(np.arange(8, dtype=np.uint8).reshape(-1, 1, 1, 1), labels, roles)
+    partition = divide(dataclasses.replace(dataset(), validation=validation, class_names=(*NAMES, "gnu")), Params())
+    assert len(partition.validation.labels) == len(partition.validation_gallery.labels) == 4
+    assert not numbers(partition.validation) & numbers(partition.validation_gallery)
+
+
+@pytest.mark.parametrize(("of_known_classes", "has_own_gallery"), [(1, True), (3, False), (6, False)])
+def test_a_gallery_is_one_in_which_most_validation_images_can_be_classified(of_known_classes, has_own_gallery):
+    labels = np.array([0] * of_known_classes + [5] * (6 - of_known_classes), np.int32)
+    validation = Split(np.arange(6, dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+    partition = divide(dataclasses.replace(dataset(), validation=validation, class_names=(*NAMES, "gnu")), Params())
+    assert (partition.validation_gallery is not partition.train) == has_own_gallery
+    assert len(partition.validation.labels) == (3 if has_own_gallery else 6)
 
 
 def test_early_stopping_needs_images_to_watch():

@@ -13,6 +13,7 @@ from model import scoring
 from model.common.commands import ROOT
 from model.params import Params
 from model.scoring import protocol
+from model.scoring.labelled import LabelledEmbeddings
 from model.tests.scoring.points import labelled
 
 
@@ -94,6 +95,15 @@ def test_what_is_watched_is_what_is_scored_in_the_end(measured):
     watched = protocol.watch(*data)
     assert set(watched) >= set(Params.model_json_schema()["properties"]["early_stopping_metric"]["enum"])
     assert all(scores[name] == value for name, value in watched.items())
+
+
+def test_queries_are_classified_by_a_gallery_that_is_among_the_images(measured):
+    images, *_ = measured
+    is_query = np.arange(len(images)) % 3 == 0
+    asked = LabelledEmbeddings(images.embeddings, images.labels, is_query, ~is_query)
+    watched = protocol.watch(asked, images.at(np.flatnonzero(~is_query)))
+    assert watched["knn_accuracy"] == watched["recall_at_1"]  # and not 1, as if images found themselves
+    assert watched["knn_images_left_out"] == 0 and 0.3 < watched["knn_accuracy"] < 0.95
 
 
 def test_without_unseen_classes_there_is_one_group(measured):

@@ -68,6 +68,10 @@ def test_the_network_before_training(scored):
     assert scores["untrained"] == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
+def test_a_network_that_nobody_has_any_more_is_left_out(scored):
+    assert score_baselines(DATA, LEARNED_FROM, scored[0].params, None).keys() == {"raw_pixels", "pca"}
+
+
 @pytest.mark.parametrize(("embedding_size", "num_images", "components"), [(64, 50, 6), (64, 3, 3), (2, 50, 2)])
 def test_there_are_no_more_components_than_there_can_be(monkeypatch, embedding_size, num_images, components):
     learner, shapes = linear_learner(), []

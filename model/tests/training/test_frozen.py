@@ -14,8 +14,8 @@ from model.params import Params
 from model.tests.experiments import final_tensors
 from model.tests.training.learners import bits_of
 from model.training.estimator import Estimator, RunConfig
-from model.training.frozen import Adam
-from model.training.model_fn import model_fn
+from model.training.frozen import Adam, HeadAlone
+from model.training.model_fn import build_optimizer, model_fn
 from model.training.network import build_features, build_network
 from model.training.pretrained import load
 
@@ -43,6 +43,25 @@ def test_where_all_learn_from_the_beginning_it_is_adam():
         for optimizer, variable in pairs:
             optimizer.apply([gradient], [variable])
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frozen_epochs", [0, 3])
+def test_a_run_with_weights_may_change_how_long_they_are_frozen(frozen_epochs):
+    params = Params(weights="some.weights.h5", weights_sha256="0" * 64, frozen_epochs=frozen_epochs)
+    assert type(build_optimizer(params, 100)) is Adam
+    assert type(build_optimizer(Params(), 100)) is keras.optimizers.Adam
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("pooling", ["flatten", "average"])
+def test_the_head_sees_the_same_features_in_parts(precision, pooling):
+    params = Params(embedding_size=4, num_channels=4, num_blocks=1, pooling=pooling, normalize_embeddings=True)
+    network = build_network(params, (8, 8, 1), precision)
+    images = tf.constant(np.random.default_rng(0).random((7, 8, 8, 1)), tf.float32)
+    expected = network(images, training=False)
+    assert np.ptp(expected) > 0.1
+    for size in (None, 2, 7, 9):
+        np.testing.assert_allclose(HeadAlone(network, size)(images, training=True), expected, atol=1e-2)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from model.strategies import STRATEGIES
 from model.tests.experiments import SMALL, digits, write_params
 from model.tests.images import COLOUR, save
 from model.training import preflight
+from model.training.network import Size
 
 pytestmark = pytest.mark.slow
 
@@ -165,8 +166,15 @@ def test_a_dense_layer_of_billions_of_weights_is_one_line(monkeypatch):
     labels = np.repeat(np.arange(2, dtype=np.int32), 2)
     batches = sampling.uniform_batches(labels, 0, 4)
     *_, warning = preflight.check(TrainInput(np.zeros((4, 348, 348, 1), np.uint8), labels, batches, 4), params, never)
-    assert f"{174 * 174 * 64 * 4096 + 4096:,} of them in the dense layer behind the blocks" in warning
+    assert f"{174 * 174 * 64 * 4096 + 4096:,} of them in the last layer" in warning
+    assert "lower image_size, num_channels or embedding_size, or raise num_blocks" in warning
     assert preflight.too_large(Params(), (28, 28, 1)) == ""
+
+
+def test_what_a_network_does_not_have_is_no_advice(monkeypatch):
+    monkeypatch.setattr(preflight, "size_of_network", lambda *_: Size(2**32, 100, 1))
+    warning = preflight.too_large(Params(network="ResNet50"), (224, 224, 3))
+    assert warning.endswith("lower image_size or embedding_size")
 
 
 def test_a_network_that_no_memory_takes_is_not_trained(tmp_path, monkeypatch):

@@ -212,6 +212,33 @@ def test_an_evaluation_step_sums_up_a_batch_of_any_size():
     assert bits_of(learner.network.variables) == before
 
 
+class AtMost(keras.layers.Layer):
+    """Fails on more images at a time."""
+
+    def __init__(self, most):
+        super().__init__(name="at_most")
+        self.most = most
+
+    def call(self, images):
+        tf.debugging.assert_less_equal(tf.shape(images)[0], self.most)
+        return images
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 17])
+def test_an_evaluation_step_takes_no_more_images_at_a_time_than_a_training_step(size):
+    whole = linear_learner(batch_size=16)
+    params = whole.params.model_copy(update={"micro_batch_size": 4})
+    learner = dataclasses.replace(
+        whole, params=params, network=keras.Sequential([keras.Input(SHAPE), AtMost(4), *whole.network.layers])
+    )
+    found = compile_eval_step(model_fn, learner)(IMAGES[:size], LABELS[:size])
+    expected = compile_eval_step(model_fn, whole)(IMAGES[:size], LABELS[:size])
+    np.testing.assert_allclose(found[0]["embeddings"], expected[0]["embeddings"], rtol=1e-5, atol=1e-6)
+    assert found[1].keys() == expected[1].keys()
+    for name, pair in expected[1].items():
+        np.testing.assert_allclose(found[1][name], pair, rtol=1e-4)
+
+
 def test_a_prediction_is_made_of_uint8_images_of_the_size_of_the_network():
     learner = linear_learner()
     predict_step = compile_predict_step(model_fn, learner)
