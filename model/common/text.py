@@ -9,14 +9,14 @@ def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = Tru
 
     Line breaks, the escape sequences of terminals, marks that turn the direction of writing and halves of characters
     stand there as Python writes them, such as `\n`, `\x1b` or `\u202e`. Too long a text loses its middle, for of a path
-    both ends are worth more, or its start, which classes below one folder have in common.
+    both ends are worth more, or its start.
 
     >>> printable("two\nlines")
     'two\\nlines'
     >>> printable("data/pets/cat/1.png", 11)
     'data/…1.png'
-    >>> printable("Fruit/Apple/Granny-Smith", 14, keeps_start=False)
-    '…/Granny-Smith'
+    >>> printable("data/pets/cat/1.png", 11, keeps_start=False)
+    '…/cat/1.png'
     """
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -26,14 +26,19 @@ def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = Tru
 
 
 def class_name(name: str, length: int = 60) -> str:
-    """Returns the name of a class as `printable` does; classes below one folder begin alike, so that their ends stay.
+    """Returns the name of a class as `printable` does; of one that is too long the folders go first, from the outside.
 
     >>> class_name("Fruit/Apple/Granny-Smith", 14)
     '…/Granny-Smith'
+    >>> class_name("Vegetables/Onion/Yellow-Onion", 12)
+    'Yellow-Onion'
     >>> class_name("Granny-Smith-Apple", 14)
     'Granny-…-Apple'
     """
-    return printable(name, length, keeps_start="/" not in name)
+    folders = name.split("/")
+    shorter = ["…/" + "/".join(folders[first:]) for first in range(1, len(folders))]
+    fitting = (candidate for candidate in (name, *shorter) if len(candidate) <= length)
+    return printable(next(fitting, folders[-1] or name), length)
 
 
 def _cut(text: str, length: int, keeps_start: bool) -> str:

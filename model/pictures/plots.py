@@ -296,7 +296,7 @@ def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: s
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), aspect="equal")
     if frame is not None:
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=frame, linewidth=3))
-    axes.text(center[0], center[1] - 0.47, above, fontsize=9, ha="center", va="bottom")
+    axes.text(center[0], center[1] - 0.47, above, fontsize=8, ha="center", va="bottom")
     axes.text(center[0], center[1] + 0.48, below, fontsize=9, ha="center", va="top")
 
 

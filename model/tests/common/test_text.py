@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 
 from model.common import text as text_module
-from model.common.text import printable
+from model.common.text import class_name, printable
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,29 @@ def test_whatever_the_text(text, length):
     shown.encode()  # there is no half of a character
     assert not any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in shown)
     assert text.isprintable() <= (shown == text or len(text) > length)
+    named = class_name(text + "/" + text, length)
+    assert len(named) <= length and named == printable(named, length)
 
 
-def test_of_names_that_begin_alike_the_end_stays():
-    apples = [printable(f"Fruit/Apple/{kind}", 14, keeps_start=False) for kind in ("Granny-Smith", "Golden-Delicious")]
-    assert apples == ["…/Granny-Smith", "…den-Delicious"]
-    assert printable("a/b", 3, keeps_start=False) == "a/b"
+@pytest.mark.parametrize(
+    ("name", "length", "expected"),
+    [
+        ("a/b", 3, "a/b"),
+        ("Fruit/Apple/Granny-Smith", 20, "…/Apple/Granny-Smith"),
+        ("Fruit/Apple/Granny-Smith", 19, "…/Granny-Smith"),
+        ("Fruit/Apple/Granny-Smith", 13, "Granny-Smith"),
+        ("Fruit/Apple/Golden-Delicious", 14, "Golden-…icious"),
+        ("long-name-of-a-folder/", 10, "…/"),
+        ("/////////////", 3, "…//"),
+    ],
+)
+def test_of_the_name_of_a_class_the_folders_go_first(name, length, expected):
+    assert class_name(name, length) == expected
+
+
+def test_of_a_path_the_end_stays():
+    assert printable("data/pets/cat/1.png", 6, keeps_start=False) == "…1.png"
 
 
 def test_the_examples():
-    assert doctest.testmod(text_module) == (0, 5)
+    assert doctest.testmod(text_module) == (0, 6)
