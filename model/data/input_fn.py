@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.common.draws import Stream, permutation
 from model.common.errors import UserError, listed
 from model.common.images import Images
 from model.common.text import class_name
@@ -211,7 +212,7 @@ def validation_input_fn(partition: Partition, params: Params) -> EvalInput:
 def _eval_input(images: Split, gallery: Split, params: Params, groups: Mapping[str, tuple[int, ...]]) -> EvalInput:
     # The loss is computed over batches in a fixed random order: data that lie class by class would fill batches in
     # which there is no triplet.
-    order = sampling.permutation(params.seed, sampling.Stream.EVALUATION_ORDER, size=len(images.labels))
+    order = permutation(params.seed, Stream.EVALUATION_ORDER, size=len(images.labels))
     batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
     roles = images.roles and images.roles.to_score(params.exclude_same_group)
     return EvalInput(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.common import draws
 from model.common.errors import UserError, listed
 from model.common.text import class_name
-from model.data import sampling
 from model.data.datasets import Dataset, Split
 from model.params import Params
 
@@ -138,7 +138,7 @@ def _choose(
     if asked is None:
         return np.zeros(0, np.int64)
     if isinstance(asked, int):  # all of them, if there are not so many
-        order = sampling.permutation(seed, sampling.Stream.CHOSEN_CLASSES, number, size=len(classes))
+        order = draws.permutation(seed, draws.Stream.CHOSEN_CLASSES, number, size=len(classes))
         return np.sort(classes[order[:asked]])
     found = [_classes_of(name, key, classes, class_names) for name in asked]
     chosen = np.unique(np.concatenate(found))
@@ -194,5 +194,5 @@ def _take_classes(split: Split, classes: np.ndarray) -> tuple[Split, Split]:
 def _take_sample(split: Split, seed: int, count: int) -> tuple[Split, Split]:
     """Returns a stratified sample, and the rest."""
     chosen = np.zeros(len(split.labels), bool)
-    chosen[sampling.stratified_sample(split.labels, seed, count)] = True
+    chosen[draws.stratified_sample(split.labels, seed, count)] = True
     return split.where(chosen), split.where(~chosen)

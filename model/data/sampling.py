@@ -1,74 +1,18 @@
 """Which images make up batch number `step`: a pure function of (seed, step, labels).
 
 There is no iterator and so nothing to save: a run that starts again at a step sees the batches that it would have
-seen, and every worker can tell what every other one sees. All draws are integers (Philox counters and a stable
-sort), whose values are fixed for good, unlike those of a library's shuffle.
+seen, and every worker can tell what every other one sees.
 """
 
-import enum
 import functools
 from collections.abc import Callable
 
 import numpy as np
 
+from model.common.draws import Stream, draw, permutation
+
 # step (0, 1, 2, ... without end) -> int32 indices of shape (batch_size,)
 BatchPolicy = Callable[[int], np.ndarray]
-
-
-class Stream(enum.IntEnum):
-    """What a draw is for. Draws of one seed for different purposes are independent, because the number is part of the
-    counter. The numbers are part of what a seed means: another number is another draw, for every experiment there is.
-    """
-
-    # The order of all images in an epoch, or of all classes in a round; a run has either the one or the other.
-    TRAINING_ORDER = 0
-    # The order of the images of one class, of which class-balanced batches take some at a time.
-    IMAGES_OF_A_CLASS = 1
-    # The order in which the images to score are put into batches for the loss.
-    EVALUATION_ORDER = 2
-    # The positive of each anchor in batches of (anchor, positive) pairs.
-    POSITIVES = 3
-    # Which images are in a stratified sample.
-    STRATIFIED_SAMPLE = 4
-    # Which half of the scored images calibrates the threshold of verification, and which half judges it.
-    CALIBRATION_HALVES = 5
-    # The images in each bootstrap sample.
-    BOOTSTRAP = 6
-    # Which classes are kept apart, where parameters only say how many.
-    CHOSEN_CLASSES = 7
-
-
-def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:
-    """Draws random integers, uniform from 0 to 2^64 - 1.
-
-    Args:
-        seed: From 0 to 2^64 - 1.
-        stream: What they are for.
-        number: Which of the draws of this stream, for example the epoch; from 0 to 2^64 - 1.
-        part: Tells draws with the same number apart, for example by class; from 0 to 2^64 - 1.
-        size: How many.
-
-    Returns:
-        uint64 array of shape (size,), the same for the same arguments wherever and whenever it is asked for.
-    """
-    counter = np.array([0, number, stream, part], np.uint64)  # Philox counts its own draws in counter[0]
-    return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
-
-
-def permutation(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:
-    """Draws a permutation of 0 ... size - 1.
-
-    Args:
-        seed: As for `draw`, like all the others.
-        stream: What the permutation is for.
-        number: Which of the permutations of this stream.
-        part: Tells permutations with the same number apart.
-        size: How many numbers to permute.
-
-    Returns:
-        int32 array of shape (size,).
-    """
-    return np.argsort(draw(seed, stream, number, part, size=size), kind="stable").astype(np.int32)
 
 
 def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPolicy:
@@ -195,21 +139,3 @@ def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> B
         return np.column_stack([anchors, positives])
 
     return batch
-
-
-def stratified_sample(labels: np.ndarray, seed: int, count: int) -> np.ndarray:
-    """Draws images so that every class keeps its share, up to rounding.
-
-    Args:
-        labels: Integer array of shape (N,).
-        seed: From 0 to 2^64 - 1.
-        count: How many images; all where there are not so many.
-
-    Returns:
-        int32 indices of shape (min(count, N),), ascending.
-    """
-    shuffled = permutation(seed, Stream.STRATIFIED_SAMPLE, size=len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    count = min(count, len(labels))
-    # Every N / count-th image of a row in which each class is one piece.
-    return np.sort(by_class[np.arange(count) * len(labels) // max(count, 1)])

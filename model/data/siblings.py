@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.common.draws import Stream, permutation
 from model.data import sampling
-from model.data.sampling import BatchPolicy, Stream
+from model.data.sampling import BatchPolicy
 
 # Parts of the draws of the stream TRAINING_ORDER, of which those of one round are told apart.
 _CLASSES, _NODES, _BATCHES, _CIRCLE = range(4)
@@ -99,7 +100,7 @@ def sibling_batches(
     tree = Tree.of([class_names[label] for label in present.tolist()])
     num_classes, size = len(present), num_classes_per_batch
     batches_per_round, num_waiting = divmod(num_classes, size)
-    circle = sampling.permutation(seed, Stream.TRAINING_ORDER, part=_CIRCLE, size=num_classes)
+    circle = permutation(seed, Stream.TRAINING_ORDER, part=_CIRCLE, size=num_classes)
     place = np.argsort(circle)  # of each class on the circle
     images = sampling.images_of_classes(labels, seed, num_images_per_class)
 
@@ -109,16 +110,16 @@ def sibling_batches(
         is_dealt = np.ones(num_classes, bool)
         is_dealt[waiting] = False
         rows: list[list[int]] = [[] for _ in tree.parent]
-        for class_ in sampling.permutation(seed, Stream.TRAINING_ORDER, round_, _CLASSES, size=num_classes).tolist():
+        for class_ in permutation(seed, Stream.TRAINING_ORDER, round_, _CLASSES, size=num_classes).tolist():
             if is_dealt[class_]:
                 rows[tree.node_of[class_]].append(class_)
         batches = []
-        shuffled = sampling.permutation(seed, Stream.TRAINING_ORDER, round_, _NODES, size=len(rows))
+        shuffled = permutation(seed, Stream.TRAINING_ORDER, round_, _NODES, size=len(rows))
         for node in shuffled[np.argsort(-tree.depth[shuffled], kind="stable")].tolist():  # the deepest first
             row, left_over = rows[node], len(rows[node]) % size
             batches += [row[start : start + size] for start in range(0, len(row) - left_over, size)]
             rows[tree.parent[node]] += row[len(row) - left_over :]  # none is left over at the root
-        order = sampling.permutation(seed, Stream.TRAINING_ORDER, round_, _BATCHES, size=len(batches))
+        order = permutation(seed, Stream.TRAINING_ORDER, round_, _BATCHES, size=len(batches))
         return [batches[index] for index in order]
 
     def batch(step: int) -> np.ndarray:

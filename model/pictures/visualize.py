@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from model.common import files
+from model.common.draws import stratified_sample
 from model.common.errors import UserError, one_line_errors
 from model.common.images import Images, subset
 from model.common.text import class_name
-from model.data.sampling import stratified_sample
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
 from model.pictures.html_report import make_report

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from model.data import sampling
+from model.common import draws
 from model.scoring.labelled import LabelledEmbeddings
 
 _MAX_CLUSTERED = 10_000
@@ -32,7 +32,7 @@ def measure(images: LabelledEmbeddings, seed: int) -> dict[str, float]:
         Vinh, Epps, Bailey: Information Theoretic Measures for Clusterings Comparison, 2010.
         Rousseeuw: Silhouettes: a Graphical Aid to the Interpretation and Validation of Cluster Analysis, 1987.
     """
-    sample = sampling.stratified_sample(images.labels, seed, _MAX_CLUSTERED)
+    sample = draws.stratified_sample(images.labels, seed, _MAX_CLUSTERED)
     points, labels = np.asarray(images.embeddings[sample], np.float64), images.labels[sample]
     if not np.isfinite(points).all():
         raise ValueError("Expected finite embeddings. Received: NaN or infinity.")

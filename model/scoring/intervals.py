@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from model.data import sampling
+from model.common.draws import Stream, draw
 
 REPLICATES = 1000  # bootstrap samples that an interval comes from
 
@@ -53,5 +53,5 @@ def resample_counts(seed: int, size: int) -> np.ndarray:
 def _resamples(seed: int, size: int) -> Iterator[np.ndarray]:
     """Yields the bootstrap samples: each is `size` of the numbers 0 ... size - 1, with replacement, (size,) int64."""
     for replicate in range(REPLICATES):
-        draws = sampling.draw(seed, sampling.Stream.BOOTSTRAP, replicate, size=size)
+        draws = draw(seed, Stream.BOOTSTRAP, replicate, size=size)
         yield (draws % np.uint64(size)).astype(np.int64)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.data import sampling
+from model.common import draws
 from model.scoring import intervals
 from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.neighbors import Visit, visit_distances
@@ -135,7 +135,7 @@ def _second_half(classes: np.ndarray, seed: int) -> np.ndarray:
     Two at a time, because a single image of a class is in no same pair. Every other class begins with the second half,
     so that the halves are about equally large however many images the classes have.
     """
-    shuffled = sampling.permutation(seed, sampling.Stream.CALIBRATION_HALVES, size=len(classes))
+    shuffled = draws.permutation(seed, draws.Stream.CALIBRATION_HALVES, size=len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     sizes = np.bincount(classes)
     place = np.arange(len(classes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of each image in its class

@@ -115,7 +115,7 @@ def test_every_room_says_what_it_is_for(room):
     assert ast.get_docstring(ast.parse((ROOT / "model" / room / "__init__.py").read_text())) or room == "tests"
 
 
-@pytest.mark.parametrize("module", ["model.triplet_loss", "model.scoring.neighbors", "model.data.sampling"])
+@pytest.mark.parametrize("module", ["model.triplet_loss", "model.scoring.neighbors", "model.common.draws"])
 def test_the_leaves_import_nothing_of_ours(module):
     assert not any(name.startswith("model") for name in imported(MODULES[module]))
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from model.common import draws
+from model.common.draws import Stream
 from model.data import sampling
-from model.data.sampling import Stream
 from model.tests import oracles
 
 LABELS = np.random.default_rng(0).integers(0, 7, 103)
@@ -22,25 +23,25 @@ def policies():
 
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
 def test_permutation_holds_every_number_once(size):
-    permutation = sampling.permutation(3, Stream.EVALUATION_ORDER, 1, size=size)
+    permutation = draws.permutation(3, Stream.EVALUATION_ORDER, 1, size=size)
     assert permutation.dtype == np.int32
     assert sorted(permutation) == list(range(size))
 
 
 def test_permutations_of_different_streams_and_seeds_differ():
     drawn = {
-        tuple(sampling.permutation(seed, stream, number, part, size=50))
+        tuple(draws.permutation(seed, stream, number, part, size=50))
         for seed in (0, 1, 2**64 - 1)
         for stream in Stream
         for number in (0, 1, 2**64 - 1)
         for part in (0, 1, 2**64 - 1)
     }
-    assert len(drawn) == 3 * 8 * 3 * 3
+    assert len(drawn) == 3 * len(Stream) * 3 * 3
 
 
 def test_permutation_is_uniform():
     """Each of the 24 orders of 4 numbers comes as often as chance has it (chi-square below its 1 - 1e-4 quantile)."""
-    drawn = [tuple(sampling.permutation(9, Stream.TRAINING_ORDER, epoch, size=4)) for epoch in range(24_000)]
+    drawn = [tuple(draws.permutation(9, Stream.TRAINING_ORDER, epoch, size=4)) for epoch in range(24_000)]
     _, counts = np.unique(drawn, axis=0, return_counts=True)
     assert len(counts) == 24
     assert np.sum((counts - 1000.0) ** 2) / 1000 < 56.0
@@ -49,9 +50,9 @@ def test_permutation_is_uniform():
 def test_permutation_never_drifts():
     """Philox4x64-10 is a published algorithm: this is its order, whatever NumPy will be installed."""
     keys = [_philox((1 + i // 4, 5, 3, 9), (230, 0))[i % 4] for i in range(10)]
-    assert sampling.draw(230, Stream.POSITIVES, 5, 9, size=10).tolist() == keys
+    assert draws.draw(230, Stream.POSITIVES, 5, 9, size=10).tolist() == keys
     expected = sorted(range(10), key=lambda index: keys[index])
-    assert list(sampling.permutation(230, Stream.POSITIVES, 5, 9, size=10)) == expected
+    assert list(draws.permutation(230, Stream.POSITIVES, 5, 9, size=10)) == expected
 
 
 def _philox(counter, key):
@@ -141,12 +142,12 @@ def test_every_image_is_an_anchor_once_an_epoch_with_each_positive_as_often():
 
 def test_a_stratified_sample_keeps_the_shares_of_the_classes():
     labels = np.repeat([4, 7, 2], [600, 300, 100])[np.random.default_rng(1).permutation(1000)]
-    sample = sampling.stratified_sample(labels, seed=3, count=100)
+    sample = draws.stratified_sample(labels, seed=3, count=100)
     assert len(set(sample)) == 100 and (np.diff(sample) > 0).all()
     counts = {label: np.count_nonzero(labels[sample] == label) for label in (4, 7, 2)}
     assert counts == {4: 60, 7: 30, 2: 10}
-    assert list(sample) != list(sampling.stratified_sample(labels, seed=4, count=100))
-    np.testing.assert_array_equal(sampling.stratified_sample(labels, 3, 5000), np.arange(1000))
+    assert list(sample) != list(draws.stratified_sample(labels, seed=4, count=100))
+    np.testing.assert_array_equal(draws.stratified_sample(labels, 3, 5000), np.arange(1000))
 
 
 # --- The draws of an experiment are part of what its seed means. Each is worked out here from NumPy's own Philox, with
@@ -194,4 +195,4 @@ def test_draws_of_a_stratified_sample():
     shuffled = order(7, 0, 4, 0, 103)
     in_a_row = [index for label in range(7) for index in shuffled if LABELS[index] == label]
     expected = sorted(in_a_row[place * 103 // 20] for place in range(20))
-    assert sampling.stratified_sample(LABELS, 7, 20).tolist() == expected
+    assert draws.stratified_sample(LABELS, 7, 20).tolist() == expected
