@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -22,10 +22,10 @@ from model.common.versions import Provenance, code_version, library_versions
 from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
 from model.experiment import Experiment
 from model.params import Params
-from model.scoring.record import Record
+from model.scoring.record import Measurement, Record
 from model.studies import hparams_tab
 from model.training import preflight, pretrained
-from model.training.baselines import score_baselines
+from model.training.baselines import as_pixels, as_untrained, score_baselines
 from model.training.checkpoints import Checkpoint
 from model.training.estimator import (
     Estimator,
@@ -39,6 +39,7 @@ from model.training.model_fn import model_fn
 _log = logging.getLogger(__name__)
 
 _FILES_OF_SCORES = {"test": "metrics.json", "validation": "validation.json"}
+_PIXELS, _UNTRAINED = "raw_pixels", "untrained"
 
 
 class Runner:
@@ -212,22 +213,10 @@ class Trained:
         if baselines:  # which may need more memory than there is
             data = eval_input_fn(experiment.partition, params)
             with one_line_errors(experiment.model_dir):
-                network = self._untrained_network(data.images.shape[1:])
-                scored = score_baselines(data, experiment.train_input.images, params, network)
+                scored = score_baselines(data, experiment.train_input.images, params, self._untrained())
             record = dataclasses.replace(record, baselines=scored)
             self.keep(record, "test")
         return record
-
-    def _untrained_network(self, image_shape: tuple[int, int, int]) -> keras.Model | None:
-        """Returns the network as a run begins with it; None if its weights are not there any more."""
-        params = self.experiment.params
-        network = self._estimator.network_fn(params, image_shape, "float32")
-        try:
-            pretrained.load(network, params, self.experiment.model_dir / "params.json")
-        except UserError as error:
-            _log.warning("The network before training is left out: %s", error)
-            return None
-        return network
 
     def report(self, record: Record, images: str = "test") -> str:
         """Returns the first of the scores as text, and what to do next.
@@ -238,20 +227,69 @@ class Trained:
         """
         model_dir = self.experiment.model_dir
         pictures = command("visualize_embeddings.py", model_dir, data_dir=self.experiment.data_dir)
-        chosen = ""
-        if record.is_best:
-            chosen = f", the best by {printable(str(record.validation['metric']), 60)} of the validation images"
-        step = record.metrics["global_step"]
-        file = _FILES_OF_SCORES[images]
         return "\n".join(
             [
-                f"\n{self.experiment.data.name}, {images} images, step {step:,.0f}{chosen}",
-                record.table,
-                "" if file in self._unwritten else f"\nAll metrics: {printable(str(model_dir / file))}",
+                self._report(record, f"{images} images", record.table, _FILES_OF_SCORES[images]),
                 f"Pictures: {printable(pictures)}",
                 f"Curves:   {printable(tensorboard_command(model_dir.parent))}",
             ]
         )
+
+    def _report(self, record: Record, scored: str, table: str, file: str) -> str:
+        """Returns what was scored, by which checkpoint, the table, and where all of it is."""
+        chosen = ""
+        if record.is_best:
+            chosen = f", the best by {printable(str(record.validation['metric']), 60)} of the validation images"
+        where = printable(str(self.experiment.model_dir / file))
+        return "\n".join(
+            [
+                f"\n{self.experiment.data.name}, {scored}, step {record.metrics['global_step']:,.0f}{chosen}",
+                table,
+                "" if file in self._unwritten else f"\nAll metrics: {where}",
+            ]
+        )
+
+    def measure(self, measurement: Measurement, baselines: bool = False) -> str:
+        """Measures what is beside the usual evaluation, and writes it into `eval/`, where it disturbs no other scores.
+
+        Args:
+            measurement: What to measure.
+            baselines: Whether to measure raw pixels and the untrained network as well.
+
+        Returns:
+            The first of the scores as text, and where all of them are.
+
+        Raises:
+            UserError: As `evaluate`, or an image cannot be read.
+        """
+        for note in measurement.notes:
+            _log.info("%s.", note)
+        embed: dict[str, Callable[[Images], np.ndarray]] = {"network": self.embed}
+        if baselines or measurement.with_pixels:
+            embed[_PIXELS] = as_pixels(self.experiment.summary.image_shape, measurement.num_images)
+        if baselines and (untrained := self._untrained()) is not None:
+            embed[_UNTRAINED] = as_untrained(self.params, untrained)
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in embed}
+        with one_line_errors(self.experiment.model_dir):
+            for images in measurement.blocks():
+                for name, part in parts.items():
+                    part.append(embed[name](images))
+        scores = {name: measurement.measure(np.concatenate(part)) for name, part in parts.items()}
+        metrics = {"global_step": float(self.checkpoint.step), **scores.pop("network")}
+        record = dataclasses.replace(self._record(metrics), baselines=scores, about=measurement.about)
+        file, table = f"eval/{measurement.name}.json", measurement.tabulate(metrics, scores)
+        self._write(record, file, table)
+        return self._report(record, measurement.title, table, file)
+
+    def _untrained(self) -> keras.Model | None:
+        """Returns the network as a run begins with it; None if its weights are not there any more."""
+        network = self._estimator.network_fn(self.params, self.experiment.summary.image_shape, "float32")
+        try:
+            pretrained.load(network, self.params, self.experiment.model_dir / "params.json")
+        except UserError as error:
+            _log.warning("The network before training is left out: %s", error)
+            return None
+        return network
 
     def validate(self) -> Record:
         """Scores the validation images and writes `validation.json`, as `evaluate` does with the test images."""
@@ -269,26 +307,35 @@ class Trained:
         Raises:
             UserError: As `evaluate`.
         """
-        name = _FILES_OF_SCORES[images]
+        self._write(record, _FILES_OF_SCORES[images], record.table)
+
+    def _write(self, record: Record, name: str, table: str) -> None:
         path = self.experiment.model_dir / name
         self._place.check()
         try:
+            if path.parent != self.experiment.model_dir:
+                path.parent.mkdir(exist_ok=True)
             record.write(path)
         except OSError as error:
             if is_read_only(error):
                 _log.warning("%s: cannot be written (%s); these scores are not kept.", path, error.strerror)
                 self._unwritten.add(name)
                 return
-            print(record.table, flush=True)
+            print(table, flush=True)
             raise UserError(explain(error, path)) from None
 
     def score(self, images: str) -> Record:
         """Scores the "test" or the "validation" images, and adds the scores to the curves."""
         input_fn: Callable[..., EvalInput] = eval_input_fn if images == "test" else validation_input_fn
-        state, name = self.checkpoint.state, "eval" if images == "test" else "validation"
+        name = "eval" if images == "test" else "validation"
         scores = self._estimator.evaluate(
             lambda: input_fn(self.experiment.partition, self.params), self.checkpoint, name
         )
+        return self._record(scores)
+
+    def _record(self, scores: Mapping[str, float]) -> Record:
+        """Returns scores of this checkpoint with what they come from."""
+        state = self.checkpoint.state
         validation: dict[str, str | float] = {}
         if state.best_step:
             validation = {

@@ -5,18 +5,17 @@ is the form of the data frames of open-metric-learning, written with `to_csv`.
 """
 
 import collections
-import csv
-import io
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.common.errors import UserError, listed
-from model.common.files import read_bytes
 from model.common.text import printable
+from model.data import csv_table
 from model.data.class_folders import describe, kind_of, split_of
+from model.data.csv_table import Row
 from model.data.image_files import is_hidden
 from model.data.listing import ListedImage, Listing
 
@@ -24,16 +23,7 @@ NAME = "images.csv"
 
 _NEEDED = ("path", "label")
 _KNOWN = (*_NEEDED, "split", "is_query", "is_gallery", "group")
-_BOOLEANS: Mapping[str, bool] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _SPLITS = ("train", "test", "validation")  # in this order
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of the file: the line that it begins in, and by the name of a column what stands there."""
-
-    line: int
-    cells: Mapping[str, str]
 
 
 def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
@@ -51,10 +41,8 @@ def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
         OSError: It cannot be read.
     """
     path = folder / NAME
-    columns, rows = _parse(path, _read_text(path))
-    notes = []
-    if ignored := [name for name in columns if name and name not in _KNOWN]:
-        notes.append(f"{path}: these columns are ignored: {listed(map(printable, ignored), most=12)}")
+    columns, rows = csv_table.read(path, _needed, _KNOWN)
+    notes = csv_table.notes_on_columns(path, columns, _KNOWN)
     identities: dict[tuple[int, int], tuple[int, ListedImage]] = {}
     missing, repeated = [], 0
     for row in rows:
@@ -65,10 +53,10 @@ def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
             missing.append(f"{printable(row.cells['path'], 200)} in line {row.line} ({error.strerror})")
             continue
         if not stat.S_ISREG(status.st_mode):
-            raise _error(path, row.line, f"{_told(row, 'path')} is no file, expected that of an image")
+            raise row.error(f"{row.told('path')} is no file, expected that of an image")
         line, before = identities.setdefault((status.st_dev, status.st_ino), (row.line, image))
         if line != row.line:
-            _check_equal(path, row.line, image, line, before)
+            _check_equal(row, image, line, before)
             repeated += 1
     if missing:
         raise UserError(
@@ -105,110 +93,33 @@ def _count_unlisted(
     return +found
 
 
-def _error(path: Path, line: int, message: str) -> UserError:
-    return UserError(f"{path}: line {line}: {message}")
+def _needed(columns: Sequence[str]) -> list[str]:
+    """Returns the columns that have to be there, if these are."""
+    has_roles = {"is_query", "is_gallery"} & set(columns)
+    return [*_NEEDED, *(("is_query", "is_gallery", "split") if has_roles else ())]
 
 
-def _told(row: _Row, column: str) -> str:
-    return f"{column} {printable(row.cells[column], 200)!r}"
-
-
-def _read_text(path: Path) -> str:
-    content = read_bytes(path)
-    if not content.strip():
-        raise UserError(
-            f"{path}: is empty, expected a table with the columns {', '.join(_NEEDED)}; write it or remove it"
-        )
-    try:
-        text = content.decode("utf-8-sig")
-        position = text.find("\0")
-        line = text.count("\n", 0, position) + 1
-    except UnicodeDecodeError as error:
-        position, line = error.start, content.count(b"\n", 0, error.start) + 1
-    if position >= 0:
-        raise _error(path, line, f"holds bytes that are no text in UTF-8; save {NAME} as CSV in UTF-8")
-    return text
-
-
-def _parse(path: Path, text: str) -> tuple[list[str], Iterator[_Row]]:
-    """Returns the names of the columns, and the rows as they are read."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise _error(path, line, f"no CSV ({error}); mend the quotes in it") from None
-            if cells is None:
-                return
-            if any(cells):
-                yield line, cells
-
-    lines = rows()
-    line, header = next(lines, (1, []))
-    columns = [name.strip() for name in header]
-    missing = [name for name in _NEEDED if name not in columns]
-    if {"is_query", "is_gallery"} & set(columns):
-        missing += [name for name in ("is_query", "is_gallery", "split") if name not in columns]
-    if missing:
-        delimiter = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), None)
-        if delimiter:
-            raise _error(path, line, f"columns are separated by {delimiter!r}, expected commas; save it with commas")
-        raise _error(
-            path,
-            line,
-            f"no column {missing[0]!r} among {printable(', '.join(columns), 200)}; the first line names them",
-        )
-    if twice := [name for name in _KNOWN if columns.count(name) > 1]:
-        raise _error(path, line, f"two columns are called {twice[0]!r}, expected one; rename the other")
-
-    def table() -> Iterator[_Row]:
-        for line, cells in lines:
-            if len(cells) != len(columns):
-                raise _error(
-                    path,
-                    line,
-                    f"has {len(cells)} cells, expected {len(columns)} as in the first line; quote what has commas",
-                )
-            yield _Row(line, {name: cell for name, cell in zip(columns, cells, strict=True) if name in _KNOWN})
-
-    return columns, table()
-
-
-def _image(path: Path, row: _Row, columns: Sequence[str]) -> ListedImage:
+def _image(path: Path, row: Row, columns: Sequence[str]) -> ListedImage:
     """Returns what a row says."""
-    folder = path.parent
     for column in _NEEDED:
-        if not row.cells[column].strip():
-            raise _error(path, row.line, f"the {column} is empty; fill it, or remove the line")
-        if any(character < " " for character in row.cells[column]):
-            raise _error(path, row.line, f"{_told(row, column)} holds a line break or another control character")
+        row.check_filled(column)
     label, group = row.cells["label"].strip(), row.cells.get("group", "").strip()
-    inside = Path(os.path.relpath(folder / row.cells["path"], folder))
-    if inside.parts[:1] in ((), (os.pardir,)):
-        raise _error(path, row.line, f"{_told(row, 'path')} is not below {folder}; move the image there")
     split = row.cells.get("split", "").strip()
+    place = row.path_below(path.parent, "path")
     known_split = "all" if split.lower() in ("", "all") else split_of(split)
     if known_split is None:
-        raise _error(path, row.line, f"{_told(row, 'split')}, expected train, test, validation or all")
+        raise row.error(f"{row.told('split')}, expected train, test, validation or all")
+    # What the columns say of images that are not tested may be empty, and says nothing.
     is_query, is_gallery = (
-        _boolean(path, row, column, is_needed=known_split in ("test", "validation")) if column in columns else True
+        row.boolean(column, default=None if known_split in ("test", "validation") else True)
+        if column in columns
+        else True
         for column in ("is_query", "is_gallery")
     )
-    return ListedImage(known_split, label, folder / inside, is_query, is_gallery, group)
+    return ListedImage(known_split, label, place, is_query, is_gallery, group)
 
 
-def _boolean(path: Path, row: _Row, column: str, is_needed: bool) -> bool:
-    """Returns what a column says; that of images that are not tested may be empty, and says nothing."""
-    text = row.cells[column].strip().lower()
-    if text not in _BOOLEANS and (text or is_needed):
-        raise _error(path, row.line, f"{_told(row, column)}, expected True or False")
-    return _BOOLEANS[text] if is_needed else True
-
-
-def _check_equal(path: Path, line: int, image: ListedImage, line_before: int, before: ListedImage) -> None:
+def _check_equal(row: Row, image: ListedImage, line_before: int, before: ListedImage) -> None:
     """Finds that two lines that lead to one file say the same of it."""
     facts = (
         ("label", image.class_name, before.class_name),
@@ -219,11 +130,9 @@ def _check_equal(path: Path, line: int, image: ListedImage, line_before: int, be
     )
     for column, now, then in facts:
         if now != then:
-            raise _error(
-                path,
-                line,
+            raise row.error(
                 f"{printable(str(image.path), 200)} is listed with {column} {printable(str(now), 60)!r}, and in line "
-                f"{line_before} with {printable(str(then), 60)!r}; keep one",
+                f"{line_before} with {printable(str(then), 60)!r}; keep one"
             )
 
 

@@ -193,7 +193,7 @@ def _steps_per_mining(name: str, labels: np.ndarray, params: Params) -> int:
 def eval_input_fn(partition: Partition, params: Params) -> EvalInput:
     """Returns the test images of a data set, with all of its training images as the gallery."""
     groups = {}
-    if len(partition.unseen) > 1:  # of a single class, every neighbour is right
+    if partition.has_unseen:
         groups = {"seen": tuple(np.unique(partition.train.labels).tolist()), "unseen": partition.unseen}
     return _eval_input(partition.data.test, partition.data.train, params, groups)
 

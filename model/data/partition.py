@@ -15,6 +15,7 @@ import numpy as np
 from model.common import draws
 from model.common.errors import UserError, listed
 from model.common.text import class_name
+from model.data import siblings
 from model.data.datasets import Dataset, Split
 from model.params import Params
 
@@ -41,6 +42,29 @@ class Partition:
     validation: Split | None = None
     validation_gallery: Split | None = None
     unseen: tuple[int, ...] = ()
+
+    @property
+    def has_unseen(self) -> bool:
+        """Whether classes that nobody learns from are scored apart: two at least, as every neighbour is right in one."""
+        return len(self.unseen) > 1
+
+    @property
+    def never_learned_from(self) -> list[Split]:
+        """All images of the classes that nobody learns from; the test images where there are no such classes.
+
+        Where test images are queries or gallery, or have groups, the training images of their classes do not join them,
+        as in the usual evaluation.
+        """
+        test, train = self.data.test, self.data.train
+        if not self.has_unseen:
+            return [test]
+        splits = [test] if test.roles else [test, train]
+        return [split.where(np.isin(split.labels, self.unseen)) for split in splits]
+
+    @property
+    def parents(self) -> np.ndarray:
+        """The parent of each class, (C,) int64: a number for `Greek` of `Greek/character03`, as in `siblings.Tree`."""
+        return siblings.Tree.of(self.data.class_names).node_of
 
 
 def divide(data: Dataset, params: Params) -> Partition:

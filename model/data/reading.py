@@ -85,7 +85,7 @@ def _bytes_of_images(paths: Sequence[Path], decoding: Decoding) -> int:
     return 0
 
 
-def _decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | DamagedImage]:
+def decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | DamagedImage]:
     """Yields what is in image files, in their order, and decodes some ahead in threads."""
     read = functools.partial(image_files.read_unless_damaged, decoding=decoding)
     with ThreadPoolExecutor() as pool, image_files.metadata_ignored():
@@ -102,7 +102,7 @@ def _decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | Dam
 
 
 def _items(paths: Sequence[Path], decoding: Decoding) -> Iterator[Item]:
-    for result in _decode(paths, decoding):
+    for result in decode(paths, decoding):
         yield Item(None if isinstance(result, DamagedImage) else result.pixels, _about(result))
 
 
@@ -110,7 +110,7 @@ def _in_memory(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     """Decodes image files into memory."""
     images = np.zeros((0, 0, 0, 0), np.uint8)  # those that are read, in room for all; no list beside it
     num_read, is_there, about = 0, np.zeros(len(paths), bool), []
-    results = tqdm(_decode(paths, decoding), "Reading images", len(paths), unit=" images", delay=2, disable=None)
+    results = tqdm(decode(paths, decoding), "Reading images", len(paths), unit=" images", delay=2, disable=None)
     with contextlib.closing(results):
         for i, result in enumerate(results):
             about.append(_about(result))

@@ -1,6 +1,7 @@
-"""Classification by the k nearest neighbours in a gallery.
+"""Classification by the nearest neighbours in a gallery.
 
-Of images equally near the one that comes first in the gallery counts as nearer.
+Of images equally near the one that comes first in the gallery counts as nearer, but in `nearest_is_right`, where ties
+count against the query.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.scoring.labelled import LabelledEmbeddings
-from model.scoring.neighbors import k_nearest
+from model.scoring.neighbors import k_nearest, visit_distances
+
+# Squared distances that differ by less, in squared units of `visit_distances`, are equal but for rounding in float64.
+_TIE = 2.0**-36
 
 
 def knn_correct(images: LabelledEmbeddings, gallery: LabelledEmbeddings, ks: Sequence[int] = (1,)) -> np.ndarray:
@@ -47,3 +51,33 @@ def majority_vote(neighbor_labels: np.ndarray) -> np.ndarray:
         votes += neighbor_labels == voter[:, np.newaxis]
     # argmax takes the first of several maxima, which is the nearest neighbour.
     return neighbor_labels[np.arange(len(votes)), votes.argmax(axis=1)]
+
+
+def nearest_is_right(queries: np.ndarray, gallery: np.ndarray, is_right: np.ndarray) -> np.ndarray:
+    """Tells for which queries the nearest gallery row is a right answer; a wrong one that is as near makes it false.
+
+    Args:
+        queries: Array of shape (Q, D), of any floating type.
+        gallery: Array of shape (G, D).
+        is_right: (Q, G) bool, which answers are right.
+
+    Returns:
+        bool array of shape (Q,).
+
+    Raises:
+        ValueError: An embedding is not finite.
+
+    Example:
+        >>> line = np.array([[0.0], [2.0]])
+        >>> nearest_is_right(np.array([[0.9], [1.0]]), line, np.array([[True, False], [True, False]]))
+        array([ True, False])
+    """
+    found = np.zeros(len(queries), bool)
+
+    def visit(chunk: slice, distances: np.ndarray) -> None:
+        right = np.min(distances, axis=1, where=is_right[chunk], initial=np.inf)
+        wrong = np.min(distances, axis=1, where=~is_right[chunk], initial=np.inf)
+        found[chunk] = right + _TIE < wrong
+
+    visit_distances(visit, queries, gallery, dtype=np.float64)
+    return found

@@ -45,9 +45,15 @@ def resample_counts(seed: int, size: int) -> np.ndarray:
     """
     # uint8 is enough: the chance that a sample holds an image 256 times is below 1 / 256!.
     counts = np.empty((REPLICATES, size), np.uint8)
-    for count, images in zip(counts, _resamples(seed, size), strict=True):
-        count[:] = np.bincount(images, minlength=size)
+    for row, count in zip(counts, resamples(seed, size), strict=True):
+        row[:] = count
     return counts
+
+
+def resamples(seed: int, size: int) -> Iterator[np.ndarray]:
+    """Yields what `resample_counts` returns sample by sample, (size,) int64, for more of them than the memory holds."""
+    for images in _resamples(seed, size):
+        yield np.bincount(images, minlength=size)
 
 
 def _resamples(seed: int, size: int) -> Iterator[np.ndarray]:

@@ -1,15 +1,18 @@
 """`metrics.json` and `validation.json`: what was measured of the test or validation images, and of which weights.
 
-`Trained.evaluate` in `runner.py` writes the first, `Trained.validate` the second.
+`Trained.evaluate` in `runner.py` writes the first, `Trained.validate` the second, and `Trained.measure` files of the
+same form in `eval/`: what a `Measurement` measured.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from model.common import json_file
 from model.common.files import read_bytes, write_whole
@@ -20,6 +23,33 @@ from model.scoring.scoreboard import tabulate
 
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured beside the usual evaluation, as `unseen_classes` makes it.
+
+    Attributes:
+        name: Of the file in `eval/`, without its suffix.
+        title: What the table is about.
+        num_images: How many images there are to embed.
+        blocks: Returns the images, (n, H, W, C) uint8, some at a time.
+        measure: From the embeddings of all images, (N, D), to scores by name.
+        tabulate: From scores, and those of baselines by name, to a table.
+        about: What else the record says: which images these are, and what decided.
+        notes: A line for what was left out, or looks as if somebody should know.
+        with_pixels: Whether raw pixels always stand beside the network.
+    """
+
+    name: str
+    title: str
+    num_images: int
+    blocks: Callable[[], Iterable[np.ndarray]]
+    measure: Callable[[np.ndarray], dict[str, float]]
+    tabulate: Callable[[Scores, Mapping[str, Scores]], str]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    with_pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +67,7 @@ class Record:
         params_history: Empty, unless the run was resumed under other parameters: then entries {"from_step": int,
             "params": {key: value}}, ascending. That of step 0 holds the first values of the keys that changed later,
             each other one the keys that changed at its step.
+        about: Which images a `Measurement` measured, and what decided; empty in the usual evaluation.
     """
 
     checkpoint: str
@@ -47,6 +78,7 @@ class Record:
     params: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
     params_history: Sequence[Mapping[str, Any]] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_best(self) -> bool:
@@ -71,6 +103,7 @@ class Record:
         """Writes a file as a whole, in JSON proper: null stands for NaN."""
         content = {
             "checkpoint": {"name": self.checkpoint, "digest": self.digest},
+            "about": self.about,
             "validation": self.validation,
             "metrics": scores_to_json(self.metrics),
             "baselines": {name: scores_to_json(scores) for name, scores in self.baselines.items()},
@@ -96,6 +129,7 @@ class Record:
                 _checked(content.get("params", {}), dict),
                 None if provenance is None else Provenance(**_checked(provenance, dict)),
                 tuple(part_of_a_run(**part) for part in content.get("params_history", ())),
+                _checked(content.get("about", {}), dict),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None

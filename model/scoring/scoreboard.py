@@ -28,18 +28,31 @@ def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapp
     if f"{group}num_queries" in scores:
         queries, size = scores[f"{group}num_queries"], scores[f"{group}num_gallery_images"]
         title += f"; {queries:,.0f} queries are looked up in {size:,.0f} gallery images"
-    lines = [title + _gallery(group, scores)]
     if scores.get(f"{group}knn_images") == 0:
         names.remove("knn_accuracy")
-    lines.append(f"{'':<32}{'network':>9}{'95 % interval':>20}" + "".join(f"{name:>12}" for name in baselines))
-    for name in names:
-        key = group + name
+    return "\n".join(
+        [title + _gallery(group, scores), *rows({name: group + name for name in names}, scores, baselines)]
+    )
+
+
+def rows(
+    names: Mapping[str, str], scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """Returns the lines of a table, the first of which names its columns.
+
+    Args:
+        names: What stands in front of each line -> the name of the score.
+        scores: As for `tabulate`.
+        baselines: As for `tabulate`.
+    """
+    lines = [f"{'':<32}{'network':>9}{'95 % interval':>20}" + "".join(f"{name:>12}" for name in baselines)]
+    for name, key in names.items():
         interval = ""
         if f"{key}_low95" in scores:
             interval = f"[{scores[f'{key}_low95']:.4f}, {scores[f'{key}_high95']:.4f}]"
         others = "".join(f"{baseline[key]:>12.4f}" for baseline in baselines.values())
         lines.append(f"  {name:<30}{scores[key]:>9.4f}{interval:>20}{others}")
-    return "\n".join(lines)
+    return lines
 
 
 def _gallery(group: str, scores: Mapping[str, float]) -> str:

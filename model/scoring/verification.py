@@ -105,8 +105,8 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     step = _STEP * unit
     thresholds, accepted = _roc(all_pairs)
     tar, far = accepted / accepted[:, -1:]
-    auc, eer = _auc_and_eer(accepted)
-    lasts = [_last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
+    auc, eer = auc_and_eer(accepted)
+    lasts = [last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
     threshold, accuracy, false_accept_rate, false_reject_rate = _calibrate(*inside_halves)
     auc_interval, eer_interval = _bootstrap_intervals(images, classes, all_pairs, seed)
     return Verification(
@@ -233,8 +233,16 @@ def _roc(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return thresholds, np.pad(accepted, ((0, 0), (1, 0)))
 
 
-def _auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns areas under ROC curves and equal error rates, of numbers of pairs of shape (..., 2, T) as from `_roc`."""
+def auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns areas under ROC curves and equal error rates.
+
+    Args:
+        accepted: Array of shape (..., 2, T), the same and the different pairs that T ascending thresholds accept, from
+            none to all, at least one of both kinds.
+
+    Returns:
+        Two arrays of shape (...).
+    """
     same, different = accepted[..., 0, :], accepted[..., 1, :]
     all_same, all_different = same[..., -1:], different[..., -1:]
     # Trapezoids, so that ties count half; whole numbers until the end, so that nothing is rounded before.
@@ -250,12 +258,12 @@ def _auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return auc, (far_below + part * (far_above - far_below))[..., 0]
 
 
-def _last_within(far_power: int, accepted: np.ndarray) -> int | None:
+def last_within(far_power: int, accepted: np.ndarray) -> int | None:
     """Returns the index of the largest threshold whose FAR is at most 10^-far_power.
 
     Args:
         far_power: At least 1.
-        accepted: Integer array of shape (T,), the different pairs that each threshold accepts, from none to all.
+        accepted: Array of shape (T,), the numbers of different pairs that each threshold accepts, from none to all.
 
     Returns:
         An index from 0 to T - 1; None where there are so few pairs that one of them would be more than that FAR.
@@ -308,7 +316,7 @@ def _bootstrap_intervals(
         return (math.nan, math.nan), (math.nan, math.nan)
     # The expansion may also leave [0, 1] by a little.
     (auc_low, auc_high), (eer_low, eer_high) = (
-        np.clip(intervals.percentile_interval(values), 0, 1).tolist() for values in _auc_and_eer(accepted)
+        np.clip(intervals.percentile_interval(values), 0, 1).tolist() for values in auc_and_eer(accepted)
     )
     return (auc_low, auc_high), (eer_low, eer_high)
 

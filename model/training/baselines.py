@@ -1,7 +1,9 @@
 """What a number is to be compared with: embeddings that cost no training, under the same protocol."""
 
+import functools
 import logging
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -40,9 +42,9 @@ def score_baselines(
         For "raw_pixels", "pca" and, if it is there, "untrained", what `protocol.score` returns.
     """
     number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
-    side = _side(data.images.shape[1:], number)
-    pixels, gallery_pixels = _flat(data.images, side), _flat(data.gallery_images, side)
-    learned_pixels = gallery_pixels if learned_from is data.gallery_images else _flat(learned_from, side)
+    flat = as_pixels(data.images.shape[1:], number)
+    pixels, gallery_pixels = flat(data.images), flat(data.gallery_images)
+    learned_pixels = gallery_pixels if learned_from is data.gallery_images else flat(learned_from)
     dimensions = min(params.embedding_size, pixels.shape[1], len(learned_pixels))
     components = PCA(dimensions, random_state=params.seed).fit(learned_pixels)
     embedded = {
@@ -50,12 +52,25 @@ def score_baselines(
         "pca": (components.transform(pixels), components.transform(gallery_pixels)),
     }
     if network is not None:
-        predict_step = compile_predict_step(model_fn, Learner(params, network))
-        embedded["untrained"] = (
-            predict(predict_step, data.images, "embedding, untrained")["embeddings"],
-            predict(predict_step, data.gallery_images, "embedding, untrained")["embeddings"],
-        )
+        embed = as_untrained(params, network)
+        embedded["untrained"] = embed(data.images), embed(data.gallery_images)
     return {name: score_embeddings(data, embeddings, gallery) for name, (embeddings, gallery) in embedded.items()}
+
+
+def as_pixels(shape: tuple[int, int, int], number: int) -> Callable[[Images], np.ndarray]:
+    """Returns what makes embeddings of the pixels of images, float32 in [0, 1].
+
+    Args:
+        shape: Height, width and channels of the images.
+        number: How many there are; where the pixels of so many take too much memory, they are reduced first.
+    """
+    return functools.partial(_flat, side=_side(shape, number))
+
+
+def as_untrained(params: Params, network: keras.Model) -> Callable[[Images], np.ndarray]:
+    """Returns what embeds images by a network as it is before training, (N, D) float32."""
+    predict_step = compile_predict_step(model_fn, Learner(params, network))
+    return lambda images: predict(predict_step, images, "embedding, untrained")["embeddings"]
 
 
 def _side(shape: tuple[int, int, int], number: int) -> int:
