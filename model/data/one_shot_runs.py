@@ -149,7 +149,7 @@ def _read_lines(file: Path) -> list[str]:
 def _pair(where: str, folder: Path, line: str) -> tuple[Path, Path]:
     """Returns the two paths of a line, of which the parts and names may have spaces in them."""
     pairs = [(line[: space.start()], line[space.end() :]) for space in re.finditer(r"\s+", line)]
-    there = [pair for pair in pairs if all((folder / path).exists() for path in pair)]
+    there = [pair for pair in pairs if all(_exists(folder / path) for path in pair)]
     if not pairs or len(there) > 1 or (len(pairs) > 1 and not there):
         raise UserError(
             f"{where}: {printable(line, 200)!r} is no pair of paths that are there, expected TEST_IMAGE "
@@ -163,9 +163,16 @@ def _inside(where: str, folder: Path, path: str) -> Path:
     inside = Path(os.path.relpath(folder / path, folder))
     if inside.parts[:1] in ((), (os.pardir,)):
         raise UserError(f"{where}: {printable(path, 200)!r} is not below {folder}; move the image there")
-    if not (folder / inside).exists():
+    if not _exists(folder / inside):
         raise UserError(f"{where}: {printable(path, 200)!r}: no such file in {folder}; add it, or mend the line")
     return folder / inside
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # of a name that is too long, for example
+        return False
 
 
 def _told(folder: Path, path: Path) -> str:

@@ -45,7 +45,7 @@ class Partition:
 
     @property
     def has_unseen(self) -> bool:
-        """Whether classes that nobody learns from are scored apart: two at least, as every neighbour is right in one."""
+        """Whether there are such classes to score apart: two at least, as in a single one every neighbour is right."""
         return len(self.unseen) > 1
 
     @property

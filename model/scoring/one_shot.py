@@ -49,7 +49,7 @@ def measure(embeddings: np.ndarray, runs: Mapping[str, Run], seed: int) -> dict[
         ValueError: An embedding is not finite.
     """
     errors = {
-        name: 1 - float(nearest_is_right(embeddings[run.test], embeddings[run.training], run.is_right).mean())
+        name: float(np.mean(~nearest_is_right(embeddings[run.test], embeddings[run.training], run.is_right)))
         for name, run in runs.items()
     }
     low, high = bootstrap_interval(np.array(list(errors.values())), seed)
