@@ -106,7 +106,7 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     thresholds, accepted = _roc(all_pairs)
     tar, far = accepted / accepted[:, -1:]
     auc, eer = auc_and_eer(accepted)
-    lasts = [last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
+    lasts = [_last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
     threshold, accuracy, false_accept_rate, false_reject_rate = _calibrate(*inside_halves)
     auc_interval, eer_interval = _bootstrap_intervals(images, classes, all_pairs, seed)
     return Verification(
@@ -258,7 +258,7 @@ def auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return auc, (far_below + part * (far_above - far_below))[..., 0]
 
 
-def last_within(far_power: int, accepted: np.ndarray) -> int | None:
+def _last_within(far_power: int, accepted: np.ndarray) -> int | None:
     """Returns the index of the largest threshold whose FAR is at most 10^-far_power.
 
     Args:
