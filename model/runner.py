@@ -24,7 +24,7 @@ from model.experiment import Experiment
 from model.params import Params
 from model.scoring.record import Measurement, Record
 from model.studies import hparams_tab
-from model.training import preflight, pretrained
+from model.training import preflight
 from model.training.baselines import as_pixels, as_untrained, score_baselines
 from model.training.checkpoints import Checkpoint
 from model.training.estimator import (
@@ -282,14 +282,7 @@ class Trained:
         return self._report(record, measurement.title, table, file)
 
     def _untrained(self) -> keras.Model | None:
-        """Returns the network as a run begins with it; None if its weights are not there any more."""
-        network = self._estimator.network_fn(self.params, self.experiment.summary.image_shape, "float32")
-        try:
-            pretrained.load(network, self.params, self.experiment.model_dir / "params.json")
-        except UserError as error:
-            _log.warning("The network before training is left out: %s", error)
-            return None
-        return network
+        return self._estimator.untrained_network(self.experiment.summary.image_shape)
 
     def validate(self) -> Record:
         """Scores the validation images and writes `validation.json`, as `evaluate` does with the test images."""

@@ -482,6 +482,20 @@ class Estimator:
             learner.optimizer.build(learner.network.trainable_variables)
         return learner
 
+    def untrained_network(self, image_shape: Shape) -> keras.Model | None:
+        """Returns the network as a run begins with it; None, and a word, if the weights for it are not there any more.
+
+        Args:
+            image_shape: Height, width and channels of the images.
+        """
+        network = self._build_learner(image_shape).network
+        try:
+            pretrained.load(network, self.params, self.model_dir / "params.json")
+        except UserError as error:
+            _log.warning("The network before training is left out: %s", error)
+            return None
+        return network
+
     def _learner_to_use(self, image_shape: Shape, checkpoint: Checkpoint | None) -> Learner:
         """Returns the learner of a checkpoint, without an optimizer."""
         learner = self._build_learner(image_shape)
