@@ -5,6 +5,10 @@ from typing import Literal
 
 Fit = Literal["stretch", "crop", "pad"]
 
+# To be raised with every change of `image_files` after which some file becomes other pixels, is refused or is no longer
+# so: images that are stored are made anew then. A change of Pillow's version does so by itself.
+DECODER_VERSION = 2
+
 
 @dataclass(frozen=True)
 class Decoding:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from model.common.errors import UserError, listed, one_line
 from model.common.images import blank_images
@@ -114,7 +114,8 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
         MemoryError: The image is larger than what memory is left.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        # A file, as Pillow would map the path of a TIFF into memory, and then mixes up the rows of one on its side.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             num_pixels = image.size[0] * image.size[1]
             if num_pixels > _MAX_PIXELS:
                 raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")
@@ -178,7 +179,7 @@ def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
     ratio = _ratio(opened.size)
     if decoding.image_size is not None:
         width = height = decoding.image_size
-    elif width != height and (turn := _turn(opened)) is not None:
+    elif width != height and not _is_turned_by_loading(opened) and (turn := _turn(opened)) is not None:
         width, height = Image.new("1", opened.size).transpose(turn).size
     return Decoded(blank_images(1, height, width, channels)[0], kind, ratio=ratio)
 
@@ -186,8 +187,9 @@ def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
 def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Decoded:
     # Loading forgets it, and so may reading the metadata, which some formats have at their end.
     is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)
-    kind, turn = _describe(opened), _turn(opened)
+    kind, is_turned = _describe(opened), _turn(opened) is not None
     opened.load()
+    turn = _turn(opened)  # None where loading has turned it, as it does a TIFF
     image: Image.Image = opened
     brightest = None
     heeds_image_bits = image.mode.startswith("I")
@@ -200,8 +202,10 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
         image = Image.fromarray(upper.astype(np.uint8))
     elif is_deep:  # of such colours Pillow keeps the upper 8 bits
         brightest = int(np.asarray(image).max()) * 257
+    if is_turned:
+        kind = f"{kind}, turned by EXIF"
     if turn is not None:
-        kind, image = f"{kind}, turned by EXIF", image.transpose(turn)
+        image = image.transpose(turn)
     image = _to_grey_or_rgb(image, ground)
     ratio = _ratio(image.size)
     size = image.size if decoding.image_size is None else (decoding.image_size, decoding.image_size)
@@ -240,6 +244,11 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     except Exception:  # on damaged bytes Pillow raises nearly anything; the pixels are as good as without
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _is_turned_by_loading(image: Image.Image) -> bool:
+    """Returns whether the size of an image that is not loaded is already that of the upright one."""
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2
 
 
 def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:

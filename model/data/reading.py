@@ -17,7 +17,7 @@ from tqdm import tqdm
 from model.common.errors import UserError
 from model.common.images import Images, are_blank, blank_images
 from model.data import image_files
-from model.data.decoding import Decoding
+from model.data.decoding import DECODER_VERSION, Decoding
 from model.data.image_files import DamagedImage, Decoded
 from model.data.room import Room
 from model.data.store import Contents, Item, store
@@ -67,6 +67,7 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
             "image_size": decoding.image_size,
             "image_fit": decoding.image_fit,
             "image_bits": decoding.image_bits,
+            "decoder": DECODER_VERSION,
             "pillow": PIL.__version__,
         },
         shape=lambda: _in_memory(paths, dataclasses.replace(decoding, blank=True)).images.shape[1:],

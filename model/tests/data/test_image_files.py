@@ -68,17 +68,46 @@ def test_cmyk_jpeg_has_its_colours(tmp_path):
     assert np.abs(pixels - [200, 30, 60]).max() < 12
 
 
-@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, -1), (8, 1)])
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_exif_rotation_is_carried_out(tmp_path, orientation, turns, suffix):
+# Where the first row and the first column of the stored image are when it is upright, as EXIF says of 1 to 8.
+SIDES = {
+    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+}  # fmt: skip
+
+
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """An image (H, W) as a file of this orientation holds it."""
+    rows, columns = SIDES[orientation]
+    lines = upright.T if rows in ("left", "right") else upright
+    row_step, column_step = (-1 if side in ("right", "bottom") else 1 for side in (rows, columns))
+    return np.ascontiguousarray(lines[::row_step, ::column_step])
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("JPEG", {"quality": 95}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+     ("TIFF", {"compression": "tiff_lzw"})],
+)  # fmt: skip
+def test_exif_rotation_is_carried_out(tmp_path, orientation, kind, options):
     upright = np.zeros((16, 24), np.uint8)
-    upright[:8, :8] = 255  # the corner at the top left
+    upright[:8, :8], upright[:8, 8:16] = 255, 100  # the corner at the top left, and what is right of it
     exif = Image.Exif()
     exif[274] = orientation
-    path = save(tmp_path / f"x{suffix}", np.rot90(upright, -turns).copy(), exif=exif)
-    pixels = read(path)[..., 0].astype(int)
+    path = tmp_path / "x"
+    path.write_bytes(stored(kind, as_stored(upright, orientation), exif=exif, **options))
+    decoded = read_image(path, Decoding())
+    pixels = decoded.pixels[..., 0].astype(int)
     assert pixels.shape == upright.shape
     assert np.abs(pixels - upright).max() < 30  # JPEG rounds
+    assert decoded.kind.endswith("turned by EXIF") == (orientation != 1)
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+def test_a_tiff_of_16_bits_is_turned_once(tmp_path, orientation):
+    path = tmp_path / "x"
+    path.write_bytes(stored("TIFF", as_stored(GREY, orientation).astype(np.uint16) << 8, tiffinfo={274: orientation}))
+    np.testing.assert_array_equal(read(path)[..., 0], GREY)
 
 
 def test_resizing_averages_instead_of_skipping(tmp_path):
@@ -209,8 +238,11 @@ STORED = {
     "CMYK, TIFF": ("TIFF", Image.fromarray(COLOUR).convert("CMYK"), {}),
     "YCbCr": ("TIFF", Image.fromarray(COLOUR).convert("YCbCr"), {}),
     **{
-        f"{kind}, turned {turn}": (kind, COLOUR, {"exif": {274: turn}}) for kind in ("PNG", "JPEG") for turn in range(9)
+        f"{kind}, turned {turn}": (kind, COLOUR, {"exif": {274: turn}})
+        for kind in ("PNG", "JPEG", "TIFF")
+        for turn in range(9)
     },
+    "TIFF, turned by XMP": ("TIFF", COLOUR, {"tiffinfo": {700: b'<x tiff:Orientation="6"/>'}}),
 }
 
 

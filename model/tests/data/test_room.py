@@ -1,6 +1,7 @@
 """Where the images of a data set lie, whichever source it has: what is stored is what would be in memory."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -164,3 +165,19 @@ def test_what_lies_hidden_is_no_change_of_the_data(tmp_path):
     assert (tmp_path / ".decoded").exists() and datasets.stamp_for(params, tmp_path) == before
     header = json.loads((tmp_path / ".decoded/8px_stretch/manifest.jsonl").read_text().splitlines()[0])
     assert header["shape"] == [8, 8, 3]
+
+
+def test_what_another_decoder_has_stored_is_not_taken_over(tmp_path, monkeypatch):
+    """Else a mended decoder would mend nothing that is there already."""
+    photos(tmp_path)
+    decoding = Decoding(image_size=8)
+    stored = tmp_path / ".decoded/8px_stretch/pixels.u8"
+    load("mine", tmp_path, decoding, "stored")
+    expected, before = stored.read_bytes(), stored.stat()
+    stored.write_bytes(bytes(len(expected)))  # what it has made of the files
+    os.utime(stored, ns=(before.st_atime_ns, before.st_mtime_ns))
+    load("mine", tmp_path, decoding, "stored")
+    assert not any(stored.read_bytes())
+    monkeypatch.setattr(reading, "DECODER_VERSION", reading.DECODER_VERSION + 1)
+    load("mine", tmp_path, decoding, "stored")
+    assert stored.read_bytes() == expected
