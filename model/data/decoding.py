@@ -21,7 +21,7 @@ class Decoding:
         image_bits: Of grey images that are stored with 16 bits, how many of them are used, 8 to 16: cameras and
             scanners often fill the lower 10 or 12.
         on_damaged: What becomes of a data set of which some files cannot be decoded: "stop" refuses it, "skip" leaves
-            them out.
+            them out. A file that the system does not let be read is not damaged, and stops it either way.
         blank: Whether nothing is decoded: each image is a blank one of the size and colours that it would have. Where
             only numbers, classes and sizes are asked for, this takes little time and next to no memory.
     """

@@ -2,11 +2,12 @@
 
 Whatever the file is called, its content decides: PNG, JPEG, WebP, BMP, GIF and TIFF (of these the first picture), PGM,
 PPM and their relatives. An image is grey if it is stored as grey (one channel; a palette counts as colour), else RGB.
-Of 16 bits the upper 8 stay, of grey ones the upper 8 of those that are used. Transparent pixels are laid on black, and
-EXIF's rotation is carried out where EXIF can be read.
+Of 16 bits the upper 8 stay, of grey ones without an alpha channel the upper 8 of those that are used. Transparent
+pixels are laid on black, and EXIF's rotation is carried out where EXIF can be read.
 """
 
 import contextlib
+import errno
 import re
 import threading
 import warnings
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from model.common.errors import UserError, listed, one_line
+from model.common.errors import UserError, explain, listed, one_line
 from model.common.images import blank_images
 from model.data.decoding import Decoding, Fit
 
@@ -34,6 +35,10 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 # How Pillow names the layout of pixels whose every channel has 16 bits, as in "RGB;16B".
 _SIXTEEN_BITS = re.compile(r";16[BLN]")
+# And that of grey with an alpha channel, each of 16 bits, of which it makes "RGBA" of 8.
+_DEEP_GREY_WITH_ALPHA = "LA;16B"
+# And those of grey of 2 and 4 bits: it brings pixels to 8 bits by these factors, and not the value that is transparent.
+_FACTORS = {"L;2": 85, "L;4": 17}
 
 # Pixels of the largest image that is decoded, which takes 2 GB, and of one that is decoded beside others.
 _MAX_PIXELS, _MAX_PIXELS_BESIDE_OTHERS = 2**27, 2**24
@@ -48,7 +53,8 @@ class Decoded:
     Attributes:
         pixels: (H, W, C) uint8, upright; C is 1 if it is stored as grey, else 3.
         kind: How it is stored, in words: "grey", "16-bit grey", "RGBA", "palette", "RGB, turned by EXIF", ...
-        brightest: Its largest value before 16 bits became 8; None where it is stored with 8.
+        brightest: Its largest value, of opaque pixels and not of alpha, before 16 bits became 8; None where it is
+            stored with 8.
         heeds_image_bits: Whether `Decoding.image_bits` decided which 8 of 16 bits stayed; in colour it is the upper 8.
         ratio: The longer of its sides by the shorter, as it is stored.
     """
@@ -61,7 +67,7 @@ class Decoded:
 
 
 class DamagedImage(UserError):
-    """A file that cannot be decoded.
+    """A file that cannot be decoded, whoever reads it and when.
 
     Attributes:
         path: The file.
@@ -111,6 +117,7 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
 
     Raises:
         DamagedImage: The file cannot be decoded.
+        UserError: It cannot be opened or read, which the system may allow later.
         MemoryError: The image is larger than what memory is left.
     """
     try:
@@ -121,6 +128,9 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
                 raise ValueError(f"it has {num_pixels:,} pixels, expected at most {_MAX_PIXELS:,}")
             if image.mode == "F":
                 raise ValueError("it has values with fractions, expected 8 or 16 bits")
+            if _is_deep(image) and image.mode == "RGB" and "transparency" in image.info:
+                # Of which Pillow keeps too little to know its pixels.
+                raise ValueError("it has a transparent colour of 16 bits, expected an alpha channel, or 8 bits")
             if decoding.blank:
                 return _blank(image, decoding)
             is_large = num_pixels > _MAX_PIXELS_BESIDE_OTHERS
@@ -131,7 +141,15 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
     except UnidentifiedImageError as error:
         raise DamagedImage(path, f"it is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # on damaged bytes Pillow raises nearly anything
+        if isinstance(error, OSError) and _is_of_the_system(error):
+            raise UserError(f"{explain(error, path)}; make the file readable, or remove it") from None
         raise DamagedImage(path, one_line(error) or type(error).__name__) from error
+
+
+def _is_of_the_system(error: OSError) -> bool:
+    """Returns whether the system did not let a file be read; else what is in the file is to blame."""
+    # Bytes that lead to a place where no file can have any are answered with EINVAL.
+    return error.errno not in (None, errno.EINVAL)
 
 
 def read_unless_damaged(path: Path, decoding: Decoding) -> Decoded | DamagedImage:
@@ -174,7 +192,7 @@ def _ratio(size: tuple[int, int]) -> float:
 
 def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
     """Returns a blank image of the shape that `_decode` returns, by what the file says before its pixels."""
-    kind, channels = _describe(opened), 1 if _is_grey(opened.mode) else 3
+    kind, channels = _describe(opened), 1 if _is_grey(opened) else 3
     width, height = opened.size
     ratio = _ratio(opened.size)
     if decoding.image_size is not None:
@@ -185,9 +203,11 @@ def _blank(opened: ImageFile.ImageFile, decoding: Decoding) -> Decoded:
 
 
 def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Decoded:
-    # Loading forgets it, and so may reading the metadata, which some formats have at their end.
-    is_deep = any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)
-    kind, is_turned = _describe(opened), _turn(opened) is not None
+    # Loading forgets these, and so may reading the metadata, which some formats have at their end.
+    is_deep, is_grey, kind = _is_deep(opened), _is_grey(opened), _describe(opened)
+    if opened.tile and opened.tile[0].args in _FACTORS and "transparency" in opened.info:
+        opened.info["transparency"] *= _FACTORS[opened.tile[0].args]
+    is_turned = _turn(opened) is not None
     opened.load()
     turn = _turn(opened)  # None where loading has turned it, as it does a TIFF
     image: Image.Image = opened
@@ -197,16 +217,17 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
         values = np.asarray(image)
         if values.min() < 0 or values.max() >= 2**16:
             raise ValueError("it has values of 32 bits, expected 8 or 16")
-        brightest = int(values.max())
         upper = np.minimum(values >> (decoding.image_bits - 8), 255)  # beyond image_bits nothing gets brighter
-        image = Image.fromarray(upper.astype(np.uint8))
-    elif is_deep:  # of such colours Pillow keeps the upper 8 bits
-        brightest = int(np.asarray(image).max()) * 257
+        is_opaque = values != image.info.get("transparency", -1)
+        brightest = int(values.max(initial=0, where=is_opaque))
+        image = Image.fromarray(np.where(is_opaque, upper, ground).astype(np.uint8))
+    elif is_deep:  # of these Pillow keeps the upper 8 bits
+        brightest = int(np.asarray(image)[..., : 3 if image.mode == "RGBA" else None].max()) * 257
     if is_turned:
         kind = f"{kind}, turned by EXIF"
     if turn is not None:
         image = image.transpose(turn)
-    image = _to_grey_or_rgb(image, ground)
+    image = _opaque(image, "L" if is_grey else "RGB", ground)
     ratio = _ratio(image.size)
     size = image.size if decoding.image_size is None else (decoding.image_size, decoding.image_size)
     if image.size != size:  # what `resize` does, without the way through an array
@@ -215,14 +236,25 @@ def _decode(opened: ImageFile.ImageFile, decoding: Decoding, ground: int) -> Dec
     return Decoded(pixels.reshape(*pixels.shape[:2], -1), kind, brightest, heeds_image_bits, ratio)
 
 
-def _is_grey(mode: str) -> bool:
-    """Returns whether an image is stored as grey; "I" and its relatives are grey of more than 8 bits."""
-    return mode in ("1", "L", "LA") or mode.startswith("I")
+def _is_deep(opened: ImageFile.ImageFile) -> bool:
+    """Returns whether the pixels, which are not loaded, have several channels of 16 bits."""
+    return any(_SIXTEEN_BITS.search(str(tile.args)) for tile in opened.tile)
 
 
-def _describe(image: Image.Image) -> str:
+def _is_deep_grey_with_alpha(opened: ImageFile.ImageFile) -> bool:
+    return any(tile.args == _DEEP_GREY_WITH_ALPHA for tile in opened.tile)
+
+
+def _is_grey(opened: ImageFile.ImageFile) -> bool:
+    """Returns whether an image that is not loaded is stored as grey; "I" and its relatives are grey of 16 bits."""
+    return opened.mode in ("1", "L", "LA") or opened.mode.startswith("I") or _is_deep_grey_with_alpha(opened)
+
+
+def _describe(opened: ImageFile.ImageFile) -> str:
+    if _is_deep_grey_with_alpha(opened):
+        return "16-bit grey with transparency"
     names = {"1": "black and white", "L": "grey", "LA": "grey with transparency", "P": "palette"}
-    return "16-bit grey" if image.mode.startswith("I") else names.get(image.mode, image.mode)
+    return "16-bit grey" if opened.mode.startswith("I") else names.get(opened.mode, opened.mode)
 
 
 # What undoes each value of EXIF's Orientation.
@@ -241,7 +273,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     """Returns how to set an image upright; None if it is, or if its metadata cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # on damaged bytes Pillow raises nearly anything; the pixels are as good as without
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything; the pixels are as good as without
+        if isinstance(error, OSError) and _is_of_the_system(error):
+            raise
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
@@ -251,8 +285,8 @@ def _is_turned_by_loading(image: Image.Image) -> bool:
     return isinstance(image, TiffImagePlugin.TiffImageFile) and ExifTags.Base.Orientation in image.tag_v2
 
 
-def _to_grey_or_rgb(image: Image.Image, ground: int) -> Image.Image:
-    mode = "L" if _is_grey(image.mode) else "RGB"
+def _opaque(image: Image.Image, mode: str, ground: int) -> Image.Image:
+    """Lays an image on its ground, in the mode "L" or "RGB"."""
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, (ground, ground, ground, 255))
         image = Image.alpha_composite(opaque, image.convert("RGBA"))

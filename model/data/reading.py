@@ -201,9 +201,9 @@ def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> l
         used = max(8, max(deep).bit_length())
         remedy = f'set "image_bits": {used} in params.json' if heed_image_bits else "save them with 8 bits"
         notes.append(
-            f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour'} are brightest at {max(deep)} of "
-            f"{2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is all that was "
-            "recorded"
+            f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour or with alpha'} are brightest at "
+            f"{max(deep)} of {2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is "
+            "all that was recorded"
         )
     return notes
 

@@ -19,10 +19,14 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> Path:
     return path
 
 
-def png_of_size(width: int, height: int, depth: int = 8, colours: int = 0, rows: bytes = b"") -> bytes:
-    """A PNG that promises so many pixels; `rows` are what it holds."""
+def png_of_size(
+    width: int, height: int, depth: int = 8, colours: int = 0, rows: bytes = b"", transparent: bytes | None = None
+) -> bytes:
+    """A PNG that promises so many pixels; `rows` are what it holds, `transparent` names what is not seen of them."""
     header = struct.pack(">2I5B", width, height, depth, colours, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if transparent is not None:
+        chunks.insert(1, (b"tRNS", transparent))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

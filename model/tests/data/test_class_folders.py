@@ -277,7 +277,9 @@ def test_of_dark_colours_nothing_is_advised_that_would_not_help(tmp_path):
         (tmp_path / name).write_bytes(png_of_size(1, 2, 16, 2, rows))
     for bits in (12, 16):
         (note,) = load("mine", tmp_path, Decoding(image_bits=bits)).notes
-        assert "4 images of 16 bits in colour are brightest at 3855 of 65535, so that they are dark" in note
+        assert (
+            "4 images of 16 bits in colour or with alpha are brightest at 3855 of 65535, so that they are dark" in note
+        )
         assert "image_bits" not in note
 
 

@@ -1,6 +1,8 @@
 """Image files of every kind: their pixels, or what is wrong with them."""
 
+import errno
 import io
+import os
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +62,58 @@ def test_transparent_palette_entry_lies_on_black(tmp_path):
     palette.putdata([0, 1])
     pixels = read(save(tmp_path / "x.png", palette, transparency=1))
     np.testing.assert_array_equal(pixels, [[[200, 10, 20], [0, 0, 0]]])
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "transparent", "expected"),
+    [
+        (1, b"\x40", 1, [0, 77]),
+        (2, b"\x18", 1, [0, 77, 170, 0]),
+        (4, b"\x05\xf0", 5, [0, 77, 255, 0]),
+        (8, b"\x00\x32\xc3", 195, [0, 50, 77]),
+        (16, struct.pack(">4H", 0, 50_000, 50_001, 12_800), 50_000, [0, 77, 195, 50]),
+    ],
+)
+def test_a_transparent_value_of_any_depth_lies_on_the_ground(tmp_path, depth, row, transparent, expected):
+    path = tmp_path / "x.png"
+    png = png_of_size(len(expected), 1, depth, 0, b"\0" + row, struct.pack(">H", transparent))
+    path.write_bytes(png)
+    for ground in (77, 0):
+        decoded = read_image(path, Decoding(), ground)
+        assert decoded.pixels.ravel().tolist() == [ground if value == 77 else value for value in expected]
+
+
+def test_a_transparent_colour_of_8_bits_lies_on_black_and_one_of_16_is_refused(tmp_path):
+    path, (red, grey) = tmp_path / "x.png", ([200, 0, 0], [9, 9, 9])
+    for depth, code in ((8, "B"), (16, "H")):
+        row = b"\0" + struct.pack(f">6{code}", *red, *grey)
+        path.write_bytes(png_of_size(2, 1, depth, 2, row, struct.pack(">3H", *grey)))
+        if depth == 8:
+            assert read_image(path, Decoding()).pixels.tolist() == [[red, [0, 0, 0]]]
+        else:  # also where nothing is decoded yet
+            for decoding in (Decoding(), Decoding(blank=True)):
+                with pytest.raises(DamagedImage, match="transparent colour of 16 bits, expected an alpha channel"):
+                    read_image(path, decoding)
+
+
+def test_what_is_not_seen_is_not_what_is_brightest(tmp_path):
+    """Else dark images of 16 bits are not told of."""
+    path = tmp_path / "x.png"
+    for colours, values in ((6, [1000, 4095, 0, 65535]), (4, [4095, 65535])):
+        path.write_bytes(png_of_size(1, 1, 16, colours, b"\0" + struct.pack(f">{len(values)}H", *values)))
+        assert read_image(path, Decoding()).brightest == 15 * 257
+    path.write_bytes(png_of_size(2, 1, 16, 0, b"\0" + struct.pack(">2H", 4095, 65535), b"\xff\xff"))
+    assert read_image(path, Decoding()).brightest == 4095
+
+
+def test_16_bit_grey_with_alpha_is_grey(tmp_path):
+    path = tmp_path / "x.png"
+    values = [50 * 256, 65535, 60 * 256, 0]  # grey, alpha
+    path.write_bytes(png_of_size(2, 1, 16, 4, b"\0" + struct.pack(">4H", *values)))
+    decoded = read_image(path, Decoding())
+    assert decoded.pixels.tolist() == [[[50], [0]]] and decoded.kind == "16-bit grey with transparency"
+    assert not decoded.heeds_image_bits
+    assert read_image(path, Decoding(blank=True)).pixels.shape == (1, 2, 1)
 
 
 def test_cmyk_jpeg_has_its_colours(tmp_path):
@@ -378,6 +432,52 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
         read(save(tmp_path / "x.png", GREY))
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_what_may_not_be_read_is_not_damaged(tmp_path):
+    path = save(tmp_path / "x.png", GREY)
+    path.chmod(0)
+    with pytest.raises(UserError, match="Permission denied"):
+        image_files.read_unless_damaged(path, Decoding())
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(blank=True)])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_what_the_system_says_is_no_damage(tmp_path, monkeypatch, kind, decoding):
+    """Whether it does so when the file is opened, or in the midst of reading it."""
+    path = tmp_path / "x"
+    path.write_bytes(stored(kind, RANDOM.integers(0, 256, (100, 100, 3), np.uint8)))
+    opened = Path.open
+
+    class Failing(io.FileIO):
+        fails_at = 0
+
+        def readinto(self, buffer):
+            if self.tell() >= self.fails_at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().readinto(buffer)
+
+    monkeypatch.setattr(Path, "open", lambda self, mode: io.BufferedReader(Failing(self), 16))
+    for fails_at in (0,) if decoding.blank else (0, 500, 2_000):
+        Failing.fails_at = fails_at
+        with pytest.raises(UserError, match=f"^{path}: Input/output error; make the file readable") as caught:
+            image_files.read_unless_damaged(path, decoding)
+        assert not isinstance(caught.value, DamagedImage)
+    monkeypatch.setattr(Path, "open", opened)
+    for missing in (tmp_path / "missing.png", tmp_path):
+        with pytest.raises(UserError, match=f"^{missing}: (No such file|Is a directory)"):
+            image_files.read_unless_damaged(missing, decoding)
+
+
+def test_an_offset_that_leads_nowhere_is_damage(tmp_path):
+    """The system refuses to look there, which is the fault of the file all the same."""
+    path = tmp_path / "x"
+    content = bytearray(stored("TIFF", GREY, big_tiff=True))
+    content[8:16] = struct.pack("<Q", 2**63 - 1)  # where the first directory is
+    path.write_bytes(content)
+    with pytest.raises(DamagedImage):
+        read_image(path, Decoding())
+
+
 def test_flipped_bytes_never_raise_anything_else(tmp_path):
     path = save(tmp_path / "x.png", Image.fromarray(COLOUR).convert("P"), transparency=1)
     intact = path.read_bytes()
@@ -387,6 +487,6 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
         try:
             read(path, image_size=8)
             outcomes.add("read")
-        except UserError:
+        except DamagedImage:
             outcomes.add("refused")
     assert "refused" in outcomes
