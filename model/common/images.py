@@ -19,16 +19,17 @@ class StoredImages:
     """Images (N, H, W, C) of uint8 in a file, one after the other; indexed as an array is, but only by images.
 
     What is read is `images[3]`, `images[10:20]` or `images[indices]`, each a new array. The whole is never in memory,
-    and `subset` reads nothing. The file is read, not mapped into memory: where it is damaged or cut off there is an
-    error that can be told, and from a cold disk an image comes several times sooner (docs/decisions).
+    and `subset` reads nothing. The file is read, not mapped into memory: where it is cut off or the disk fails there is
+    an error that can be told, and from a cold disk an image comes several times sooner (docs/decisions). Whether the
+    bytes are those that were written is not looked at here; `data/store.py` does where the time of the file differs.
 
     Args:
         path: The file.
-        shape: How many images are in it, and height, width and channels of each.
+        shape: How many images it begins with, and height, width and channels of each.
 
     Raises:
         OSError: The file cannot be opened.
-        UserError: It is of another size.
+        UserError: It is shorter.
 
     Example:
         >>> images = StoredImages(path, (1000, 28, 28, 1))
@@ -47,7 +48,7 @@ class StoredImages:
         self._descriptor = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, self._descriptor)
         size = os.fstat(self._descriptor).st_size
-        if size != shape[0] * self._row:
+        if size < shape[0] * self._row:  # it may be longer, as another process may be adding to it
             raise _damaged(path, f"{size:,} bytes, expected {shape[0] * self._row:,}")
 
     def __len__(self) -> int:

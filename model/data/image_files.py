@@ -8,6 +8,7 @@ pixels are laid on black, and EXIF's rotation is carried out where EXIF can be r
 
 import contextlib
 import errno
+import hashlib
 import re
 import threading
 import warnings
@@ -142,8 +143,25 @@ def read_image(path: Path, decoding: Decoding, ground: int = 0) -> Decoded:
         raise DamagedImage(path, f"it is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # on damaged bytes Pillow raises nearly anything
         if isinstance(error, OSError) and _is_of_the_system(error):
-            raise UserError(f"{explain(error, path)}; make the file readable, or remove it") from None
+            raise _unreadable(path, error) from None
         raise DamagedImage(path, one_line(error) or type(error).__name__) from error
+
+
+def digest_of(path: Path) -> str:
+    """Returns the SHA-256 of a file.
+
+    Raises:
+        UserError: It cannot be opened or read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{explain(error, path)}; make the file readable, or remove it")
 
 
 def _is_of_the_system(error: OSError) -> bool:

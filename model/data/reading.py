@@ -4,18 +4,18 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
 from tqdm import tqdm
 
 from model.common.errors import UserError
-from model.common.images import Images, are_blank, blank_images
+from model.common.images import Images, blank_images
 from model.data import image_files
 from model.data.decoding import DECODER_VERSION, Decoding
 from model.data.image_files import DamagedImage, Decoded
@@ -26,6 +26,8 @@ from model.data.store import Contents, Item, store
 _AHEAD = 256
 # From which ratio of its sides on an image looks like something else when it is stretched to a square.
 _OBLONG = 1.2
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,12 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
         UserError: Files cannot be decoded, unless they are to be skipped, or no size is asked for and two images
             differ in theirs.
     """
-    if decoding.blank or not room.stores(_bytes_of_images(paths, decoding)):
+    if decoding.blank:
+        return _blank(paths, decoding)
+    if not room.stores(_bytes_of_images(paths, decoding)):
         return _in_memory(paths, decoding)
-    statuses = [path.stat() for path in paths]
     contents = Contents(
-        sources=[
-            [path.relative_to(room.folder).as_posix(), status.st_size, status.st_mtime_ns]
-            for path, status in zip(paths, statuses, strict=True)
-        ],
+        sources=[_source(path, room.folder) for path in paths],
         made_with={
             "image_size": decoding.image_size,
             "image_fit": decoding.image_fit,
@@ -70,11 +70,19 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
             "decoder": DECODER_VERSION,
             "pillow": PIL.__version__,
         },
-        shape=lambda: _in_memory(paths, dataclasses.replace(decoding, blank=True)).images.shape[1:],
+        shape=lambda: _blank(paths, decoding).images.shape[1:],
         items=lambda indices: _items([paths[index] for index in indices], decoding),
+        digests=lambda indices: _digests([paths[index] for index in indices]),
     )
     stored = store(room.place_of(decoding), contents)
     return Pixels(stored.images, stored.is_there, _notes(paths, stored.about, decoding))
+
+
+def _source(path: Path, folder: Path) -> list[Any]:
+    """Returns how a file is known again: its path, its size and its times."""
+    status = path.stat()
+    # Nobody but the system sets the second time: another file may be as large, and as old as it says.
+    return [path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _bytes_of_images(paths: Sequence[Path], decoding: Decoding) -> int:
@@ -86,11 +94,10 @@ def _bytes_of_images(paths: Sequence[Path], decoding: Decoding) -> int:
     return 0
 
 
-def decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | DamagedImage]:
-    """Yields what is in image files, in their order, and decodes some ahead in threads."""
-    read = functools.partial(image_files.read_unless_damaged, decoding=decoding)
+def _read_ahead(read: Callable[[Path], _Result], paths: Sequence[Path]) -> Iterator[_Result]:
+    """Yields what is read from files, in their order, and reads some ahead in threads."""
     with ThreadPoolExecutor() as pool, image_files.metadata_ignored():
-        ahead: collections.deque[Future[Decoded | DamagedImage]] = collections.deque()
+        ahead: collections.deque[Future[_Result]] = collections.deque()
         try:
             for path in paths:
                 ahead.append(pool.submit(read, path))
@@ -102,47 +109,77 @@ def decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | Dama
             pool.shutdown(cancel_futures=True)
 
 
+def _with_bar(results: Iterator[_Result], description: str, number: int) -> Iterator[_Result]:
+    with contextlib.closing(tqdm(results, description, number, unit=" images", delay=2, disable=None)) as bar:
+        yield from bar
+
+
+def decode(paths: Sequence[Path], decoding: Decoding) -> Iterator[Decoded | DamagedImage]:
+    """Yields what is in image files, in their order, and decodes some ahead in threads."""
+    return _read_ahead(functools.partial(image_files.read_unless_damaged, decoding=decoding), paths)
+
+
 def _items(paths: Sequence[Path], decoding: Decoding) -> Iterator[Item]:
-    for result in decode(paths, decoding):
-        yield Item(None if isinstance(result, DamagedImage) else result.pixels, _about(result))
+    def read(path: Path) -> Item:
+        digest = image_files.digest_of(path)  # first: if the file changes now, it is no more what the digest tells
+        result = image_files.read_unless_damaged(path, decoding)
+        return Item(None if isinstance(result, DamagedImage) else result.pixels, _about(result), digest)
+
+    return _read_ahead(read, paths)
+
+
+def _digests(paths: Sequence[Path]) -> Iterator[str]:
+    return _with_bar(_read_ahead(image_files.digest_of, paths), "Comparing images", len(paths))
+
+
+def _headers(paths: Sequence[Path], decoding: Decoding) -> list[Decoded | DamagedImage]:
+    """Opens image files, and decodes none."""
+    results = decode(paths, dataclasses.replace(decoding, blank=True))
+    return list(_with_bar(results, "Opening images", len(paths)))
+
+
+def _shape_of(paths: Sequence[Path], headers: Sequence[Decoded | DamagedImage]) -> tuple[int, int, int]:
+    """Returns height, width and channels of the images of some files, of which one at least can be opened.
+
+    Raises:
+        UserError: Two images differ in size.
+    """
+    opened = [(path, one.pixels.shape) for path, one in zip(paths, headers, strict=True) if isinstance(one, Decoded)]
+    first, (height, width, _) = opened[0]
+    for path, shape in opened:
+        if shape[:2] != (height, width):
+            raise UserError(
+                f"{first} has {width} x {height} pixels, {path} has {shape[1]} x {shape[0]}; "
+                'set "image_size" in params.json to bring all images to one size'
+            )
+    return height, width, max(channels for _, (*_, channels) in opened)
+
+
+def _blank(paths: Sequence[Path], decoding: Decoding) -> Pixels:
+    """Returns blank images of the shape that image files have by their first bytes."""
+    headers = _headers(paths, decoding)
+    is_there = np.array([isinstance(header, Decoded) for header in headers], bool)
+    notes = _notes(paths, [_about(header) for header in headers], decoding)  # first, as all may be damaged
+    return Pixels(blank_images(int(is_there.sum()), *_shape_of(paths, headers)), is_there, notes)
 
 
 def _in_memory(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     """Decodes image files into memory."""
-    images = np.zeros((0, 0, 0, 0), np.uint8)  # those that are read, in room for all; no list beside it
+    headers = _headers(paths, decoding)
+    if not any(isinstance(header, Decoded) for header in headers):
+        return _blank(paths, decoding)  # which tells it
+    shape = _shape_of(paths, headers)
+    images = np.empty((len(paths), *shape), np.uint8)  # those that are read, in room for all; no list beside it
     num_read, is_there, about = 0, np.zeros(len(paths), bool), []
-    results = tqdm(decode(paths, decoding), "Reading images", len(paths), unit=" images", delay=2, disable=None)
-    with contextlib.closing(results):
+    with contextlib.closing(_with_bar(decode(paths, decoding), "Reading images", len(paths))) as results:
         for i, result in enumerate(results):
             about.append(_about(result))
-            if isinstance(result, DamagedImage):
-                continue
-            is_there[i] = True
-            if num_read == 0:
-                images = _room_for(len(paths), result.pixels)
-            if result.pixels.shape[:2] != images.shape[1:3]:
-                raise UserError(
-                    f"{paths[int(np.argmax(is_there))]} has {_size(images[0])} pixels, {paths[i]} has "
-                    f'{_size(result.pixels)}; set "image_size" in params.json to bring all images to one size'
-                )
-            if result.pixels.shape[2] > images.shape[3]:  # the first in colour after grey ones, (H, W, 1)
-                grey, images = images[:num_read], _room_for(len(paths), result.pixels)
-                _put(grey, images[:num_read])
-            _put(result.pixels, images[num_read])
-            num_read += 1
+            if isinstance(result, Decoded):
+                if result.pixels.shape not in (shape, (*shape[:2], 1)):
+                    raise UserError(f"{paths[i]}: has changed while the images were read; start again")
+                images[num_read], is_there[i] = result.pixels, True  # grey is spread over the channels
+                num_read += 1
     return Pixels(images[:num_read], is_there, _notes(paths, about, decoding))
-
-
-def _room_for(num_images: int, pixels: np.ndarray) -> np.ndarray:
-    """Returns room for so many images like this one (H, W, C), which takes none if it is blank."""
-    shape = (num_images, *pixels.shape)
-    return blank_images(*shape) if are_blank(pixels) else np.empty(shape, np.uint8)
-
-
-def _put(pixels: np.ndarray, room: np.ndarray) -> None:
-    """Copies images into the room for them, where grey is spread over the channels; blank ones are there already."""
-    if not are_blank(room):
-        room[...] = pixels
 
 
 def _about(result: Decoded | DamagedImage) -> Any:
@@ -202,12 +239,7 @@ def _notes_on_depth(depths: Sequence[tuple[bool, int]], decoding: Decoding) -> l
         remedy = f'set "image_bits": {used} in params.json' if heed_image_bits else "save them with 8 bits"
         notes.append(
             f"{len(deep)} images of 16 bits{'' if heed_image_bits else ' in colour or with alpha'} are brightest at "
-            f"{max(deep)} of {2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if that is "
-            "all that was recorded"
+            f"{max(deep)} of {2**bits - 1}, so that they are {'dark' if used < bits else 'cut off'}; {remedy} if "
+            "that is all that was recorded"
         )
     return notes
-
-
-def _size(image: np.ndarray) -> str:
-    height, width = image.shape[:2]
-    return f"{width} x {height}"

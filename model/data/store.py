@@ -1,15 +1,18 @@
 """Decodes images once, into a folder that any number of later commands read.
 
-The folder holds `pixels.u8`, the images one after the other, and `manifest.jsonl`: a line on how they were made, a line
-for each chunk of them, which tells from which files they are and their SHA-256, and a last line once all are there.
-A chunk is written before its line is, so that whatever ends the process, the next one goes on after the last line.
-What was made from files that are still the same is taken over when others have changed.
+The folder holds `pixels.u8`, the images in the order in which they came, and `manifest.jsonl`: a line on how they were
+made, a line for each chunk of them, which tells from which files they are and their SHA-256, and a last line once all
+are there. A chunk is written before its line is, so that whatever ends the process, the next one goes on after the last
+line. Both files only grow: where sources have changed, what was made from the new ones is added, and images that nobody
+asks for any more keep their room.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -28,13 +31,11 @@ from model.common.images import Images, StoredImages, blocks
 _log = logging.getLogger(__name__)
 
 # What the files look like; a folder of another version is made anew.
-_VERSION = 1
+_VERSION = 2
 _BYTES_OF_A_CHUNK = 2**25
 _SECONDS_BETWEEN_TRIES = 0.5
 
 _PIXELS, _MANIFEST, _FINGERPRINTS = "pixels.u8", "manifest.jsonl", "fingerprints.json"
-# What both are called once the sources have changed, until what is still the same has been taken over.
-_BEFORE = "before-"
 
 
 class Item(NamedTuple):
@@ -43,10 +44,12 @@ class Item(NamedTuple):
     Attributes:
         pixels: (H, W, C) uint8; C may be 1 where others are in colour. None if there is no image in it.
         about: What else is to be known of it, as JSON has it.
+        digest: Of the content of the source, as `Contents.digests` returns it; "" where it has none.
     """
 
     pixels: np.ndarray | None
     about: Any = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,20 @@ class Contents:
     """What is to be stored.
 
     Attributes:
-        sources: What each item is made from, as JSON has it: [path, size, time] of a file. An item is not made anew
-            as long as that is the same; where it is None, none is made anew as long as `made_with` is the same.
+        sources: What each item is made from, as JSON has it: [path, size, times, ...] of a file, each path once. An
+            item is not made anew as long as that is the same, nor where only times differ and its digest does not.
+            Where it is None, none is made anew as long as `made_with` is the same.
         made_with: All else that decides which pixels these are, by name, as JSON has it.
         shape: Returns height, width and channels of the images; asked for only where that is not known yet.
         items: From indices of sources, ascending, to their items in this order.
+        digests: From indices of sources, ascending, to the digests of their contents in this order.
     """
 
     sources: Sequence[Any]
     made_with: dict[str, Any]
     shape: Callable[[], tuple[int, int, int]]
     items: Callable[[Sequence[int]], Iterator[Item]]
+    digests: Callable[[Sequence[int]], Iterator[str]] = lambda indices: itertools.repeat("", len(indices))
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,13 @@ def store(folder: Path, contents: Contents) -> Stored:
             raise UserError(
                 f"{explain(error, folder)}; there the images are stored, which --images memory does without"
             ) from None
-    return Stored(
-        StoredImages(folder / _PIXELS, (manifest.num_images, *manifest.shape)),
-        np.array([entry.is_there for entry in manifest.entries], bool),
-        [entry.about for entry in manifest.entries],
-    )
+    entries = [manifest.entries[number] for number in manifest.find(contents.sources) if number is not None]  # of all
+    images = StoredImages(folder / _PIXELS, (manifest.num_images, *manifest.shape))
+    places = np.array([entry.place for entry in entries if entry.place is not None], np.int64)
+    if not np.array_equal(places, np.arange(len(images))):
+        images = images.subset(places)
+    is_there = np.array([entry.place is not None for entry in entries], bool)
+    return Stored(images, is_there, [entry.about for entry in entries])
 
 
 def fingerprints(splits: Sequence[tuple[Images, Sequence[np.ndarray]]]) -> list[str]:
@@ -157,16 +165,17 @@ class _Entry(NamedTuple):
     """What is known of a source that is done."""
 
     source: Any
-    is_there: bool
+    place: int | None  # of its image among all of them
     about: Any
+    digest: str
 
 
 class _Chunk(NamedTuple):
-    """A chunk: how many sources and images there are up to its end, where its line ends, and its SHA-256."""
+    """A chunk: how many entries there are before it, images up to its end, where its line begins, and its SHA-256."""
 
-    num_sources: int
+    first: int
     num_images: int
-    end: int
+    start: int
     sha256: str
 
 
@@ -175,9 +184,11 @@ class _Manifest:
     """What `manifest.jsonl` tells, as far as its lines are whole."""
 
     header: dict[str, Any] = field(default_factory=dict)
-    header_end: int = 0
+    end: int = 0  # of the last line
     entries: list[_Entry] = field(default_factory=list)
+    numbers: dict[Any, int] = field(default_factory=dict)  # of each name of a source, its last entry
     chunks: list[_Chunk] = field(default_factory=list)
+    sources: str | None = None  # a digest of those whose images have its shape
     time: int | None = None  # when the last of the pixels was written, once all are there
 
     @property
@@ -190,26 +201,47 @@ class _Manifest:
         return self.chunks[-1].num_images if self.chunks else 0
 
     @property
-    def end(self) -> int:
-        return self.chunks[-1].end if self.chunks else self.header_end
+    def num_bytes(self) -> int:
+        return self.num_images * math.prod(self.shape)
 
     def is_made_as(self, contents: Contents) -> bool:
         """Returns whether images of the same sources would have the same pixels."""
         made_with = json.loads(json.dumps(contents.made_with))  # in which a tuple is a list, as in the header
         return self.header.get("made_with") == made_with
 
-    def is_of(self, contents: Contents) -> bool:
-        """Returns whether it tells of these contents, or of the first of them."""
-        are_of_these = len(self.entries) <= len(contents.sources)
-        return are_of_these and self.is_made_as(contents) and self.header.get("sources") == _digest_of(contents.sources)
+    def is_untouched(self, folder: Path) -> bool:
+        """Returns whether nothing has been written to the pixels since all were there."""
+        with contextlib.suppress(OSError):
+            status = (folder / _PIXELS).stat()
+            return self.time == status.st_mtime_ns and self.num_bytes == status.st_size
+        return False
 
     def is_all_there(self, folder: Path, contents: Contents) -> bool:
         """Returns whether nothing is missing, nor has been written to the pixels since."""
-        if self.time is None or len(self.entries) != len(contents.sources) or not self.is_of(contents):
-            return False
-        with contextlib.suppress(OSError):
-            return self.time == (folder / _PIXELS).stat().st_mtime_ns
-        return False
+        return (
+            self.time is not None
+            and self.is_made_as(contents)
+            and self.sources == _digest_of(contents.sources)
+            and None not in self.find(contents.sources)
+            and self.is_untouched(folder)
+        )
+
+    def find(self, sources: Sequence[Any]) -> list[int | None]:
+        """Returns the number of each source's entry, None where it has none."""
+        found = (self.numbers.get(_name(source, number)) for number, source in enumerate(sources))
+        return [
+            number if number is not None and self.entries[number].source == source else None
+            for number, source in zip(found, sources, strict=True)
+        ]
+
+    def find_older(self, sources: Sequence[Any]) -> Iterator[tuple[int, _Entry]]:
+        """Yields the indices of sources of which only the times differ from those of an entry, and that."""
+        for index, source in enumerate(sources):
+            number = self.numbers.get(_name(source, index))
+            if number is not None and source is not None:
+                entry = self.entries[number]
+                if entry.digest and entry.source != source and entry.source[:2] == source[:2]:
+                    yield index, entry
 
     def take(self, line: bytes) -> None:
         """Takes notice of the next line."""
@@ -218,16 +250,31 @@ class _Manifest:
             height, width, channels = content["shape"]
             if content["version"] != _VERSION or min(height, width) < 1 or channels not in (1, 3):
                 raise ValueError("Expected a manifest of this version.")
-            self.header, self.header_end = content, len(line)
+            self.header = content
         elif "entries" in content:
-            entries = [_Entry(source, bool(is_there), about) for source, is_there, about in content["entries"]]
-            images = self.num_images + sum(entry.is_there for entry in entries)
-            self.chunks.append(
-                _Chunk(len(self.entries) + len(entries), images, self.end + len(line), str(content["sha256"]))
-            )
+            first, place, entries = len(self.entries), self.num_images, []
+            for source, is_there, about, digest in content["entries"]:
+                entries.append(_Entry(source, place if is_there else None, about, str(digest)))
+                place += bool(is_there)
+            names = {_name(entry.source, first + i): first + i for i, entry in enumerate(entries)}
+            self.chunks.append(_Chunk(first, place, self.end, str(content["sha256"])))
             self.entries += entries
+            self.numbers |= names
+            self.time = None
+        elif "renewed" in content:
+            for source in content["renewed"]:
+                number = self.numbers[_name(source, 0)]
+                self.entries[number] = self.entries[number]._replace(source=source)
+        elif "sources" in content:
+            self.sources = str(content["sources"])
         else:
             self.time = int(content["time"])
+        self.end += len(line)
+
+
+def _name(source: Any, number: int) -> Any:
+    """Returns by what a source is known: a file by its path, and what has no name by its number."""
+    return number if source is None else source[0]
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -271,55 +318,70 @@ def _complete(folder: Path, contents: Contents) -> _Manifest:
     manifest = _read_manifest(folder / _MANIFEST)
     if manifest.is_all_there(folder, contents):  # by the process that this one has waited for
         return manifest
-    if not manifest.is_of(contents):
-        _begin(folder, contents, manifest)
+    if manifest.is_made_as(contents) and not manifest.is_untouched(folder):
+        _go_back_to_what_is_whole(folder, manifest)
         manifest = _read_manifest(folder / _MANIFEST)
-    descriptor = os.open(folder / _PIXELS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    with os.fdopen(descriptor, "r+b") as pixels, (folder / _MANIFEST).open("r+b") as lines:
-        _go_back_to_what_is_whole(pixels, lines, manifest)
-        _check_room(folder, contents, manifest)
-        _append(pixels, lines, contents, manifest, _Past.read(folder, manifest))
+    sources, is_made_so = _digest_of(contents.sources), manifest.is_made_as(contents)
+    shape = manifest.shape if is_made_so and manifest.sources == sources else contents.shape()
+    renewed, missing = set[int](), list(range(len(contents.sources)))
+    if is_kept := is_made_so and manifest.shape == shape:
+        renewed = _only_touched(contents, manifest)
+        found = manifest.find(contents.sources)
+        missing = [index for index in missing if found[index] is None and index not in renewed]
+        is_kept = len(missing) < len(found) or manifest.num_images == 0  # else nothing of it is asked for any more
+    # Before anything is lost of what is there, which may be asked for again.
+    _check_room(folder, len(missing) * math.prod(shape), is_new=not is_kept)
+    if not is_kept:
+        _begin(folder, {"version": _VERSION, "shape": shape, "made_with": contents.made_with})
+        manifest = _read_manifest(folder / _MANIFEST)
+    with _open_to_write(folder / _PIXELS) as pixels, _open_to_write(folder / _MANIFEST) as lines:
+        pixels.seek(0, os.SEEK_END)
+        lines.truncate(manifest.end)
+        lines.seek(0, os.SEEK_END)
+        lines.write(_line({"sources": sources}))
+        if renewed:
+            lines.write(_line({"renewed": [contents.sources[index] for index in sorted(renewed)]}))
+        _append(pixels, lines, contents, missing, shape)
         lines.write(_line({"time": os.fstat(pixels.fileno()).st_mtime_ns}))
         _flush(lines)
-    for name in (_PIXELS, _MANIFEST):
-        delete(folder / f"{_BEFORE}{name}")
     return _read_manifest(folder / _MANIFEST)
 
 
-def _begin(folder: Path, contents: Contents, manifest: _Manifest) -> None:
-    """Begins a manifest, and puts aside what is there, if anything of it can be taken over."""
-    aside = folder / f"{_BEFORE}{_MANIFEST}"
-    if manifest.is_made_as(contents) and len(manifest.entries) >= len(_read_manifest(aside).entries):
-        aside.unlink(missing_ok=True)  # first, as it tells nothing of these pixels
-        with contextlib.suppress(FileNotFoundError):  # moved by a process that was killed here
-            (folder / _PIXELS).replace(folder / f"{_BEFORE}{_PIXELS}")
-        (folder / _MANIFEST).replace(aside)
-    else:
-        delete(folder / _PIXELS)  # not cut off, as another process may be reading it
-    header = {"version": _VERSION, "shape": contents.shape(), "made_with": contents.made_with}
-    write_whole(folder / _MANIFEST, _line({**header, "sources": _digest_of(contents.sources)}))
+def _only_touched(contents: Contents, manifest: _Manifest) -> set[int]:
+    """Returns the indices of sources that hold what they held, although their times are others, as after copying."""
+    older = dict(manifest.find_older(contents.sources))
+    digests = contents.digests(list(older))
+    return {index for (index, entry), digest in zip(older.items(), digests, strict=True) if digest == entry.digest}
 
 
-def _go_back_to_what_is_whole(pixels: IO[bytes], lines: IO[bytes], manifest: _Manifest) -> None:
+def _begin(folder: Path, header: dict[str, Any]) -> None:
+    """Begins anew, without anything that is there."""
+    delete(folder / _PIXELS)  # not cut off, as another process may be reading it
+    write_whole(folder / _MANIFEST, _line(header))
+
+
+def _open_to_write(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+
+
+def _go_back_to_what_is_whole(folder: Path, manifest: _Manifest) -> None:
     """Drops all from the first chunk on that is not there as its line says."""
-    size, first = int(np.prod(manifest.shape)), 0
-    chunks = tqdm(manifest.chunks, "Checking stored images", unit=" chunks", delay=2, disable=None)
-    for number, chunk in enumerate(chunks):
-        content = pixels.read((chunk.num_images - first) * size)
-        if hashlib.sha256(content).hexdigest() != chunk.sha256:
-            del manifest.chunks[number:]
-            break
-        first = chunk.num_images
-    del manifest.entries[manifest.chunks[-1].num_sources if manifest.chunks else 0 :]
-    pixels.truncate(manifest.num_images * size)
-    lines.truncate(manifest.end)
-    pixels.seek(0, os.SEEK_END)
-    lines.seek(0, os.SEEK_END)
+    size, first, end = math.prod(manifest.shape), 0, manifest.end
+    with _open_to_write(folder / _PIXELS) as pixels, _open_to_write(folder / _MANIFEST) as lines:
+        for chunk in tqdm(manifest.chunks, "Checking stored images", unit=" chunks", delay=2, disable=None):
+            content = pixels.read((chunk.num_images - first) * size)
+            if hashlib.sha256(content).hexdigest() != chunk.sha256:
+                end = chunk.start
+                break
+            first = chunk.num_images
+        pixels.truncate(first * size)
+        lines.truncate(end)
 
 
-def _check_room(folder: Path, contents: Contents, manifest: _Manifest) -> None:
-    missing = (len(contents.sources) - len(manifest.entries)) * int(np.prod(manifest.shape))
+def _check_room(folder: Path, missing: int, is_new: bool) -> None:
     free = shutil.disk_usage(folder).free
+    with contextlib.suppress(OSError):
+        free += (folder / _PIXELS).stat().st_size if is_new else 0
     if missing > free:
         raise UserError(
             f"{folder}: the images take {missing / 1e9:,.1f} GB more, and {free / 1e9:,.1f} GB of this disk are free; "
@@ -327,60 +389,26 @@ def _check_room(folder: Path, contents: Contents, manifest: _Manifest) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Past:
-    """What was stored before sources changed, by what it is made from."""
-
-    images: StoredImages | None
-    places: dict[str, tuple[int, _Entry]]  # of each source, which image is its
-
-    @classmethod
-    def read(cls, folder: Path, manifest: _Manifest) -> "_Past":
-        """Reads what was put aside; nothing, if it is of other pixels."""
-        past = _read_manifest(folder / f"{_BEFORE}{_MANIFEST}")
-        if past.header.get("made_with") != manifest.header["made_with"] or past.shape != manifest.shape:
-            return cls(None, {})
-        path, size = folder / f"{_BEFORE}{_PIXELS}", past.num_images * int(np.prod(past.shape))
-        try:
-            if path.stat().st_size < size:
-                return cls(None, {})
-            os.truncate(path, size)
-            images = StoredImages(path, (past.num_images, *past.shape))
-        except OSError:
-            return cls(None, {})
-        places, number = {}, 0
-        for entry in past.entries:
-            if entry.source is not None:
-                places[json.dumps(entry.source)] = number, entry
-            number += entry.is_there
-        return cls(images, places)
-
-    def knows(self, source: Any) -> bool:
-        return bool(self.places) and json.dumps(source) in self.places
-
-    def item(self, source: Any) -> Item:
-        number, entry = self.places[json.dumps(source)]
-        return Item(self.images[number] if self.images and entry.is_there else None, entry.about)
-
-
-def _append(pixels: IO[bytes], lines: IO[bytes], contents: Contents, manifest: _Manifest, past: _Past) -> None:
+def _append(
+    pixels: IO[bytes], lines: IO[bytes], contents: Contents, missing: Sequence[int], shape: tuple[int, int, int]
+) -> None:
     """Adds what is missing, chunk by chunk."""
-    sources, done, shape = contents.sources, len(manifest.entries), manifest.shape
-    made = contents.items([place for place in range(done, len(sources)) if not past.knows(sources[place])])
-    size = max(1, _BYTES_OF_A_CHUNK // int(np.prod(shape)))
-    bar = tqdm(total=len(sources), initial=done, desc="Storing images", unit=" images", delay=2, disable=None)
+    made, number_of_all = contents.items(missing), len(contents.sources)
+    size = max(1, _BYTES_OF_A_CHUNK // math.prod(shape))
+    done = number_of_all - len(missing)
+    bar = tqdm(total=number_of_all, initial=done, desc="Storing images", unit=" images", delay=2, disable=None)
     with contextlib.closing(bar):
-        for start in range(done, len(sources), size):
-            these = sources[start : start + size]
+        for start in range(0, len(missing), size):
+            these = missing[start : start + size]
             chunk, entries, number = np.empty((len(these), *shape), np.uint8), [], 0
-            for source in these:
-                item = past.item(source) if past.knows(source) else next(made)
+            for index in these:
+                source, item = contents.sources[index], next(made)
                 if item.pixels is not None:
-                    if item.pixels.shape[:2] != shape[:2]:
-                        raise UserError(f"{source}: has changed while the images were stored; start again")
+                    if item.pixels.shape not in (shape, (*shape[:2], 1)):
+                        raise UserError(f"{_name(source, index)}: has changed meanwhile; start again")
                     chunk[number] = item.pixels
                     number += 1
-                entries.append((source, item.pixels is not None, item.about))
+                entries.append((source, item.pixels is not None, item.about, item.digest))
                 bar.update()
             content = chunk[:number].tobytes()
             pixels.write(content)

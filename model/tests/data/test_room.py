@@ -1,5 +1,7 @@
 """Where the images of a data set lie, whichever source it has: what is stored is what would be in memory."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -11,7 +13,7 @@ from PIL import Image
 
 from model.common.errors import UserError
 from model.common.images import StoredImages
-from model.data import datasets, reading, room
+from model.data import datasets, image_files, reading, room
 from model.data.datasets import load
 from model.data.decoding import Decoding
 from model.data.idx_files import FILES
@@ -114,6 +116,89 @@ def test_damaged_files(tmp_path):
     stored = load("mine", tmp_path, skip, "stored")
     assert_alike(stored, load("mine", tmp_path, skip, "memory"))
     assert len(stored.train.labels) + len(stored.test.labels) == 12
+
+
+def bmp_of(value):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((9, 9, 3), value, np.uint8)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def same_size_and_time(tmp_path):
+    """Files of two classes that look alike from outside, and the only way to tell them apart is to read them."""
+    values = {f"{label}/{i}.bmp": 10 * i + (label == "b") for label in "ab" for i in range(5)}
+    for name, value in values.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bmp_of(value))
+        os.utime(path, (10**9, 10**9))
+    return tmp_path
+
+
+def values_of(folder):
+    """Of each image in its order, by its class."""
+    dataset = load("mine", folder, kind="stored")
+    return sorted(
+        (dataset.class_names[label], int(image[0, 0, 0]))
+        for split in (dataset.train, dataset.test)
+        for image, label in zip(split.images[:], split.labels, strict=True)
+    )
+
+
+def test_files_that_are_exchanged_and_keep_size_and_time(same_size_and_time):
+    folder = same_size_and_time
+    expected = sorted((label, 10 * i + (label == "b")) for label in "ab" for i in range(5))
+    assert values_of(folder) == expected
+    (folder / "a/0.bmp").rename(folder / "moved")
+    (folder / "b/0.bmp").rename(folder / "a/0.bmp")
+    (folder / "moved").rename(folder / "b/0.bmp")
+    assert values_of(folder) == sorted({*expected, ("a", 1), ("b", 0)} - {("a", 0), ("b", 1)})
+
+
+def test_a_copy_of_a_folder_is_read_and_not_decoded(same_size_and_time, tmp_path, monkeypatch):
+    folder, copy = same_size_and_time, tmp_path / ".copy"
+    expected = values_of(folder)
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    monkeypatch.setattr(image_files, "_decode", None)
+    assert values_of(copy) == expected
+    monkeypatch.setattr(image_files, "digest_of", None)
+    assert values_of(copy) == expected  # and only once
+    assert (copy / ".decoded/own_size/pixels.u8").read_bytes() == (folder / ".decoded/own_size/pixels.u8").read_bytes()
+
+
+@pytest.mark.parametrize("on_damaged", ["stop", "skip"])
+@pytest.mark.parametrize("kind", ["memory", "stored"])
+def test_what_cannot_be_read_for_a_while_is_not_damaged_for_ever(tmp_path, monkeypatch, kind, on_damaged):
+    photos(tmp_path)
+    decoding, opened, fails = Decoding(image_size=8, on_damaged=on_damaged), Path.open, True
+
+    def failing(self, *arguments, **options):
+        if fails and self.name == "4.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(UserError, match=r"^[^;]*/4\.png: Input/output error; make the file readable, or remove it$"):
+        load("mine", tmp_path, decoding, kind)
+    fails = False
+    dataset = load("mine", tmp_path, decoding, kind)
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 13
+    assert not any("Left out" in note for note in dataset.notes)
+
+
+def test_a_damaged_file_counts_for_the_colours_wherever_images_lie(tmp_path):
+    """It is the only one in colour, by its first bytes."""
+    for label in ("cat", "dog"):
+        for i in range(3):
+            save(tmp_path / label / f"{i}.png", RANDOM.integers(0, 256, (12, 12), np.uint8))
+    colour = save(tmp_path / "dog/colour.png", RANDOM.integers(0, 256, (12, 12, 3), np.uint8))
+    colour.write_bytes(colour.read_bytes()[:200])
+    skip = Decoding(image_size=8, on_damaged="skip")
+    stored = load("mine", tmp_path, skip, "stored")
+    assert_alike(stored, load("mine", tmp_path, skip, "memory"))
+    blank = load("mine", tmp_path, Decoding(image_size=8, on_damaged="skip", blank=True))
+    assert stored.train.images.shape[1:] == blank.train.images.shape[1:] == (8, 8, 3)
 
 
 def test_sizes_that_differ_are_told_before_anything_is_stored(tmp_path):

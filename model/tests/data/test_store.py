@@ -42,9 +42,19 @@ class Source:
     dies_at: int | None = None
     made: list = field(default_factory=list)
     shapes_asked: int = 0
+    time: int = 0
+    digests_asked: list = field(default_factory=list)
+    is_changed: object = lambda number: False
 
     def contents(self):
-        return Contents([[f"{n}.png", n, 0] for n in self.numbers], {"how": self.made_with}, self.shape, self.items)
+        sources = [[f"{n}.png", n, 0, self.time] for n in self.numbers]
+        return Contents(sources, {"how": self.made_with}, self.shape, self.items, self.digests)
+
+    def digests(self, indices):
+        for index in indices:
+            number = self.numbers[index]
+            self.digests_asked.append(number)
+            yield f"{number} {self.is_changed(number)}"
 
     def shape(self):
         self.shapes_asked += 1
@@ -55,7 +65,8 @@ class Source:
             if len(self.made) == self.dies_at:
                 raise Killed
             self.made.append(self.numbers[index])
-            yield Item(image_of(self.numbers[index]), {"number": self.numbers[index]})
+            number = self.numbers[index]
+            yield Item(image_of(number), {"number": number}, f"{number} {self.is_changed(number)}")
 
 
 def check(stored, numbers):
@@ -132,8 +143,9 @@ def test_pixels_that_were_only_copied_are_checked_and_kept(tmp_path):
     "manifest",
     [
         b"", b"\n", b"{}\n", b"[]\n", b"\xff\xfe\n", b"null\n", b"[" * 10_000 + b"\n",
-        b'{"version": 1, "shape": [2, 3], "made_with": {"how": "all"}}\n',
-        b'{"version": 1, "shape": [2, -3, 3], "made_with": {"how": "all"}}\n',
+        b'{"version": 2, "shape": [2, 3], "made_with": {"how": "all"}}\n',
+        b'{"version": 2, "shape": [2, -3, 3], "made_with": {"how": "all"}}\n',
+        b'{"version": 1, "shape": [2, 3, 3], "made_with": {"how": "all"}}\n{"entries": []}\n',
         b'{"version": 2, "shape": [2, 3, 3], "made_with": {"how": "all"}}\n{"entries": 3}\n',
     ],
 )  # fmt: skip
@@ -144,7 +156,19 @@ def test_a_manifest_that_is_none(tmp_path, manifest):
     check(store(tmp_path, source.contents()), source.numbers)
 
 
-@pytest.mark.parametrize("line", ['{"entries": 3}', '{"entries": [[1]]}', '{"time": "x"}', '{"what": 1}', "5"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"entries": 3}',
+        '{"entries": [[1]]}',
+        '{"entries": [[5, 1, 1, 1]], "sha256": ""}',
+        '{"time": "x"}',
+        '{"what": 1}',
+        "5",
+        '{"renewed": 1}',
+        '{"renewed": [["another.png"]]}',
+    ],
+)
 def test_a_line_that_is_none(tmp_path, line):
     source = Source(list(range(9)))
     store(tmp_path, source.contents())
@@ -169,20 +193,87 @@ def test_lines_that_are_there_twice_or_not_at_all(tmp_path, lines):
 def test_sources_that_come_change_and_go(tmp_path_factory, versions, data):
     """Whatever was stored of others before, and however that ended; nothing is made that was there and whole."""
     folder = tmp_path_factory.mktemp("store")
-    whole = []
-    for numbers in versions:
-        dies_at = data.draw(st.one_of(st.none(), st.integers(0, 25)))
-        source = Source(numbers, dies_at=dies_at)
+    whole, was_killed = set(), False
+    for time_, numbers in enumerate([*versions, versions[-1]]):
+        is_last = time_ == len(versions)
+        dies_at = None if is_last else data.draw(st.one_of(st.none(), st.integers(0, 25)))
+        source = Source(numbers, dies_at=dies_at, time=data.draw(st.integers(0, 1)))
+        if not whole & set(numbers):  # then nothing is kept
+            whole = set()
+        known = set(whole)
         try:
             check(store(folder, source.contents()), numbers)
+            whole |= set(numbers)
         except Killed:
-            whole = []
-            continue
-        assert source.made == [n for n in numbers if n not in whole] or not whole
-        whole = numbers
-    source = Source(versions[-1])
-    check(store(folder, source.contents()), versions[-1])
-    assert not list(folder.glob("before-*"))
+            was_killed = True
+        assert not known & set(source.made)
+        assert was_killed or source.made == [n for n in numbers if n not in known]
+    size = (folder / "pixels.u8").stat().st_size
+    assert was_killed or size == 18 * sum(image_of(n) is not None for n in whole)
+
+
+def test_what_comes_and_goes_is_added_at_the_end(tmp_path):
+    """So that it takes only its own room, wherever it is in the order of the sources."""
+    store(tmp_path, Source(list(range(20, 40))).contents())
+    before = (tmp_path / "pixels.u8").read_bytes()
+    for numbers in ([10, *range(20, 40)], [*range(20, 30), 7, 8, *range(30, 40)], list(range(39, 20, -1))):
+        check(store(tmp_path, Source(numbers).contents()), numbers)
+        assert (tmp_path / "pixels.u8").read_bytes().startswith(before)
+    assert (tmp_path / "pixels.u8").stat().st_size == len(before) + 3 * 18
+
+
+def test_what_nobody_asks_for_any_more_makes_room_once_nothing_is_of_use(tmp_path):
+    store(tmp_path, Source([1, 2, 3]).contents())
+    check(store(tmp_path, Source([4, 5]).contents()), [4, 5])
+    assert (tmp_path / "pixels.u8").stat().st_size == 2 * 18
+
+
+def test_where_only_times_differ_the_contents_decide(tmp_path):
+    """As after copying a folder; it is looked at once, and what has changed is made anew."""
+    store(tmp_path, Source(list(range(30))).contents())
+    changed = {"time": 5, "is_changed": lambda number: number in (3, 17)}
+    source = Source(list(range(30)), **changed)
+    check(store(tmp_path, source.contents()), source.numbers)
+    assert source.made == [3, 17] and source.digests_asked == source.numbers
+    for _ in range(2):
+        again = Source(list(range(30)), **changed)
+        check(store(tmp_path, again.contents()), again.numbers)
+        assert again.made == again.digests_asked == [] and again.shapes_asked == 0
+
+
+@pytest.mark.parametrize("file", ["manifest.jsonl", "pixels.u8"])
+def test_what_a_crash_of_the_system_leaves_of_what_was_added(tmp_path, file):
+    """Wherever either file ends, in lines of each kind."""
+    numbers = [40, *range(13), 50]
+    store(tmp_path / "whole", Source(list(range(13))).contents())
+    store(tmp_path / "whole", Source(numbers, time=1).contents())
+    size = (tmp_path / "whole" / file).stat().st_size
+    for length in {*range(0, size, 41), size - 1}:
+        shutil.copytree(tmp_path / "whole", tmp_path / str(length))
+        os.truncate(tmp_path / str(length) / file, length)
+        check(store(tmp_path / str(length), Source(numbers, time=1).contents()), numbers)
+
+
+def test_a_refusal_loses_nothing(tmp_path, monkeypatch):
+    """Complete, with too little room for one more; and without that one it is as it was."""
+    store(tmp_path, Source(list(range(9))).contents())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 17, 17))
+    with pytest.raises(UserError, match="of this disk are free"):
+        store(tmp_path, Source([*range(9), 20]).contents())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    source = Source(list(range(9)))
+    check(store(tmp_path, source.contents()), source.numbers)
+    assert source.made == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 18, 18))
+    check(store(tmp_path, Source([20, *range(9)]).contents()), [20, *range(9)])
+
+
+def test_an_image_that_changes_meanwhile(tmp_path):
+    source = Source([1, 2])
+    source.shape = lambda: (*SHAPE[:2], 1)  # by what the files said before they were decoded
+    with pytest.raises(UserError, match=r"^1\.png: has changed meanwhile; start again"):
+        store(tmp_path, source.contents())
 
 
 def test_tuples_and_lists_say_the_same(tmp_path):
