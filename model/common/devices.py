@@ -16,8 +16,12 @@ from model.common.signals import ending_at_once
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# How many bytes a container may take: of control groups of version 2, where "max" is no limit, and of version 1.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# Where control groups of version 2, in which "max" is no limit, and of version 1 say how many bytes a container may
+# take and has taken, and by which name how many of these are copies of files that are not in use.
+_CONTROL_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @functools.cache
@@ -158,8 +162,19 @@ def memory_of_machine() -> int | None:
     if "MemAvailable" not in sizes:
         return None
     free = int(sizes["MemAvailable"].split()[0]) * 1024  # of the machine, whatever a container may take of it
-    limits = [int(text) for path in _LIMITS if (text := _text_of(path).strip()).isdecimal()]
-    return min([free, *limits])
+    for folder, limit, taken, inactive in _CONTROL_GROUPS:
+        if (text := _text_of(folder / limit).strip()).isdecimal():
+            free = min(free, max(0, int(text) - _in_use(folder, taken, inactive)))
+    return free
+
+
+def _in_use(folder: Path, taken: str, inactive: str) -> int:
+    """Returns how many bytes a container has taken, without copies of files that it would give back when asked."""
+    details = dict(line.split() for line in _text_of(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    # Copies of files in use (active_file), such as libraries, could go as well, and would be read again at once.
+    numbers = [_text_of(folder / taken).strip(), details.get(inactive, "")]
+    in_all, reclaimable = (int(number) if number.isdecimal() else 0 for number in numbers)
+    return max(0, in_all - reclaimable)
 
 
 def _cpu_info() -> dict[str, str]:

@@ -44,11 +44,23 @@ class Row:
             raise self.error(f"{self.told(column)} holds a line break or another control character")
 
     def path_below(self, folder: Path, column: str) -> Path:
-        """Returns the path in a column, which is relative to a folder and must not leave it."""
-        inside = Path(os.path.relpath(folder / self.cells[column], folder))
-        if inside.parts[:1] in ((), (os.pardir,)):
-            raise self.error(f"{self.told(column)} is not below {folder}; move the image there")
-        return folder / inside
+        """Returns the path in a column, which is relative to a folder and must not leave it, whichever links lead there."""
+        path = folder / self.cells[column]
+        real = Path(os.path.realpath(path.parent), path.name)  # a file in the folder that is a link is in it
+        for one, other in ((path, folder), (real, os.path.realpath(folder))):
+            inside = Path(os.path.relpath(one, other))
+            if inside.parts[:1] not in ((), (os.pardir,)):
+                return folder / inside
+        raise self.error(f"{self.told(column)} is not below {folder}; move the image there")
+
+    def missing(self, column: str, error: OSError) -> str:
+        """Returns what to say of the path in a column that leads to no file."""
+        cell, odd = self.cells[column], ""
+        if "\\" in cell:
+            odd = "; it has a backslash, expected /"
+        elif cell != cell.strip():
+            odd = "; it begins or ends with a blank"
+        return f"{printable(cell, 200)} in line {self.line} ({error.strerror}{odd})"
 
     def boolean(self, column: str, default: bool | None = None) -> bool:
         """Returns whether a column says True or False; `default`, if there is one, of one that may be empty."""

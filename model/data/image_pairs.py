@@ -66,7 +66,7 @@ def _find(path: Path, columns: Sequence[str], rows: Sequence[csv_table.Row]) -> 
             try:
                 status = image.stat()
             except OSError as error:
-                missing.append(f"{printable(row.cells[column], 200)} in line {row.line} ({error.strerror})")
+                missing.append(row.missing(column, error))
                 continue
             if not stat.S_ISREG(status.st_mode):
                 raise row.error(f"{row.told(column)} is no file, expected that of an image")

@@ -50,7 +50,7 @@ def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
         try:
             status = image.path.stat()
         except OSError as error:
-            missing.append(f"{printable(row.cells['path'], 200)} in line {row.line} ({error.strerror})")
+            missing.append(row.missing("path", error))
             continue
         if not stat.S_ISREG(status.st_mode):
             raise row.error(f"{row.told('path')} is no file, expected that of an image")

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def _read_ahead(read: Callable[[Path], _Result], paths: Sequence[Path]) -> Itera
             pool.shutdown(cancel_futures=True)
 
 
-def _with_bar(results: Iterator[_Result], description: str, number: int) -> Iterator[_Result]:
+def _with_bar(results: Iterator[_Result], description: str, number: int) -> Generator[_Result]:
     with contextlib.closing(tqdm(results, description, number, unit=" images", delay=2, disable=None)) as bar:
         yield from bar
 

@@ -112,7 +112,15 @@ def test_a_machine_that_says_nothing_of_its_processor(machine):
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [({}, 8192), ({"memory.max": "max\n"}, 8192), ({"memory.max": "4096\n"}, 4096),
-     ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 8192), ({"memory/memory.limit_in_bytes": "5"}, 5)],
+     ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 8192), ({"memory/memory.limit_in_bytes": "5"}, 5),
+     # what is taken already, but for files that are not in use
+     ({"memory.max": "4096\n", "memory.current": "1000\n"}, 3096),
+     ({"memory.max": "4096\n", "memory.current": "1000\n", "memory.stat": "anon 300\ninactive_file 600\n"}, 3696),
+     ({"memory.max": "4096\n", "memory.current": "5000\n"}, 0),
+     ({"memory.max": "max\n", "memory.current": "5000\n"}, 8192),
+     ({"memory.max": "9000\n", "memory.current": "500\n"}, 8192),  # the machine has less
+     ({"memory/memory.limit_in_bytes": "4096\n", "memory/memory.usage_in_bytes": "1000\n",
+       "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 400\n"}, 3496)],
 )  # fmt: skip
 def test_no_more_memory_is_free_than_a_container_may_take(monkeypatch, limits, expected):
     texts = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8 kB\n"}

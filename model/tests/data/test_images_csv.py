@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.common.errors import UserError
+from model.data import images_csv
 from model.data.datasets import load
 from model.data.decoding import Decoding
 from model.data.listing import Roles
@@ -176,6 +177,8 @@ GOOD = "i/0.png,a,train\ni/1.png,b,train\ni/2.png,a,test\n"
         (HEAD + GOOD + ".,a,test\n", "line 5: path '.' is not below"),
         (HEAD + GOOD + "i,a,test\n", "line 5: path 'i' is no file"),
         (HEAD + GOOD + "i/99.png,a,test\nj/1.png,a,test\n", r"2 images cannot be found.*: i/99.png in line 5 \(No"),
+        (HEAD + GOOD + "i\\0.png,a,test\n", r"1 images cannot be found.*\(No such.*; it has a backslash, expected /\)"),
+        (HEAD + GOOD + " i/0.png,a,test\n", r"1 images cannot be found.*\(No such.*; it begins or ends with a blank\)"),
         (HEAD + GOOD + "i/0.png/x,a,test\n", r"1 images cannot be found.*\(Not a directory\)"),
         (HEAD + GOOD + "x" * 5000 + ",a,test\n", r"1 images cannot be found.*\(File name too long\)"),
         (HEAD + GOOD + "i/0.png,b,train\n", "line 5: .*i/0.png is listed with label 'b', and in line 2 with 'a'"),
@@ -217,6 +220,17 @@ def test_a_list_that_is_none(folder):
     (folder / "images.csv").unlink()
     os.mkfifo(folder / "images.csv")
     assert f"{folder / 'images.csv'}: No regular file" in error_of("mine", folder)
+
+
+def test_a_path_through_a_link_to_the_folder_is_below_it(folder, tmp_path):
+    """As where data/ links to a large disk, and somebody writes where the files really are, or the other way round."""
+    link = tmp_path / "a link"
+    link.symlink_to(folder)
+    for opened, written in ((link, folder), (folder, link)):
+        (folder / "images.csv").write_text(HEAD + GOOD.replace("i/", f"{written}/i/"))
+        assert [image.path.relative_to(opened).as_posix() for image in images_csv.read(opened).images] == [
+            line.partition(",")[0] for line in GOOD.splitlines()
+        ]
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
