@@ -44,7 +44,7 @@ class Row:
             raise self.error(f"{self.told(column)} holds a line break or another control character")
 
     def path_below(self, folder: Path, column: str) -> Path:
-        """Returns the path in a column, which is relative to a folder and must not leave it, whichever links lead there."""
+        """Returns the path in a column: relative to a folder, or below it, whichever links lead there."""
         path = folder / self.cells[column]
         real = Path(os.path.realpath(path.parent), path.name)  # a file in the folder that is a link is in it
         for one, other in ((path, folder), (real, os.path.realpath(folder))):
