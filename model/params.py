@@ -108,7 +108,9 @@ class Params(BaseModel):
         description="Of grey image files that store 16 bits, how many are used: cameras often fill the lower 10 or 12",
     )
     on_damaged_image: Literal["stop", "skip"] = Field(
-        "stop", description="skip: image files that cannot be decoded are left out, with a word"
+        "stop",
+        description="skip: image files that cannot be decoded are left out, with a word; one that the system does not "
+        "let be read ends the command either way",
     )
     augmentation: Literal["off", "affine", "affine_and_flip", "photo"] = Field(
         "off",
