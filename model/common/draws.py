@@ -32,6 +32,8 @@ class Stream(enum.IntEnum):
     CHOSEN_CLASSES = 7
     # The classes and images of each N-way K-shot episode.
     EPISODES = 8
+    # Which images of each class are enrolled where open-set identification is tried out.
+    ENROLMENTS = 9
 
 
 def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:

@@ -1,0 +1,298 @@
+"""Open-set identification: who is enrolled is to be named, who is not is to be called unknown.
+
+An image is looked up in a gallery of G classes with K images of each. It is named by its nearest gallery image if that
+is no farther than a threshold, else it is unknown. FPIR, the false positive identification rate, is the part of the
+strangers' images, whose classes are not enrolled, that are named all the same; FNIR, the false negative identification
+rate, is the part of the images of enrolled classes that are unknown or get the name of another class.
+
+Both depend on the size of the gallery, since a stranger is named if any image in it is near enough. So enrolment is
+tried out on classes with known images. Half of the classes choose the threshold, the other half judges it. In each
+half, K images of each class are drawn at random to be enrolled. Then every image s is a stranger to galleries of G of
+the n other classes. With d_1 <= ... <= d_n its distances to these, the nearest of the G is d_j with the probability
+
+    C(n - j, G - 1) / C(n, G),
+
+for all choices of G classes are equally likely: the mean over all galleries has a closed form. Likewise an image that
+is not enrolled, at distance d from its own class, of which m other classes are no farther, is nearer to its own class
+than to the G - 1 others with the probability C(n - m, G - 1) / C(n, G - 1). All classes weigh the same.
+
+A gallery at hand may be larger than these. Where its classes are drawn as those of the trial, FPIR is concave in G and
+in K: what one more class, or one more image of each, adds by being the first that is near enough gets less and less. So
+
+    FPIR(G, K) <= G / G_0 * K / K_0 * FPIR(G_0, K_0)    for G >= G_0, K >= K_0,
+
+and the threshold is chosen for so much smaller a rate. Where gallery classes differ in size, K is the mean, rounded up.
+
+References:
+    Grother, Ngan, Hanaoka: Face Recognition Vendor Test, Part 2: Identification, NISTIR 8271, 2019.
+    ISO/IEC 19795-1: Biometric performance testing and reporting, 2021.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.common.draws import Stream, draw, permutation
+from model.scoring import intervals
+from model.scoring.neighbors import visit_distances
+
+# Enrolments that are drawn, as far as this many images and this many distances to classes are not exceeded.
+_MOST_ENROLMENTS, _MOST_ROWS, _MOST_DISTANCES = 10, 20_000, 2**24
+_BUT_FOR_ROUNDING = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class GallerySize:
+    """How many classes a gallery has, and images of each, both at least 1."""
+
+    num_classes: int
+    images_per_class: int
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> "GallerySize":
+        """Returns the size of the gallery that has these labels, (N,); the mean of a class, rounded up."""
+        num_classes = len(np.unique(labels))
+        return cls(num_classes, -(-len(labels) // num_classes))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate from 0 to 1, and its 95 % interval."""
+
+    value: float
+    low95: float
+    high95: float
+
+    def times(self, factor: float) -> "Rate":
+        """Returns so many times the rate, at most 1."""
+        return Rate(*(min(1.0, factor * part) for part in (self.value, self.low95, self.high95)))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """How far the nearest gallery image may be, and how often that is wrong for those that did not choose it.
+
+    Attributes:
+        distance: An image whose nearest gallery image is farther is unknown; euclidean.
+        size: The size of the galleries that were tried out.
+        extrapolation: By how much the gallery at hand is larger, G / G_0 * K / K_0; 1 where it is not.
+        num_classes: How many classes judge.
+        num_images: How many images these have.
+        false_positive: FPIR. Beyond the size that was tried out it is the upper bound, at most 1.
+        false_negative: FNIR at the size that was tried out.
+        misnamed: The part of FNIR that got the name of another class; the rest was unknown.
+    """
+
+    distance: float
+    size: GallerySize
+    extrapolation: float
+    num_classes: int
+    num_images: int
+    false_positive: Rate
+    false_negative: Rate
+    misnamed: float
+
+
+@dataclass(frozen=True)
+class TooFew:
+    """Why a rate cannot be promised.
+
+    Attributes:
+        num_classes: How many classes there are with enough images; half of them choose the threshold.
+        num_images: How many images choose the threshold; 0 where there are not four classes of two images at least.
+        smallest_rate: The smallest FPIR that could be promised: one in as many images, times the extrapolation, or
+            what are strangers at distance 0. 1 or more where none can be.
+    """
+
+    num_classes: int
+    num_images: int = 0
+    smallest_rate: float = math.inf
+
+
+def choose_threshold(
+    embeddings: np.ndarray, labels: np.ndarray, gallery: GallerySize, rate: float, seed: int
+) -> Threshold | TooFew:
+    """Chooses a threshold by one half of some classes, and judges it by the other half.
+
+    The largest threshold is chosen whose FPIR is at most `rate`, in the middle between the two distances that it parts.
+
+    Args:
+        embeddings: (N, D) of any floating type.
+        labels: (N,) integers. Classes that have too few images to enrol K_0 and keep one are left out.
+        gallery: The size of the gallery at hand. Smaller ones are tried out where there are too few classes, or where
+            more than half of these would be left out.
+        rate: The FPIR that is asked for, more than 0 and less than 1.
+        seed: From 0 to 2^64 - 1; decides the halves, the enrolments and the bootstrap.
+
+    Returns:
+        The threshold, or why there is none.
+
+    Raises:
+        ValueError: An embedding is not finite.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    # The largest number of images, up to K, that leaves one of at least half of the classes.
+    most = int(np.sort(counts)[::-1][(len(counts) - 1) // 2]) - 1 if len(counts) else 0
+    images_per_class = min(gallery.images_per_class, most)
+    chosen = np.flatnonzero(counts > max(images_per_class, 1))
+    if images_per_class < 1 or len(chosen) < 4:
+        return TooFew(len(chosen))
+    dealt = chosen[permutation(seed, Stream.CALIBRATION_HALVES, number=1, size=len(chosen))]
+    size = GallerySize(min(gallery.num_classes, len(dealt) // 2 - 1), images_per_class)
+    extrapolation = gallery.num_classes / size.num_classes * (gallery.images_per_class / size.images_per_class)
+    calibrating, judging = (
+        _Trial.of(embeddings, classes, half, size, seed)
+        for half in (dealt[len(dealt) // 2 :], dealt[: len(dealt) // 2])
+    )
+    distance, smallest = calibrating.threshold(rate / extrapolation)
+    if extrapolation * smallest > rate * _BUT_FOR_ROUNDING:
+        return TooFew(len(chosen), calibrating.num_images, extrapolation * smallest)
+    false_positive = judging.false_positive(distance, seed)
+    false_negative, misnamed = judging.false_negative(distance, seed)
+    return Threshold(
+        distance,
+        size,
+        extrapolation,
+        judging.others.shape[1],
+        judging.num_images,
+        false_positive.times(extrapolation),
+        false_negative,
+        misnamed,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """Enrolments of some classes, all together: C classes, and a row for each image in each enrolment.
+
+    Attributes:
+        size: Of the galleries, at most C - 1 classes.
+        num_images: How many images there are; R is a multiple of it.
+        classes: (R,) int64, the class of each image, from 0 to C - 1.
+        is_mate: (R,) bool, whether it is not enrolled itself.
+        own: (R,) float64, the distance to its own class.
+        others: (R, C) float64, the distances to the classes, each that to the nearest of its enrolled images; inf to
+            its own.
+    """
+
+    size: GallerySize
+    num_images: int
+    classes: np.ndarray
+    is_mate: np.ndarray
+    own: np.ndarray
+    others: np.ndarray
+
+    @classmethod
+    def of(
+        cls, embeddings: np.ndarray, classes: np.ndarray, chosen: np.ndarray, size: GallerySize, seed: int
+    ) -> "_Trial":
+        """Enrols classes.
+
+        Args:
+            embeddings: (N, D).
+            classes: (N,) int64.
+            chosen: (C,) int64, which classes.
+            size: Of the galleries.
+            seed: Decides which images are enrolled.
+        """
+        images = np.flatnonzero(np.isin(classes, chosen))
+        points, numbers = embeddings[images], np.searchsorted(np.sort(chosen), classes[images])
+        num_classes, num_images = len(chosen), len(images)
+        enrolments = min(_MOST_ENROLMENTS, _MOST_ROWS // num_images, _MOST_DISTANCES // (num_images * num_classes))
+        parts = []
+        for enrolment in range(max(1, enrolments)):
+            drawn = draw(seed, Stream.ENROLMENTS, enrolment, size=len(classes))[images]
+            by_class = np.lexsort((drawn, numbers))  # class after class, shuffled within each
+            starts = np.searchsorted(numbers[by_class], np.arange(num_classes))
+            enrolled = by_class[starts[:, np.newaxis] + np.arange(size.images_per_class)]  # (C, K)
+            distances = _distances_to_classes(points, points[enrolled])  # (N, C)
+            own = distances[np.arange(num_images), numbers]
+            distances[np.arange(num_images), numbers] = np.inf
+            parts.append((numbers, ~np.isin(np.arange(num_images), enrolled), own, distances))
+        return cls(size, num_images, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def threshold(self, rate: float) -> tuple[float, float]:
+        """Returns the largest threshold whose FPIR is at most a rate, and the smallest rate that can be asked for."""
+        nearest = np.sort(self.others, axis=1)[:, :-1]  # (R, n), without their own class
+        is_nearest = -np.diff(_none_drawn(nearest.shape[1], self.size.num_classes))  # (n,), that d_j is the nearest
+        order = np.argsort(nearest, axis=None)
+        distances, rates = nearest.ravel()[order], np.cumsum(np.outer(self._weights(), is_nearest).ravel()[order])
+        is_last = np.append(distances[1:] > distances[:-1], True)  # of those that are equally far
+        distances, rates = distances[is_last], rates[is_last]
+        smallest = max(1 / self.num_images, rates[0] if distances[0] == 0 else 0.0)
+        within = int(np.count_nonzero(rates <= rate * _BUT_FOR_ROUNDING))
+        around = np.concatenate([[0.0], distances, distances[-1:]])
+        return float(around[within] + around[within + 1]) / 2, float(smallest)
+
+    def false_positive(self, threshold: float, seed: int) -> Rate:
+        """Returns FPIR at a threshold."""
+        is_near = self.others <= threshold  # (R, C)
+        none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes)
+        return self._rate(is_near, none_drawn, np.ones(len(is_near), bool), seed)
+
+    def false_negative(self, threshold: float, seed: int) -> tuple[Rate, float]:
+        """Returns FNIR at a threshold, and the part of it that is misnamed."""
+        asked = self.mates()
+        none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes - 1)
+        is_there = asked.own <= threshold  # (R,)
+        rate = asked._rate(asked.others <= asked.own[:, np.newaxis], none_drawn, is_there, seed)
+        nobody_near = none_drawn[np.count_nonzero(asked.others <= threshold, axis=1)]  # (R,)
+        unknown = float(np.sum(asked._weights() * nobody_near * ~is_there))
+        return rate, max(0.0, rate.value - unknown)
+
+    def mates(self) -> "_Trial":
+        """Returns the rows of images that are not enrolled themselves."""
+        rows = self.is_mate
+        num_images = self.num_images - self.others.shape[1] * self.size.images_per_class
+        return _Trial(self.size, num_images, self.classes[rows], rows[rows], self.own[rows], self.others[rows])
+
+    def _weights(self) -> np.ndarray:
+        """Returns weights of the rows, (R,): each class weighs 1 / C, spread over its rows."""
+        return 1 / np.bincount(self.classes)[self.classes] / self.others.shape[1]
+
+    def _rate(self, is_near: np.ndarray, none_drawn: np.ndarray, can_be_right: np.ndarray, seed: int) -> Rate:
+        """Returns how often an answer is wrong.
+
+        In a sample that holds class c w_c times, a pair of a class and one that is enrolled weighs w_c w_g, here in the
+        first-order expansion w_c + w_g - 1 (Hajek's projection), as in `verification`: what an enrolled class changes
+        is how often it alone makes an answer wrong.
+
+        Args:
+            is_near: (R, C) bool, which classes make it wrong if they are drawn.
+            none_drawn: As `_none_drawn` returns it.
+            can_be_right: (R,) bool, whether it is right if none of these is drawn.
+            seed: Decides the bootstrap.
+        """
+        num_classes = is_near.shape[1]
+        num_near = np.count_nonzero(is_near, axis=1)  # (R,)
+        is_wrong = 1 - none_drawn[num_near] * can_be_right  # (R,)
+        by_one_alone = np.append(0.0, -np.diff(none_drawn))[num_near] * can_be_right  # (R,), by each that is near
+        as_asked = num_classes * np.bincount(self.classes, self._weights() * is_wrong)  # (C,)
+        as_enrolled = num_classes * ((self._weights() * by_one_alone) @ is_near)  # (C,)
+        low, high = intervals.bootstrap_interval(as_asked + as_enrolled - as_enrolled.mean(), seed)
+        # With no error among N images the bootstrap knows of none; a rate of this gives none in 2.5 % of all cases.
+        high = max(high, 1 - 0.025 ** (1 / self.num_images))
+        return Rate(float(as_asked.mean()), max(0.0, low), min(1.0, high))
+
+
+def _none_drawn(n: int, drawn: int) -> np.ndarray:
+    """Returns C(n - m, drawn) / C(n, drawn) for m = 0 ... n: that none of m classes is among some of n that are drawn.
+
+    What it loses from m = j - 1 to j is C(n - j, drawn - 1) / C(n, drawn): that the j-th is the first that is drawn.
+    """
+    m = np.arange(n)
+    return np.cumprod(np.append(1.0, np.maximum(n - drawn - m, 0) / (n - m)))
+
+
+def _distances_to_classes(points: np.ndarray, enrolled: np.ndarray) -> np.ndarray:
+    """Returns the distance of each point, (N, D), to the nearest of the K of each class, (C, K, D): (N, C) float64."""
+    num_classes, images_per_class, _ = enrolled.shape
+    found = np.empty((len(points), num_classes))
+
+    def visit(chunk: slice, distances: np.ndarray) -> None:
+        found[chunk] = distances.reshape(-1, num_classes, images_per_class).min(axis=2)
+
+    gallery = enrolled.reshape(num_classes * images_per_class, -1)
+    unit = visit_distances(visit, points, gallery, dtype=np.float64)
+    return np.asarray(np.sqrt(found) * unit)

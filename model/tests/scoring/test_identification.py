@@ -1,0 +1,254 @@
+"""Open-set identification: against galleries enrolled one by one in loops, and against strangers that come later."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from model.common.draws import Stream, permutation
+from model.scoring import identification
+from model.scoring.identification import GallerySize, Threshold, TooFew, choose_threshold
+
+SEED = 230
+
+
+def people(num_classes, num_images, seed, size=8, spread=2.0):
+    """Gaussian classes around Gaussian means: embeddings, labels."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(num_classes), num_images)
+    means = random.normal(0, spread, (num_classes, size))
+    return (means[labels] + random.normal(0, 1, (len(labels), size))).astype(np.float32), labels
+
+
+def halves_of(labels):
+    """The classes that choose the threshold, and those that judge it."""
+    classes = np.unique(labels)
+    dealt = classes[permutation(SEED, Stream.CALIBRATION_HALVES, number=1, size=len(classes))]
+    return dealt[len(classes) // 2 :].tolist(), dealt[: len(classes) // 2].tolist()
+
+
+# ------------------------------------------------------------------------------------------- what is counted
+
+
+@pytest.mark.parametrize(("n", "drawn"), [(1, 0), (1, 1), (2, 1), (5, 2), (6, 6), (6, 0), (7, 3)])
+def test_chance_that_none_is_drawn(n, drawn):
+    draws = list(itertools.combinations(range(n), drawn))
+    expected = [np.mean([not set(chosen) & set(range(m)) for chosen in draws]) for m in range(n + 1)]
+    np.testing.assert_allclose(identification._none_drawn(n, drawn), expected, atol=1e-12)
+
+
+def test_many_classes_overflow_nothing():
+    chances = identification._none_drawn(5000, 2500)
+    assert np.isfinite(chances).all() and (np.diff(chances) <= 0).all()
+    assert chances[1] == pytest.approx(0.5) and chances[-1] == 0
+
+
+def one_point_each(num_classes, num_images, seed):
+    """Classes whose images are all alike, so that it does not matter which are enrolled, but for odd ones."""
+    random = np.random.default_rng(seed)
+    points = random.integers(0, 12, (num_classes, 2)).astype(np.float64)
+    labels = np.repeat(np.arange(num_classes), num_images)
+    return points[labels], labels
+
+
+def rates_by_loops(embeddings, labels, half, num_classes, threshold):
+    """FPIR and FNIR where all images of a class are alike: every image, every gallery."""
+    point = {c: embeddings[labels == c][0] for c in half}
+    false_positive, missed, misnamed = [], [], []
+    for asked in half:
+        others = [c for c in half if c != asked]
+        for gallery in itertools.combinations(others, num_classes):
+            false_positive.append(any(math.dist(point[asked], point[c]) <= threshold for c in gallery))
+        for gallery in itertools.combinations(others, num_classes - 1):
+            wrong = any(math.dist(point[asked], point[c]) <= 0 for c in gallery)  # its own is at distance 0
+            missed.append(wrong)
+            misnamed.append(wrong)
+    return np.mean(false_positive), np.mean(missed), np.mean(misnamed)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 4, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_rates_are_those_of_all_galleries_one_by_one(num_classes, seed):
+    """With ties, and with classes at the same point."""
+    embeddings, labels = one_point_each(13, 3, seed)
+    chosen = choose_threshold(embeddings, labels, GallerySize(num_classes, 2), 0.3, SEED)
+    calibrating, judging = halves_of(labels)
+    if isinstance(chosen, TooFew):  # strangers at distance 0
+        assert rates_by_loops(embeddings, labels, calibrating, num_classes, 0)[0] > 0.3
+        return
+    assert (chosen.size, chosen.extrapolation) == (GallerySize(num_classes, 2), 1)
+    assert (chosen.num_classes, chosen.num_images) == (6, 18)
+    expected = rates_by_loops(embeddings, labels, judging, num_classes, chosen.distance)
+    found = chosen.false_positive.value, chosen.false_negative.value, chosen.misnamed
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    # No larger threshold that decides differently would do.
+    distances = sorted(
+        {math.dist(embeddings[labels == a][0], embeddings[labels == b][0]) for a in calibrating for b in calibrating}
+    )
+    kept = [d for d in distances if rates_by_loops(embeddings, labels, calibrating, num_classes, d)[0] <= 0.3]
+    assert sum(d <= chosen.distance for d in distances) == len(kept)
+
+
+@pytest.mark.parametrize(("num_classes", "images_per_class"), [(1, 1), (3, 2), (9, 4)])
+def test_rates_are_those_of_enrolments_that_others_draw(num_classes, images_per_class):
+    """Different images enrolled each time: K of each, an image that is not enrolled, a stranger."""
+    embeddings, labels = people(20, 6, 3)
+    chosen = choose_threshold(embeddings, labels, GallerySize(num_classes, images_per_class), 0.2, SEED)
+    _, judging = halves_of(labels)
+    random, named, missed, misnamed = np.random.default_rng(0), [], [], []
+    for _ in range(6000):
+        enrolled = random.permutation(judging)[:num_classes].tolist()
+        shown = {c: random.permutation(np.flatnonzero(labels == c)) for c in enrolled}
+        gallery = [(c, image) for c in enrolled for image in shown[c][:images_per_class]]
+        stranger = random.choice([c for c in judging if c not in enrolled])
+        mate = random.choice(enrolled)
+        for kind, image in (
+            ("stranger", random.choice(np.flatnonzero(labels == stranger))),
+            ("mate", random.choice(shown[mate][images_per_class:])),
+        ):
+            distance, answer = min((math.dist(embeddings[image], embeddings[other]), c) for c, other in gallery)
+            if kind == "stranger":
+                named.append(distance <= chosen.distance)
+            else:
+                missed.append(distance > chosen.distance or answer != mate)
+                misnamed.append(distance <= chosen.distance and answer != mate)
+    # 10 enrolments are the mean of fewer draws than these: 0.02 is some 4 standard deviations of both.
+    found = chosen.false_positive.value, chosen.false_negative.value, chosen.misnamed
+    np.testing.assert_allclose(found, [np.mean(named), np.mean(missed), np.mean(misnamed)], atol=0.02)
+
+
+def test_all_classes_weigh_the_same():
+    """A class of many images, all of which are named, is one of six that judge."""
+    embeddings, labels = one_point_each(12, 3, 0)
+    embeddings = np.arange(12.0)[labels][:, np.newaxis] * [[1.0, 0.0]] * 10.0
+    _, judging = halves_of(labels)
+    first, second = judging[:2]
+    embeddings[labels == second] = embeddings[labels == first] + 0.5
+    more = np.repeat(np.arange(len(labels)), np.where(labels == first, 100, 1))
+    chosen = choose_threshold(embeddings[more], labels[more], GallerySize(5, 1), 0.2, SEED)
+    assert chosen.distance > 0.5 and chosen.false_positive.value == pytest.approx(2 / 6)
+
+
+# ------------------------------------------------------------------------------------------- what is promised
+
+
+def strangers_named(threshold, gallery, seed, rounds=400):
+    """How many strangers of classes that nobody has seen before are named, in galleries of such classes."""
+    count = 0
+    for number in range(rounds):
+        embeddings, labels = people(gallery.num_classes + 1, gallery.images_per_class, (seed, number))
+        distances = np.linalg.norm(embeddings[labels > 0] - embeddings[0], axis=1)
+        count += distances.min() <= threshold
+    return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gallery", [GallerySize(1, 1), GallerySize(10, 1), GallerySize(10, 5), GallerySize(19, 3)])
+def test_the_rate_that_is_promised_is_found_among_strangers_that_come_later(gallery):
+    """Over 20 evaluations of 40 classes each, and 400 strangers for each threshold."""
+    rate, rounds, named, covered = 0.1, 400, [], 0
+    for seed in range(20):
+        chosen = choose_threshold(*people(40, 8, seed), gallery, rate, SEED)
+        assert chosen.extrapolation == 1
+        named.append(strangers_named(chosen.distance, gallery, 1000 + seed, rounds))
+        covered += chosen.false_positive.low95 <= named[-1] / rounds <= chosen.false_positive.high95
+    error = np.std(named, ddof=1) / math.sqrt(len(named)) / rounds
+    binomial = math.sqrt(rate * (1 - rate) / rounds / len(named))
+    assert error > 0.5 * binomial
+    assert abs(np.mean(named) / rounds - rate) < 4 * max(error, binomial)
+    assert covered >= 14  # of 20; 95 % would be 19, and the strangers that came later are a sample, too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gallery", [GallerySize(60, 2), GallerySize(10, 20), GallerySize(60, 20)])
+def test_in_larger_galleries_the_rate_is_not_exceeded(gallery):
+    rate, named = 0.2, []
+    for seed in range(15):
+        chosen = choose_threshold(*people(60, 8, seed), gallery, rate, SEED)
+        assert chosen.extrapolation == pytest.approx(
+            max(1, gallery.num_classes / 29) * max(1, gallery.images_per_class / 7)
+        )
+        named.append(strangers_named(chosen.distance, gallery, 1000 + seed, 200))
+    assert np.mean(named) / 200 < rate + 4 * math.sqrt(rate * (1 - rate) / 200 / 15)
+
+
+def test_the_threshold_of_a_larger_gallery_is_smaller():
+    embeddings, labels = people(60, 8, 0)
+    thresholds = [choose_threshold(embeddings, labels, GallerySize(n, 2), 0.1, SEED).distance for n in (1, 5, 29, 90)]
+    assert thresholds == sorted(thresholds, reverse=True) and len(set(thresholds)) == 4
+    assert choose_threshold(embeddings, labels, GallerySize(90, 2), 0.1, SEED).false_positive.high95 <= 1
+
+
+def test_without_errors_the_interval_is_that_of_so_many_images():
+    """Classes far from each other: no stranger is near, and so many images say no more than that."""
+    embeddings, labels = people(20, 5, 1, spread=1000.0)
+    chosen = choose_threshold(embeddings, labels, GallerySize(5, 1), 0.02, SEED)
+    low, high = chosen.false_positive.low95, chosen.false_positive.high95
+    assert low <= chosen.false_positive.value and high >= 1 - 0.025 ** (1 / 50) > 0.07
+    assert chosen.false_negative.value == 0 and chosen.false_negative.high95 == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
+# ------------------------------------------------------------------------------------------- too few
+
+
+def test_a_rate_that_so_few_cannot_promise():
+    embeddings, labels = people(10, 4, 0)
+    assert choose_threshold(embeddings, labels, GallerySize(2, 1), 0.01, SEED) == TooFew(10, 20, 0.05)
+    assert isinstance(choose_threshold(embeddings, labels, GallerySize(2, 1), 0.05, SEED), Threshold)
+    larger = choose_threshold(embeddings, labels, GallerySize(40, 1), 0.05, SEED)
+    assert larger == TooFew(10, 20, pytest.approx(0.5))
+    assert isinstance(choose_threshold(embeddings, labels, GallerySize(40, 1), larger.smallest_rate, SEED), Threshold)
+    assert choose_threshold(embeddings, labels, GallerySize(400, 1), 0.99, SEED).smallest_rate > 1
+
+
+@pytest.mark.parametrize("labels", [[], [0], [0, 0, 0, 0], [0, 0, 1, 1, 2, 2], [0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]])
+def test_too_few_classes_of_two_images(labels):
+    embeddings = np.random.default_rng(0).normal(size=(len(labels), 3))
+    many = sum(labels.count(label) > 1 for label in set(labels))
+    assert choose_threshold(embeddings, np.array(labels, int), GallerySize(1, 1), 0.5, SEED) == TooFew(many)
+
+
+def test_a_network_that_maps_all_to_one_point_promises_nothing():
+    labels = np.repeat(np.arange(10), 5)
+    too_few = choose_threshold(np.ones((50, 4)), labels, GallerySize(3, 2), 0.5, SEED)
+    assert too_few == TooFew(10, 25, pytest.approx(1.0))
+
+
+def test_classes_with_fewer_images_than_are_enrolled_are_left_out():
+    embeddings, labels = people(20, 6, 0)
+    kept = (labels >= 4) | (np.arange(len(labels)) % 6 < 2)  # four classes of two images
+    some = choose_threshold(embeddings[kept], labels[kept], GallerySize(3, 4), 0.3, SEED)
+    without = choose_threshold(embeddings[labels >= 4], labels[labels >= 4], GallerySize(3, 4), 0.3, SEED)
+    assert (some.size.images_per_class, some.num_classes, some.num_images) == (4, 8, 48)
+    assert (without.num_classes, without.num_images) == (8, 48)
+    few = choose_threshold(embeddings, labels, GallerySize(3, 100), 0.9, SEED)
+    assert isinstance(few, Threshold) and few.size.images_per_class == 5 and few.extrapolation == 20
+
+
+def test_numbers_that_are_not_finite():
+    embeddings, labels = people(10, 4, 0)
+    embeddings[3] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        choose_threshold(embeddings, labels, GallerySize(2, 1), 0.2, SEED)
+
+
+def test_the_same_seed_draws_the_same_and_the_order_of_classes_is_only_a_name():
+    embeddings, labels = people(12, 5, 0)
+    one = choose_threshold(embeddings, labels, GallerySize(3, 2), 0.2, SEED)
+    assert one == choose_threshold(embeddings, labels * 7 + 3, GallerySize(3, 2), 0.2, SEED)
+    assert one != choose_threshold(embeddings, labels, GallerySize(3, 2), 0.2, SEED + 1)
+
+
+def test_the_size_of_a_gallery():
+    assert GallerySize.of(np.array([5])) == GallerySize(1, 1)
+    assert GallerySize.of(np.array([0, 0, 0, 7])) == GallerySize(2, 2)
+    assert GallerySize.of(np.array([0, 0, 0, 7, 7])) == GallerySize(2, 3)
+
+
+@pytest.mark.slow
+def test_many_images_take_no_more_than_they_may():
+    """10,000 images of 2,500 classes: one enrolment, in bounded memory."""
+    embeddings, labels = people(2500, 4, 0)
+    chosen = choose_threshold(embeddings, labels, GallerySize(100, 1), 0.01, SEED)
+    assert chosen.num_images == 5000 and 0 < chosen.false_positive.value < 0.02
