@@ -1,4 +1,4 @@
-"""Asks the experiment in --model_dir what new images show, or with --pair whether two of them show the same."""
+"""Asks the experiment in --model_dir who or what new images show, or with --pair whether two show the same."""
 
 from model.common import signals
 
@@ -24,40 +24,31 @@ def main(options: argparse.Namespace) -> None:
     """Checks the question, converts and embeds the images, and answers."""
     _check(options)
 
-    from model.new_images import answers, convert, training_images  # after the quick checks
+    from model.new_images import questions  # after the quick checks
 
-    files = convert.find_images(options.pair or options.images)
-    calibration = answers.read_calibration(options.model_dir, options.data_dir) if options.pair else None
-    known = training_images.read(options.model_dir)
-    runner = start(
-        options.model_dir, options.data_dir, known.summary if known else None, images=options.where_images_lie
-    )
+    model_dir, data_dir = options.model_dir, options.data_dir
+    if options.pair:
+        question = questions.of_a_pair(options.pair, model_dir, data_dir)
+    else:
+        question = questions.of_images(
+            options.images, model_dir, options.neighbors, options.gallery, options.false_accept_rate
+        )
+    known = question.known.summary if question.known else None
+    runner = start(model_dir, data_dir, known, images=options.where_images_lie)
+    for note in question.notes:
+        _log.info("%s.", note)
     trained = runner.trained(options.checkpoint)
 
     from model.new_images import embed  # after TensorFlow has been started
 
-    if calibration is not None:
-        calibration.check(trained.checkpoint.path, trained.checkpoint.digest, options.checkpoint)
-    seen = training_images.look_at(trained.experiment, known)
-    images = embed.embed_files(trained, files, seen)
-    answer: answers.Comparison | answers.Predictions
-    if calibration is not None:
-        answer = answers.compare(images, calibration)
-    else:
-        labels, class_names = seen.summary.train_labels, seen.summary.class_names
-        gallery = embed.embed_gallery(trained)
-        answer = answers.classify(images, gallery, labels, class_names, options.neighbors)
+    answer = embed.answer(question, trained, options.checkpoint)
     if options.output:
         content = io.BytesIO()
-        np.save(content, images.embeddings)
+        np.save(content, answer.images.embeddings)
         write_whole(options.output, content.getvalue())
         _log.info("Written: %s", options.output)
     if options.json:
-        print(
-            json.dumps(
-                {"experiment": str(options.model_dir), "step": trained.checkpoint.step, **answer.as_json()}, indent=2
-            )
-        )
+        print(json.dumps({"experiment": str(model_dir), "step": trained.checkpoint.step, **answer.as_json()}, indent=2))
     else:
         print(answer.as_text())
 
@@ -67,7 +58,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, nargs="*", help="image files, or folders of them, in order of names")
     parser.add_argument("--pair", type=Path, nargs=2, metavar=("A", "B"), help="two files: do they show the same?")
     parser.add_argument(
-        "--neighbors", type=cli.whole_number(1, 100), default=5, help="how many of the nearest training images vote"
+        "--gallery",
+        type=Path,
+        metavar="FOLDER|CSV",
+        help="look them up among the images of new classes instead of the training images: a folder of class folders, "
+        "or a CSV file with the columns path and label; docs/unseen-classes.md",
+    )
+    parser.add_argument(
+        "--false_accept_rate",
+        type=cli.fraction,
+        metavar="RATE",
+        help="with --gallery: call images unknown (null with --json) whose nearest is too far, so that of images of "
+        "strangers this part gets a name, such as 0.01; if not given, every image gets one",
+    )
+    parser.add_argument(
+        "--neighbors",
+        type=cli.whole_number(1, 100),
+        default=5,
+        help="how many of the nearest images vote; with --false_accept_rate the nearest decides, and these are shown",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--output", type=Path, help="also write the embeddings, (N, D) float32, to this .npy file")
@@ -80,6 +88,14 @@ def _check(options: argparse.Namespace) -> None:
     for path in options.pair or ():
         if path.is_dir():
             raise UserError(f"{path}: a folder; --pair expects two image files")
+    for name, value in (("--gallery", options.gallery), ("--false_accept_rate", options.false_accept_rate)):
+        if value is not None and options.pair:
+            raise UserError(f"{name} does not go with --pair, which has a threshold of its own; leave one of them out")
+    if options.false_accept_rate is not None and options.gallery is None:
+        raise UserError(
+            "--false_accept_rate: only with --gallery, as it is measured with classes that are enrolled, and not "
+            "learned from; add --gallery FOLDER"
+        )
     output = options.output
     if output and (output.suffix != ".npy" or output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"{output}: expected --output to be the name of a .npy file in a folder that is there")

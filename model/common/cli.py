@@ -99,6 +99,17 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def fraction(text: str) -> float:
+    """Reads an option that is a number between 0 and 1, neither of them included."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, such as 0.01, received {text}")
+    return number
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Adds --data_dir and --images."""
     parser.add_argument("--data_dir", type=Path, help="folder with the data, data/<dataset> if not given")

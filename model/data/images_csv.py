@@ -7,7 +7,7 @@ is the form of the data frames of open-metric-learning, written with `to_csv`.
 import collections
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,37 @@ def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
     """
     path = folder / NAME
     columns, rows = csv_table.read(path, _needed, _KNOWN)
-    notes = csv_table.notes_on_columns(path, columns, _KNOWN)
+    identities, repeated = _find_files(path, rows, columns)
+    notes = [*csv_table.notes_on_columns(path, columns, _KNOWN), *repeated]
+    images, notes_on_splits = _by_split(path, list(identities.values()), columns)
+    if unlisted := _count_unlisted(folder, skip, identities.keys()):
+        notes_on_splits.append(f"{folder}: not listed in {NAME}, and left out: {describe(unlisted)}")
+    return Listing(images, (*notes, *notes_on_splits), orders_by_number=True)
+
+
+def read_all(path: Path) -> Listing:
+    """Reads a file of the same form that need not be called so, of which only `path` and `label` count.
+
+    Returns:
+        The images, all of the split "all", in the order of the file.
+
+    Raises:
+        UserError, OSError: As `read`.
+    """
+    columns, rows = csv_table.read(path, lambda _: _NEEDED, _NEEDED)
+    identities, repeated = _find_files(path, rows, _NEEDED)
+    notes = [*csv_table.notes_on_columns(path, columns, _NEEDED), *repeated]
+    return Listing(list(identities.values()), tuple(notes), orders_by_number=True)
+
+
+def _find_files(
+    path: Path, rows: Iterable[Row], columns: Sequence[str]
+) -> tuple[dict[tuple[int, int], ListedImage], list[str]]:
+    """Looks for every file that rows name.
+
+    Returns:
+        By what the system knows a file by, what is known of it, each once; and a line if some are listed once more.
+    """
     identities: dict[tuple[int, int], tuple[int, ListedImage]] = {}
     missing, repeated = [], 0
     for row in rows:
@@ -60,17 +90,13 @@ def read(folder: Path, skip: Sequence[Path] = ()) -> Listing:
             repeated += 1
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} images cannot be found, expected paths relative to {folder}: "
+            f"{path}: {len(missing)} images cannot be found, expected paths relative to {path.parent}: "
             f"{listed(missing, most=3)}"
         )
     if not identities:
         raise UserError(f"{path}: lists no images, expected a line for each; add them, or remove the file")
-    if repeated:
-        notes.append(f"{path}: {repeated} lines list an image once more, which counts once")
-    images, notes_on_splits = _by_split(path, [image for _, image in identities.values()], columns)
-    if unlisted := _count_unlisted(folder, skip, identities.keys()):
-        notes_on_splits.append(f"{folder}: not listed in {NAME}, and left out: {describe(unlisted)}")
-    return Listing(images, (*notes, *notes_on_splits), orders_by_number=True)
+    notes = [f"{path}: {repeated} lines list an image once more, which counts once"] if repeated else []
+    return {identity: image for identity, (_, image) in identities.items()}, notes
 
 
 def _count_unlisted(

@@ -1,4 +1,4 @@
-"""What the embeddings of new images say, by their nearest training images or by their distance, and how it is shown."""
+"""What the embeddings of new images say, by their nearest gallery images or by their distance, and how it is shown."""
 
 import math
 import textwrap
@@ -12,12 +12,14 @@ from model.common.commands import command
 from model.common.errors import UserError
 from model.common.text import class_name, printable
 from model.new_images.convert import Converted
-from model.scoring.classification import majority_vote
-from model.scoring.neighbors import k_nearest
+from model.new_images.refusal import Refusal
+from model.scoring.classification import majority_vote, nearest_of
 from model.scoring.record import Record
 
 _WIDTH = 100
-_HEADER = ("image", "predicted", "votes", "nearest training images (euclidean)")
+_HEADER = ("image", "predicted", "votes")
+_UNKNOWN = "unknown"
+_UNSEEN = "unseen/"
 _RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
 
 
@@ -60,13 +62,45 @@ class NewImages:
 # ------------------------------------------------------------------------------------------- what an image shows
 
 
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The images in which others are looked up.
+
+    Attributes:
+        embeddings: (G, D) float32, G at least 1.
+        labels: (G,) integers, indices into `class_names`.
+        class_names: Of all classes.
+        path: Where it comes from; None of the training images.
+        files: Of each image; empty for the training images.
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    class_names: Sequence[str]
+    path: Path | None = None
+    files: Sequence[Path] = ()
+
+
 @dataclass(frozen=True)
 class Neighbor:
-    """A training image: its index, the name of its class, and its euclidean distance."""
+    """A gallery image.
+
+    Attributes:
+        index: Its place in the gallery.
+        label: The name of its class.
+        distance: Its euclidean distance.
+        file: Its file; None of a training image.
+    """
 
     index: int
     label: str
     distance: float
+    file: Path | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Returns what `--json` prints."""
+        said = {"index": self.index, "label": self.label, "distance": self.distance}
+        return said if self.file is None else {**said, "file": str(self.file)}
 
 
 @dataclass(frozen=True)
@@ -74,78 +108,111 @@ class Prediction:
     """What an image shows.
 
     Attributes:
-        label: The class that most of its neighbours have; of several, that of the nearest.
-        votes: How many neighbours have it.
-        neighbors: The nearest training images, the nearest first.
+        label: The class that most of its neighbours have; of several, that of the nearest. Where images may be unknown,
+            that of the nearest, or None if that is too far.
+        votes: How many neighbours have it; 0 of an unknown image.
+        neighbors: The nearest gallery images, the nearest first.
     """
 
-    label: str
+    label: str | None
     votes: int
     neighbors: Sequence[Neighbor]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What new images show."""
+    """What new images show.
+
+    Attributes:
+        images: The images.
+        predictions: One for each.
+        gallery: Where they were looked up.
+        refusal: What makes an image unknown; None where every image gets a name.
+    """
 
     images: NewImages
     predictions: Sequence[Prediction]
+    gallery: Gallery
+    refusal: Refusal | None = None
 
     def as_json(self) -> dict[str, object]:
         """Returns what `--json` prints, but for the experiment."""
+        gallery = {} if self.gallery.path is None else {"gallery": str(self.gallery.path)}
+        refusal = {} if self.refusal is None else {"refusal": self.refusal.as_json()}
         return {
+            **gallery,
+            **refusal,
             "images": [
                 {
                     **image,
                     "predicted": prediction.label,
                     "votes": prediction.votes,
-                    "neighbors": [vars(neighbor) for neighbor in prediction.neighbors],
+                    "neighbors": [neighbor.as_json() for neighbor in prediction.neighbors],
                 }
                 for image, prediction in zip(self.images.as_json(), self.predictions, strict=True)
-            ]
+            ],
         }
 
     def as_text(self) -> str:
         """Returns a table of at most 100 columns, and below it what was done to the images."""
-        rows = [
-            (_end_of(file), class_name(seen.label, 20), f"{seen.votes}/{len(seen.neighbors)}")
-            for file, seen in zip(self.images.files, self.predictions, strict=True)
-        ]
-        widths = [max(map(len, column)) for column in zip(_HEADER[:3], *rows, strict=True)]
+        rows = [(_end_of(file), *_told(seen)) for file, seen in zip(self.images.files, self.predictions, strict=True)]
+        widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
         neighbors = [
             [f"{class_name(neighbor.label, 20)} {neighbor.distance:.2f}" for neighbor in seen.neighbors]
             for seen in self.predictions
         ]
+        of = "training" if self.gallery.path is None else "gallery"
         lines = []
-        for row, last in zip([_HEADER[:3], *rows], [[_HEADER[3]], *neighbors], strict=True):
+        for row, last in zip([_HEADER, *rows], [[f"nearest {of} images (euclidean)"], *neighbors], strict=True):
             start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
             lines.append(start + _as_many_as_fit(last, _WIDTH - len(start)))
+        if self.refusal is not None:
+            lines += ["", *_wrapped(self.refusal.as_lines())]
+            if _UNKNOWN in self.gallery.class_names:
+                lines += _wrapped([f'A class of the gallery is called "{_UNKNOWN}": its images have votes.'])
+        elif self.gallery.path is not None:
+            lines += [
+                "",
+                *_wrapped(["Every image gets a name, also of a stranger: --false_accept_rate 0.01 refuses them"]),
+            ]
         return "\n".join([*lines, "", *self.images.conversions_as_text()])
 
 
-def classify(
-    images: NewImages, gallery: np.ndarray, gallery_labels: np.ndarray, class_names: Sequence[str], k: int
-) -> Predictions:
-    """Classifies images by their k nearest training images.
+def _told(seen: Prediction) -> tuple[str, str]:
+    if seen.label is None:
+        return _UNKNOWN, "-"
+    return class_name(seen.label, 20), f"{seen.votes}/{len(seen.neighbors)}"
+
+
+def classify(images: NewImages, gallery: Gallery, k: int, refusal: Refusal | None = None) -> Predictions:
+    """Classifies images by their k nearest gallery images, or by the nearest where some may be unknown.
 
     Args:
         images: What to classify.
-        gallery: (G, D) float32, the embeddings of the training images; G at least 1.
-        gallery_labels: (G,) integers, indices into `class_names`.
-        class_names: Of all classes.
-        k: At least 1; all training images vote where there are not so many.
+        gallery: Where to look them up.
+        k: At least 1; all gallery images vote where there are not so many.
+        refusal: What makes an image unknown. Then the k nearest are shown, and the nearest decides.
     """
-    nearest = k_nearest(images.embeddings, gallery, min(k, len(gallery)))  # (N, k)
-    distances = np.linalg.norm(images.embeddings[:, np.newaxis] - gallery[nearest], axis=2)  # (N, k)
-    labels = gallery_labels[nearest]  # (N, k)
-    predicted = majority_vote(labels)  # (N,)
+    nearest = nearest_of(images.embeddings, gallery.embeddings, k)  # (N, k)
+    distances = np.linalg.norm(images.embeddings[:, np.newaxis] - gallery.embeddings[nearest], axis=2)  # (N, k)
+    labels = gallery.labels[nearest]  # (N, k)
+    predicted = majority_vote(labels if refusal is None else labels[:, :1])  # (N,)
     votes = (labels == predicted[:, np.newaxis]).sum(axis=1)  # (N,)
-    neighbors = [
-        [Neighbor(index, class_names[label], distance) for index, label, distance in zip(*row, strict=True)]
-        for row in zip(nearest.tolist(), labels.tolist(), distances.tolist(), strict=True)
-    ]
-    names = [class_names[label] for label in predicted]
-    return Predictions(images, [Prediction(*seen) for seen in zip(names, votes.tolist(), neighbors, strict=True)])
+    is_known = np.full(len(predicted), True) if refusal is None else distances[:, 0] <= refusal.threshold.distance
+    predictions = []
+    for indices, lengths, label, count, known in zip(nearest, distances, predicted, votes, is_known, strict=True):
+        neighbors = [
+            Neighbor(
+                index,
+                gallery.class_names[gallery.labels[index]],
+                distance,
+                gallery.files[index] if gallery.files else None,
+            )
+            for index, distance in zip(indices.tolist(), lengths.tolist(), strict=True)
+        ]
+        name = gallery.class_names[label]
+        predictions.append(Prediction(name, int(count), neighbors) if known else Prediction(None, 0, neighbors))
+    return Predictions(images, predictions, gallery, refusal)
 
 
 # ------------------------------------------------------------------------------------------- whether two show the same
@@ -160,7 +227,8 @@ class Calibration:
         checkpoint: Name of the folder of the checkpoint that was evaluated.
         digest: Of its tensors, as `Checkpoint.digest` gives it.
         rates: "verification_threshold", "false_accept_rate" and "false_reject_rate" for the test images; where classes
-            were kept out of training, also "unseen/...", for these alone and at a threshold of their own.
+            were kept out of training, also "unseen/...", for these alone and at a threshold of their own, which is then
+            the one that decides: two new images are of classes that nobody has learned from.
         data_dir: Folder with the data, where somebody has named it.
     """
 
@@ -169,6 +237,16 @@ class Calibration:
     digest: str
     rates: Mapping[str, float]
     data_dir: Path | None = None
+
+    @property
+    def group(self) -> str:
+        """The prefix of the rates that decide: those of classes never trained on, where there are some."""
+        return _UNSEEN if f"{_UNSEEN}verification_threshold" in self.rates else ""
+
+    @property
+    def threshold(self) -> float:
+        """The distance up to which two images are called the same."""
+        return self.rates[f"{self.group}verification_threshold"]
 
     def check(self, path: Path, digest: str, choice: str | None) -> None:
         """Makes sure that it is of the checkpoint that is used.
@@ -208,7 +286,7 @@ def read_calibration(model_dir: Path, data_dir: Path | None = None) -> Calibrati
         raise UserError(
             f"{path}: no calibrated threshold, because the test images have too few pairs of one class; add images"
         )
-    unseen = {f"unseen/{name}": record.metrics.get(f"unseen/{name}", math.nan) for name in _RATES}
+    unseen = {f"{_UNSEEN}{name}": record.metrics.get(f"{_UNSEEN}{name}", math.nan) for name in _RATES}
     if not math.isnan(sum(unseen.values())):
         rates |= unseen
     return Calibration(model_dir, record.checkpoint, record.digest, rates, data_dir)
@@ -230,27 +308,33 @@ class Comparison:
     @property
     def is_same(self) -> bool:
         """Whether the distance is at most the threshold."""
-        return self.distance <= self.calibration.rates["verification_threshold"]
+        return self.distance <= self.calibration.threshold
 
     def as_json(self) -> dict[str, object]:
         """Returns what `--json` prints, but for the experiment."""
-        said = {"distance": self.distance, "same": self.is_same, **self.calibration.rates}
+        calibration = self.calibration
+        said = {
+            "distance": self.distance,
+            "same": self.is_same,
+            "threshold": calibration.threshold,
+            "threshold_of": "unseen" if calibration.group else "test",
+            **calibration.rates,
+        }
         return {**said, "images": self.images.as_json()}
 
     def as_text(self) -> str:
         """Returns what the distance says, and below it what was done to the images."""
-        rates = self.calibration.rates
+        rates, group, threshold = self.calibration.rates, self.calibration.group, self.calibration.threshold
         first, second = (_end_of(file) for file in self.images.files)
+        judged = "classes never trained on" if group else "test images"
         lines = [
             f"{'same' if self.is_same else 'different'}: {first} and {second}",
-            f"  distance {self.distance:.4f} (euclidean), the same up to {rates['verification_threshold']:.4f}",
-            f"  {_errors(rates, '')}: test images that did not choose this threshold",
+            f"  distance {self.distance:.4f} (euclidean), the same up to {threshold:.4f}, the threshold of {judged}",
+            f"  {_errors(rates, group)}: {judged}, images that did not choose this threshold",
         ]
-        if "unseen/verification_threshold" in rates:
-            threshold = rates["unseen/verification_threshold"]
-            lines.append(
-                f"  {_errors(rates, 'unseen/')}: classes never trained on, at their own threshold {threshold:.4f}"
-            )
+        if group:
+            of_all = rates["verification_threshold"]
+            lines.append(f"  {_errors(rates, '')}: all test images, at their own threshold {of_all:.4f}")
         return "\n".join([*_wrapped(lines), "", *self.images.conversions_as_text()])
 
 

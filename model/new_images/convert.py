@@ -105,6 +105,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
         else:
             raise UserError(f"{path}: no such file; expected an image, or a folder of images")
+    check_readable(files)
+    return files
+
+
+def check_readable(files: Sequence[Path]) -> None:
+    """Makes sure that image files can be decoded.
+
+    Raises:
+        UserError: Some cannot, which are named.
+    """
     with image_files.metadata_ignored():
         decoded = (image_files.read_unless_damaged(file, image_files.Decoding()) for file in files)
         damaged = [image for image in decoded if isinstance(image, image_files.DamagedImage)]
@@ -112,7 +122,6 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         raise damaged[0]
     if damaged:
         raise UserError(f"{image_files.describe(damaged, len(files))}; replace or remove them")
-    return files
 
 
 def learn_framing(images: Images) -> Framing | None:

@@ -1,21 +1,71 @@
-"""The embeddings of new images, and those of the training images, which are kept from one command to the next."""
+"""The embeddings of new images, and those of what they are compared with, which are kept from one command to the next.
+
+That are the training images or another gallery, and the images that tell how near strangers come.
+"""
 
 import hashlib
 import io
+import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from model.common import draws
 from model.common.errors import UserError
 from model.common.files import read_bytes
+from model.common.images import subset
 from model.new_images import convert
-from model.new_images.answers import NewImages
-from model.new_images.training_images import TrainingImages, keep, path_in
+from model.new_images.answers import Comparison, Gallery, NewImages, Predictions, classify, compare
+from model.new_images.questions import Question
+from model.new_images.refusal import Strangers, refuse
+from model.new_images.training_images import TrainingImages, keep, look_at, path_in
 from model.runner import Trained
 
 _log = logging.getLogger(__name__)
+
+# Bytes of converted images that are in memory at a time, and of embeddings of strangers at most, a quarter of it.
+_BYTES_OF_A_BLOCK = 2**26
+_MOST_STRANGERS = 10_000
+
+
+def answer(question: Question, trained: Trained, choice: str | None) -> Comparison | Predictions:
+    """Answers a question.
+
+    Args:
+        question: What is asked.
+        trained: What embeds the images.
+        choice: How its checkpoint was chosen, by `--checkpoint`.
+
+    Raises:
+        UserError: A file cannot be decoded, the checkpoint cannot be used or was not evaluated, or strangers cannot be
+            refused as rarely as asked for.
+    """
+    if question.calibration is not None:
+        question.calibration.check(trained.checkpoint.path, trained.checkpoint.digest, choice)
+    seen = look_at(trained.experiment, question.known)
+    images = embed_files(trained, question.files, seen)
+    if question.calibration is not None:
+        return compare(images, question.calibration)
+    if question.enrolled is None:
+        training = Gallery(embed_gallery(trained), seen.summary.train_labels, seen.summary.class_names)
+        return classify(images, training, question.neighbors)
+    enrolled, files = question.enrolled, question.enrolled.files
+    gallery = Gallery(
+        embed_enrolled(trained, enrolled.path, files, seen), enrolled.labels, enrolled.class_names, enrolled.path, files
+    )
+    refusal = None
+    if question.false_accept_rate is not None:
+        refusal = refuse(
+            embed_strangers(trained),
+            gallery.labels,
+            question.false_accept_rate,
+            trained.params.split_seed,
+            trained.experiment.model_dir,
+        )
+    return classify(images, gallery, question.neighbors, refusal)
 
 
 def embed_files(trained: Trained, files: Sequence[Path], training_images: TrainingImages) -> NewImages:
@@ -29,6 +79,11 @@ def embed_files(trained: Trained, files: Sequence[Path], training_images: Traini
     Raises:
         UserError: A file cannot be decoded, or the checkpoint cannot be used.
     """
+    converted = _convert(trained, files, training_images)
+    return NewImages(files, converted, trained.embed(np.stack([image.image for image in converted])))
+
+
+def _convert(trained: Trained, files: Sequence[Path], training_images: TrainingImages) -> list[convert.Converted]:
     shape, framing = training_images.summary.image_shape, training_images.framing
     converted = [
         convert.read(file, shape, framing, trained.params.image_bits, trained.params.image_fit) for file in files
@@ -36,7 +91,7 @@ def embed_files(trained: Trained, files: Sequence[Path], training_images: Traini
     for file, image in zip(files, converted, strict=True):
         if image.is_blank:
             _log.warning("%s: shows nothing but background; its embedding means nothing.", file)
-    return NewImages(files, converted, trained.embed(np.stack([image.image for image in converted])))
+    return converted
 
 
 def embed_gallery(trained: Trained) -> np.ndarray:
@@ -52,11 +107,11 @@ def embed_gallery(trained: Trained) -> np.ndarray:
         UserError: The checkpoint cannot be used, or the images are not those that the experiment was opened with. If
             the file cannot be read or written, it only takes longer.
     """
-    summary, path = trained.experiment.summary, trained.experiment.model_dir / "eval" / "gallery.npz"
-    key = _key(trained)
-    kept = _read(path, key, (len(summary.train_labels), trained.params.embedding_size))
-    if kept is not None:
-        return kept
+    summary, path = trained.experiment.summary, _path_in(trained, "gallery")
+    key = _key(trained, summary.train_sha256)
+    kept = _read(path, key, trained.params.embedding_size)
+    if kept is not None and len(kept["embeddings"]) == len(summary.train_labels):
+        return kept["embeddings"]
     data = trained.experiment.data
     if data.train_sha256 != summary.train_sha256:
         raise UserError(
@@ -70,18 +125,103 @@ def embed_gallery(trained: Trained) -> np.ndarray:
     return embeddings
 
 
-def _key(trained: Trained) -> str:
-    """Returns a digest of all that the embeddings are made from, so that no others are taken for them."""
-    parts = (trained.checkpoint.digest, trained.precision, trained.experiment.summary.train_sha256)
+def embed_enrolled(
+    trained: Trained, gallery: Path, files: Sequence[Path], training_images: TrainingImages
+) -> np.ndarray:
+    """Returns the embeddings of a gallery, converted as new images are, from a file in `model_dir/eval` if it is there.
+
+    An image of the gallery that is asked for has distance 0 to itself, whatever it took to convert it.
+
+    Args:
+        trained: What embeds them.
+        gallery: Its name, which tells galleries apart.
+        files: Its image files, at least one. That one was changed is noticed by its size and its times.
+        training_images: What they are made like.
+
+    Returns:
+        (G, D) float32, in the order of `files`.
+
+    Raises:
+        UserError: Files cannot be decoded, or the checkpoint cannot be used.
+    """
+    path = _path_in(trained, f"gallery-{hashlib.sha256(str(gallery.resolve()).encode()).hexdigest()[:8]}")
+    statuses = [(str(file), file.stat()) for file in files]
+    of_files = [(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in statuses]
+    # The stamp is of the training images, which decide how others are converted, and of the program that does it.
+    key = _key(trained, trained.experiment.summary.stamp, json.dumps(of_files))
+    kept = _read(path, key, trained.params.embedding_size)
+    if kept is not None and len(kept["embeddings"]) == len(files):
+        return kept["embeddings"]
+    convert.check_readable(files)
+    _log.info("Embedding the %d images of %s; %s keeps the result.", len(files), gallery, path)
+    size = max(1, _BYTES_OF_A_BLOCK // math.prod(training_images.summary.image_shape))
+    parts = []
+    for start in range(0, len(files), size):
+        block = _convert(trained, files[start : start + size], training_images)
+        parts.append(trained.embed(np.stack([image.image for image in block])))
+    embeddings = np.concatenate(parts)
+    keep(path, {"key": np.array(key), "embeddings": embeddings})
+    return embeddings
+
+
+def embed_strangers(trained: Trained) -> Strangers:
+    """Returns the embeddings of the classes that nobody learned from, or of the test images where there are none.
+
+    They are kept in `model_dir/eval/strangers.npz`. Of very many images a part of each class is taken.
+
+    Args:
+        trained: What embeds them.
+
+    Raises:
+        UserError: The checkpoint cannot be used.
+    """
+    path, size = _path_in(trained, "strangers"), trained.params.embedding_size
+    key = _key(trained, trained.experiment.summary.stamp)
+    kept = _read(path, key, size)
+    if kept is not None:
+        return Strangers(kept["embeddings"], kept["labels"], bool(kept["are_unseen"]))
+    partition = trained.experiment.partition
+    splits = partition.never_learned_from
+    labels = np.concatenate([split.labels for split in splits])
+    chosen = draws.stratified_sample(labels, trained.params.split_seed, min(_MOST_STRANGERS, _BYTES_OF_A_BLOCK // size))
+    _log.info("Embedding %d images that tell how near strangers come; %s keeps the result.", len(chosen), path)
+    ends = np.cumsum([len(split.labels) for split in splits])
+    places = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    parts = [
+        trained.embed(subset(split.images, place - end + len(split.labels)))
+        for split, place, end in zip(splits, places, ends, strict=True)
+        if len(place)
+    ]
+    found = Strangers(np.concatenate(parts), labels[chosen], partition.has_unseen)
+    keep(
+        path,
+        {
+            "key": np.array(key),
+            "embeddings": found.embeddings,
+            "labels": found.labels,
+            "are_unseen": np.array(found.are_unseen),
+        },
+    )
+    return found
+
+
+def _path_in(trained: Trained, name: str) -> Path:
+    return trained.experiment.model_dir / "eval" / f"{name}.npz"
+
+
+def _key(trained: Trained, *images: str) -> str:
+    """Returns a digest of all that embeddings of images are made from, so that no others are taken for them."""
+    parts = (trained.checkpoint.digest, trained.precision, *images)
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _read(path: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """Returns the embeddings in a file; None if there are none, if they are damaged, of another key or shape."""
+def _read(path: Path, key: str, size: int) -> dict[str, np.ndarray] | None:
+    """Returns what was kept; None if nothing was, if it is damaged, of another key, or has no embeddings (N, size)."""
     try:
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as kept:
-            embeddings = kept["embeddings"] if kept["key"] == key else None
+        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
+            kept = {name: file[name] for name in file.files} if file["key"] == key else {}
     except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
         return None
-    fits = embeddings is not None and embeddings.shape == shape and embeddings.dtype == np.float32
-    return embeddings if fits else None
+    embeddings = kept.get("embeddings")
+    fits = embeddings is not None and embeddings.shape[1:] == (size,) and embeddings.dtype == np.float32
+    return kept if fits else None

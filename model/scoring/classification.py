@@ -30,9 +30,19 @@ def knn_correct(images: LabelledEmbeddings, gallery: LabelledEmbeddings, ks: Seq
     Raises:
         ValueError: The gallery is empty, or an embedding is not finite.
     """
-    nearest = k_nearest(images.embeddings, gallery.embeddings, min(max(ks), len(gallery)))  # (N, K)
-    labels = gallery.labels[nearest]  # (N, K)
+    labels = gallery.labels[nearest_of(images.embeddings, gallery.embeddings, max(ks))]  # (N, K)
     return np.stack([majority_vote(labels[:, :k]) == images.labels for k in ks])
+
+
+def nearest_of(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
+    """Returns the k nearest gallery rows of each query, (Q, k), as `neighbors.k_nearest` does; all if there are fewer.
+
+    Args:
+        queries: Array of shape (Q, D).
+        gallery: Array of shape (G, D), G >= 1.
+        k: At least 1.
+    """
+    return k_nearest(queries, gallery, min(k, len(gallery)))
 
 
 def majority_vote(neighbor_labels: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ WITHOUT_TENSORFLOW = [
     "model.common", "model.data", "model.scoring", "model.params", "model.strategies", "model.networks.entries",
     "model.experiment", "model.start",
     "model.studies.search", "model.studies.comparison", "model.new_images.convert", "model.new_images.answers",
+    "model.new_images.refusal", "model.new_images.questions",
     "model.training.doctor", "model.training.guard", "model.training.run_state",
 ]  # fmt: skip
 

@@ -15,7 +15,7 @@ import predict
 from model.common import cli
 from model.common.errors import UserError
 from model.new_images import answers
-from model.new_images.answers import NewImages
+from model.new_images.answers import Gallery, NewImages
 from model.new_images.convert import Converted
 from model.scoring.record import Record
 from model.start import start
@@ -166,7 +166,8 @@ def test_votes_and_ties():
     images = NewImages([Path("x.png")], [one], np.zeros((1, 1), np.float32))
     names = ["cat", "dog", "cow"]
     for k, label, votes in ((1, "cow", 1), (2, "cow", 1), (3, "dog", 2), (4, "cow", 2), (99, "cow", 2)):
-        (seen,) = answers.classify(images, gallery_embeddings, np.array([2, 1, 1, 2, 0]), names, k).predictions
+        gallery = Gallery(gallery_embeddings, np.array([2, 1, 1, 2, 0]), names)
+        (seen,) = answers.classify(images, gallery, k).predictions
         assert (seen.label, seen.votes, len(seen.neighbors)) == (label, votes, min(k, 5))
         assert [neighbor.distance for neighbor in seen.neighbors] == [1, 2, 3, 4, 50][:k]
 
@@ -176,7 +177,7 @@ def test_names_of_any_length_fit_into_the_table():
     files = [Path("a" * 300), Path("line\nbreak\udcff.png")]
     images = NewImages(files, [one] * 2, np.zeros((2, 1), np.float32))
     names = ["label " * 30, "b"]
-    said = answers.classify(images, np.ones((9, 1), np.float32), np.array([0] * 8 + [1]), names, 9)
+    said = answers.classify(images, Gallery(np.ones((9, 1), np.float32), np.array([0] * 8 + [1]), names), 9)
     lines = said.as_text().splitlines()
     assert len(lines) == 5 and max(map(len, lines)) <= 100
     said.as_text().encode()
@@ -260,14 +261,36 @@ def test_an_image_is_the_same_as_itself_at_distance_0(model_dir, drawings, capsy
     assert ask(capsys, "--model_dir", model_dir, "--pair", file, file).startswith("same: ")
 
 
-def test_rates_of_classes_never_trained_on_are_told(model_dir, drawings, capsys):
-    unseen = {"unseen/verification_threshold": 2.5, "unseen/false_accept_rate": 0.2, "unseen/false_reject_rate": 0.1}
-    calibrate(model_dir, **unseen)
+def test_the_threshold_of_classes_never_trained_on_decides(model_dir, drawings, answer, capsys):
+    """New images are of such classes; the rates of all test images are told as well."""
+    files = [drawings / "black-3.png", drawings / "white-8.png"]
+    distance = float(np.linalg.norm(answer[1][3] - answer[1][18]))
+    rates = {"unseen/false_accept_rate": 0.2, "unseen/false_reject_rate": 0.1}
+    for factor, of_all, same in ((1.01, 0.5, True), (0.99, 2.0, False)):
+        threshold = distance * factor
+        calibrate(
+            model_dir,
+            verification_threshold=distance * of_all,
+            **{"unseen/verification_threshold": threshold, **rates},
+        )
+        text = ask(capsys, "--model_dir", model_dir, "--pair", *files)
+        assert text.startswith("same: " if same else "different: ") and max(map(len, text.splitlines())) <= 100
+        said = " ".join(text.split())
+        assert f"the same up to {threshold:.4f}, the threshold of classes never trained on" in said
+        assert "20.00% are called the same, of pairs of one class 10.00% different: classes never trained on" in said
+        assert f"3.00% different: all test images, at their own threshold {distance * of_all:.4f}" in said
+        content = json.loads(ask(capsys, "--model_dir", model_dir, "--json", "--pair", *files))
+        assert (content["same"], content["threshold_of"]) == (same, "unseen")
+        assert content["threshold"] == content["unseen/verification_threshold"] == threshold
+        assert content["verification_threshold"] == distance * of_all and content["unseen/false_accept_rate"] == 0.2
+
+
+def test_without_all_rates_of_such_classes_those_of_the_test_images_decide(model_dir, drawings, capsys):
+    calibrate(model_dir, **{"unseen/verification_threshold": 0.0, "unseen/false_accept_rate": math.nan})
     pair = ["--pair", drawings / "white-0.png", drawings / "white-1.png"]
-    said = " ".join(ask(capsys, "--model_dir", model_dir, *pair).split())
-    assert "of pairs of two classes 20.00% are called the same, of pairs of one class 10.00% different: classes" in said
-    assert "never trained on, at their own threshold 2.5000" in said
-    assert json.loads(ask(capsys, "--model_dir", model_dir, *pair, "--json"))["unseen/false_accept_rate"] == 0.2
+    content = json.loads(ask(capsys, "--model_dir", model_dir, *pair, "--json"))
+    assert (content["threshold"], content["threshold_of"]) == (1.5, "test")
+    assert not any(name.startswith("unseen/") for name in content)
 
 
 @pytest.mark.parametrize(
@@ -317,6 +340,16 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
         (["white-0.png", "--output", "folder.npy"], "folder.npy: expected --output"),
         (["white-0.png", "--neighbors", "0"], "--neighbors: expected a whole number from 1 to 100, received 0"),
         (["--pair", "white-0.png"], "--pair: expected 2 arguments"),
+        (["--pair", "white-0.png", "white-1.png", "--gallery", "."], "--gallery does not go with --pair"),
+        (
+            ["--pair", "white-0.png", "white-1.png", "--false_accept_rate", "0.1"],
+            "--false_accept_rate does not go with",
+        ),
+        (["white-0.png", "--false_accept_rate", "0.1"], "--false_accept_rate: only with --gallery"),
+        *(
+            (["white-0.png", "--gallery", ".", "--false_accept_rate", rate], f"such as 0.01, received {rate}")
+            for rate in ("0", "1", "1%", "nan", "-0.1", "2")
+        ),
     ],
 )
 def test_a_mistake_is_told_before_anything_happens(
