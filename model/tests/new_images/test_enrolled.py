@@ -1,0 +1,307 @@
+"""predict.py --gallery and --false_accept_rate as a user runs them: digits that the network never saw are enrolled."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from model.common import cli
+from model.data.partition import divide
+from model.new_images.answers import Gallery, NewImages, classify
+from model.new_images.convert import Converted
+from model.new_images.refusal import Refusal, Strangers, refuse
+from model.params import Params
+from model.scoring.identification import GallerySize, choose_threshold
+from model.start import start
+from model.tests.drawings import draw
+from model.tests.experiments import digits, estimator, write_params
+from model.tests.images import save
+from model.tests.new_images.test_answers import ask, refused
+from model.training.estimator import Estimator
+
+READER = {"num_blocks": 2, "num_channels": 16, "embedding_size": 16, "holdout_classes": [1, 3, 4, 6, 7, 9]}
+NAMES = {1: "one", 3: "three", 4: "four"}
+
+
+@pytest.fixture(scope="module")
+def trained(made_once):
+    """An experiment that has learned four digits; to be read only."""
+
+    def train(folder):
+        start(write_params(folder, **READER, num_epochs=4), None).train()
+        cli._end_log()
+
+    return made_once("has_learned_four_digits", train)
+
+
+@pytest.fixture
+def model_dir(trained, tmp_path):
+    """A copy, to be changed."""
+    return shutil.copytree(trained, tmp_path / "experiment")
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    """Five test images each of three digits that nobody learned from, in class folders, with odd files between."""
+    test = digits().test
+    for digit, name in NAMES.items():
+        for number, index in enumerate(np.flatnonzero(test.labels == digit)[:5]):
+            save(tmp_path / "people" / name / f"{number}.png", test.images[index, ..., 0])
+    (tmp_path / "people" / "one" / "Thumbs.db").write_bytes(b"x")
+    return tmp_path / "people"
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Other images: ten each of all digits, called by them."""
+    test = digits().test
+    for digit in range(10):
+        for index in np.flatnonzero(test.labels == digit)[10:20]:
+            save(tmp_path / "asked" / f"{digit}-{index:03}.png", test.images[index, ..., 0])
+    return tmp_path / "asked"
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """How many images the estimator embeds, call by call."""
+    counts = []
+    original = Estimator.predict
+
+    def counting(self, input_fn, checkpoint_path=None):
+        counts.append(len(input_fn()))
+        return original(self, input_fn, checkpoint_path)
+
+    monkeypatch.setattr(Estimator, "predict", counting)
+    return counts
+
+
+def said(capsys, *arguments):
+    return json.loads(ask(capsys, *arguments, "--json"), parse_constant=pytest.fail)
+
+
+def embeddings_of(model_dir, images):
+    return estimator(model_dir, **READER).predict(lambda: images)["embeddings"].astype(np.float64)
+
+
+# ------------------------------------------------------------------------------------------- enrol
+
+
+@pytest.mark.slow
+def test_images_are_looked_up_in_the_gallery_and_nowhere_else(model_dir, gallery, asked, capsys):
+    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, asked, "--neighbors", 3)
+    files = sorted(gallery.rglob("*.png"))
+    pixels = np.stack([np.asarray(Image.open(file))[..., np.newaxis] for file in files])
+    enrolled = embeddings_of(model_dir, pixels)
+    assert content["gallery"] == str(gallery) and "refusal" not in content and len(content["images"]) == 100
+    right = []
+    for image in content["images"]:
+        distances = np.linalg.norm(enrolled - np.array(image["embedding"]), axis=1)
+        np.testing.assert_allclose([n["distance"] for n in image["neighbors"]], np.sort(distances)[:3], atol=1e-4)
+        for neighbor in image["neighbors"]:
+            assert neighbor["file"] == str(files[neighbor["index"]])
+            assert neighbor["label"] == files[neighbor["index"]].parent.name
+        if (digit := int(image["file"].split("/")[-1][0])) in NAMES:
+            right.append(image["predicted"] == NAMES[digit])
+    assert len(right) == 30 and np.mean(right) > 0.5  # by chance it would be a third
+    assert not (model_dir / "eval" / "gallery.npz").exists()  # the training images were not embedded
+
+
+@pytest.mark.slow
+def test_all_forms_of_a_gallery_say_the_same(model_dir, gallery, asked, capsys):
+    command = ["--model_dir", model_dir, asked, "--gallery"]
+    of_folder = said(capsys, *command, gallery)
+    rows = [f"{file.relative_to(gallery)},{file.parent.name}" for file in sorted(gallery.rglob("*.png"))]
+    for name in ("people.csv", "images.csv"):
+        (gallery / name).write_text("\n".join(["path,label", *rows]))
+        of_table = said(capsys, *command, gallery / name)
+        assert of_table["images"] == of_folder["images"]
+    assert said(capsys, *command, gallery) == of_folder  # by its images.csv
+
+
+@pytest.mark.slow
+def test_an_enrolled_image_has_distance_0_to_itself_whatever_it_takes_to_convert_it(model_dir, gallery, capsys):
+    """Photographed as people do: large, black on white, in colour, with transparency."""
+    for name, picture in {
+        "a.png": draw(3, (300, 200), ink=0, paper=255).convert("RGB"),
+        "b.jpg": draw(4, (90, 120), ink=20, paper=240).convert("RGB"),
+        "c.png": draw(1, (64, 64), ink=255, paper=0).convert("RGBA"),
+    }.items():
+        save(gallery / name.split(".")[0] / name, picture)
+    files = [gallery / "a" / "a.png", gallery / "b" / "b.jpg", gallery / "c" / "c.png", gallery / "one" / "0.png"]
+    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, *files, "--neighbors", 1)
+    for file, image in zip(files, content["images"], strict=True):
+        assert image["predicted"] == file.parent.name and image["neighbors"][0]["file"] == str(file)
+        assert image["neighbors"][0]["distance"] < 1e-4
+    assert "inverted" in content["images"][0]["conversions"] and content["images"][3]["conversions"] == []
+
+
+@pytest.mark.slow
+def test_the_gallery_is_embedded_once_and_whatever_changes_is_noticed(model_dir, gallery, asked, embedded, capsys):
+    file = min(asked.iterdir())
+    other = shutil.copytree(gallery, gallery.with_name("others"))
+    command = ["--model_dir", model_dir, file, "--gallery"]
+    first = said(capsys, *command, gallery)
+    assert said(capsys, *command, gallery) == first and embedded == [1, 15, 1]
+    said(capsys, *command, other)
+    assert said(capsys, *command, gallery) == first and embedded[3:] == [1, 15, 1]
+    del embedded[:]
+    one = gallery / "one" / "0.png"
+    kept, status = one.read_bytes(), one.stat()
+    changes = [
+        (lambda: (gallery / "one" / "new.png").write_bytes(kept), 16),
+        (lambda: (gallery / "one" / "new.png").unlink(), 15),
+        (lambda: (gallery / "three" / "0.png").replace(one), 14),
+        (lambda: one.write_bytes(kept), 14),
+        (lambda: os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns + 1)), 14),
+        (lambda: (gallery / "one").rename(gallery / "uno"), 14),
+    ]
+    for change, number in changes:
+        change()
+        said(capsys, *command, gallery)
+        assert embedded == [1, number]
+        del embedded[:]
+    (path,) = (p for p in (model_dir / "eval").glob("gallery-*.npz") if len(np.load(p)["embeddings"]) == 14)
+    whole = path.read_bytes()
+    expected = said(capsys, *command, gallery)
+    for damaged in (b"", whole[: len(whole) // 2], whole[:700] + bytes([whole[700] ^ 4]) + whole[701:]):
+        path.write_bytes(damaged)
+        assert said(capsys, *command, gallery) == expected and path.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_one_class_with_one_image(model_dir, tmp_path, capsys):
+    file = save(tmp_path / "people" / "anna" / "1.png", digits().test.images[0, ..., 0])
+    lines = ask(capsys, "--model_dir", model_dir, "--gallery", file.parents[1], file).splitlines()
+    assert lines[0].split() == ["image", "predicted", "votes", "nearest", "gallery", "images", "(euclidean)"]
+    assert lines[1].split()[1:] == ["anna", "1/1", "anna", "0.00"]
+    assert lines[3] == "Every image gets a name, also of a stranger: --false_accept_rate 0.01 refuses them"
+
+
+@pytest.mark.slow
+def test_all_damaged_images_of_a_gallery_are_named(model_dir, gallery, asked, embedded, capsys):
+    for name in ("a.png", "b.jpg"):
+        (gallery / "one" / name).write_bytes(b"no image")
+    line = refused(capsys, "--model_dir", model_dir, "--gallery", gallery, min(asked.iterdir()))
+    assert line.startswith("2 of 17 images cannot be read: ") and "one/a.png" in line and "one/b.jpg" in line
+    assert embedded == [1]
+
+
+def test_a_gallery_that_is_none_is_told_before_anything_happens(tmp_path, monkeypatch, capsys):
+    image = save(tmp_path / "1.png", digits().test.images[0, ..., 0])
+    monkeypatch.setattr(predict, "start", pytest.fail)
+    for path in (tmp_path / "nowhere", tmp_path, image):
+        assert str(path) in refused(capsys, "--model_dir", tmp_path, "--gallery", path, image)
+    assert list(tmp_path.iterdir()) == [image]
+
+
+# ------------------------------------------------------------------------------------------- refuse
+
+
+@pytest.mark.slow
+def test_strangers_are_unknown_as_often_as_the_loops_say(model_dir, gallery, asked, embedded, capsys):
+    command = ["--model_dir", model_dir, "--gallery", gallery, asked, "--false_accept_rate", 0.2]
+    content = said(capsys, *command)
+    params = Params(**{**json.loads((model_dir / "params.json").read_text())})
+    data, unseen = digits(), divide(digits(), params).unseen
+    assert [data.class_names[label] for label in unseen] == list("134679")
+    parts = [split.where(np.isin(split.labels, unseen)) for split in (data.test, data.train)]
+    points = np.concatenate([embeddings_of(model_dir, part.images) for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    assert embedded[:4] == [100, 15, len(parts[0].labels), len(parts[1].labels)]
+    expected = choose_threshold(points, labels, GallerySize(3, 5), 0.2, params.split_seed)
+    refusal = content["refusal"]
+    assert refusal["threshold"] == pytest.approx(expected.distance, rel=1e-3)
+    assert (refusal["classes"], refusal["num_classes"], refusal["false_accept_rate"]) == ("unseen", 3, 0.2)
+    assert (refusal["gallery_classes"], refusal["gallery_images_per_class"]) == (3, 5)
+    assert (refusal["tried_classes"], refusal["tried_images_per_class"]) == (2, 5)
+    for name in ("false_positive", "false_negative"):
+        rate = getattr(expected, name)
+        for end, value in (("", rate.value), ("_low95", rate.low95), ("_high95", rate.high95)):
+            assert refusal[f"{name}_identification_rate{end}"] == pytest.approx(value, abs=0.01)
+    for image in content["images"]:
+        nearest = image["neighbors"][0]
+        is_unknown = nearest["distance"] > refusal["threshold"]
+        assert image["predicted"] == (None if is_unknown else nearest["label"])
+        assert len(image["neighbors"]) == 5 and (image["votes"] == 0) == is_unknown
+    strangers = [image for image in content["images"] if int(image["file"].split("/")[-1][0]) not in NAMES]
+    refused_ones = [image["predicted"] is None for image in strangers]
+    assert any(refused_ones) and any(image["predicted"] is not None for image in content["images"])
+
+    del embedded[:]
+    lines = ask(capsys, *command).splitlines()
+    assert embedded == [100]  # all else is kept
+    for line, image in zip(lines[1:101], content["images"], strict=True):
+        name, votes = line.split()[1:3]
+        assert (name, votes) == (("unknown", "-") if image["predicted"] is None else (name, f"{image['votes']}/5"))
+        assert name == (image["predicted"] or "unknown")
+    text = " ".join(" ".join(lines[101:]).split())
+    assert f"unknown: the nearest is farther than {refusal['threshold']:.4f}" in text
+    assert f"strangers: {refusal['false_positive_identification_rate']:.2%} [" in text
+    assert "3 classes never trained on, which did not choose the threshold, in galleries of 2 classes x 5" in text
+    assert "this gallery has 3 classes x 5: the rate of strangers is an upper bound" in text
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.slow
+def test_what_is_kept_of_strangers_is_checked(model_dir, gallery, asked, embedded, capsys):
+    command = ["--model_dir", model_dir, "--gallery", gallery, min(asked.iterdir()), "--false_accept_rate", 0.2]
+    expected = said(capsys, *command)
+    path = model_dir / "eval" / "strangers.npz"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:900] + bytes([whole[900] ^ 4]) + whole[901:]):
+        path.write_bytes(damaged)
+        assert said(capsys, *command) == expected and path.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_rate_that_cannot_be_promised(model_dir, gallery, asked, capsys):
+    command = ["--model_dir", model_dir, "--gallery", gallery, min(asked.iterdir()), "--false_accept_rate"]
+    line = refused(capsys, *command, "1e-6")
+    assert line.startswith(f"{model_dir}: --false_accept_rate 1e-06: cannot be promised by ")
+    smallest = line.rsplit(" ", 1)[1]
+    assert said(capsys, *command, smallest)["refusal"]["false_accept_rate"] == float(smallest) < 0.02
+
+
+def test_why_a_rate_cannot_be_promised(tmp_path):
+    labels = np.repeat(np.arange(10), 4)
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    for strangers, gallery, said in (
+        (Strangers(points[:8], labels[:8], True), [0], "by 2 classes never trained on of two images or more, expected"),
+        (Strangers(points, labels, False), [0, 1], "by 20 images of strangers, a half of the 10 test classes, in a"),
+        (Strangers(points, labels, False), [0, 1], "gallery of 2 classes x 1; the smallest is 0.05"),
+        (Strangers(points, labels, False), list(range(900)), "x 1; no rate can be; enrol fewer, or add such classes"),
+    ):
+        with pytest.raises(Exception, match=said) as caught:
+            refuse(strangers, np.array(gallery), 0.001, 230, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_is_called_unknown_is_told_from_strangers():
+    one = Converted(np.zeros((1, 1, 1), np.uint8), (1, 1), "grey", (), False)
+    near, far = np.zeros(1, np.float32), np.full(1, 9, np.float32)
+    images = NewImages(["near.png", "far.png"], [one] * 2, np.stack([near, far]))
+    labels = np.repeat(np.arange(10), 4)
+    points = labels[:, np.newaxis] + np.random.default_rng(0).normal(0, 0.01, (40, 1))
+    found = choose_threshold(points, labels, GallerySize(1, 1), 0.1, 230)
+    refusal = Refusal(found, 0.1, GallerySize(1, 1), True)
+    said = classify(images, Gallery(np.zeros((1, 1), np.float32), np.array([0]), ["unknown"]), 5, refusal)
+    assert [image["predicted"] for image in said.as_json()["images"]] == ["unknown", None]
+    lines = said.as_text().splitlines()
+    assert [line.split()[1:3] for line in lines[1:3]] == [["unknown", "1/1"], ["unknown", "-"]]
+    assert 'A class of the gallery is called "unknown": its images have votes.' in lines
+
+
+def test_the_nearest_decides_where_images_may_be_unknown():
+    """It is what is measured; without refusal most of the neighbours decide."""
+    one = Converted(np.zeros((1, 1, 1), np.uint8), (1, 1), "grey", (), False)
+    images = NewImages(["x.png"], [one], np.zeros((1, 1), np.float32))
+    gallery = Gallery(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([0, 1, 1]), ["cat", "dog"])
+    labels = np.repeat(np.arange(10), 4)
+    found = choose_threshold(labels[:, np.newaxis] * 20.0, labels, GallerySize(1, 1), 0.1, 230)
+    assert classify(images, gallery, 3).predictions[0].label == "dog"
+    (seen,) = classify(images, gallery, 3, Refusal(found, 0.1, GallerySize(1, 1), True)).predictions
+    assert (seen.label, seen.votes, len(seen.neighbors)) == ("cat", 1, 3)
