@@ -203,7 +203,7 @@ def _use_of_validation_images(partition: Partition, params: Params, images: Spli
         "validate": len(validation.labels),
         "are their gallery, as nobody learns from their classes": num_gallery,
         "of them are not classified, as their gallery has none of their classes": np.count_nonzero(
-            ~np.isin(validation.labels, gallery.labels)
+            ~np.isin(validation.labels, gallery.labels) & (validation.roles is None or validation.roles.is_query)
         ),
         "are not used, as their classes are held out": np.count_nonzero(~used),
     }

@@ -71,6 +71,10 @@ class Refusal:
             f"  found with {threshold.num_images} images of {threshold.num_classes} {judged}, which did not choose the "
             f"threshold, in galleries of {_size(size)}",
         ]
+        if not self.by_unseen:
+            lines.append(
+                "  the network has learned to keep these apart: strangers may come nearer, and get names more often"
+            )
         if threshold.extrapolation > 1:
             lines.append(
                 f"  this gallery has {_size(self.gallery)}: the rate of strangers is an upper bound for it; enrolled "

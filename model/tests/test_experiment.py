@@ -69,6 +69,20 @@ def test_what_becomes_of_each_validation_image_is_told(tmp_path, of_validation, 
     assert line == f"Of {5 * len(of_validation)} images in the folder of validation images, {said}."
 
 
+def test_of_validation_images_with_roles_the_queries_are_classified(tmp_path):
+    """Of class e, which nobody learns from, there is one query, and one gallery image that nobody classifies."""
+    model_dir, data_dir = write(tmp_path, [])
+    rows = [("train", name, "", "") for name in "aabb"] + [("test", name, True, True) for name in "ab"]
+    rows += [("validation", name, is_query, not is_query) for name in "abe" for is_query in (True, False)]
+    lines = ["path,split,label,is_query,is_gallery"]
+    for number, row in enumerate(rows):
+        save(data_dir / f"{number}.png", np.full((4, 4), number, np.uint8))
+        lines.append(",".join(map(str, (f"{number}.png", *row))))
+    (data_dir / "images.csv").write_text("\n".join(lines))
+    *_, line = open_experiment(model_dir, data_dir).describe()
+    assert line.endswith(" 6 validate, 1 of them are not classified, as their gallery has none of their classes.")
+
+
 def test_what_only_validation_reads_has_no_effect_without_it(tmp_path):
     *_, line = described(tmp_path, ["a", "b"], evaluate_every_epochs=1)
     assert "'evaluate_every_epochs' has no effect: no images validate" in line

@@ -22,7 +22,6 @@ from model.start import start
 from model.tests.drawings import draw
 from model.tests.experiments import digits, estimator, write_params
 from model.training import checkpoints
-from model.training.estimator import Estimator
 from model.training.learner import Learner
 
 READER = {"num_blocks": 2, "num_channels": 16, "embedding_size": 16}
@@ -206,20 +205,6 @@ def test_the_answer_is_printed_and_no_more(trained, drawings, capfd):
 
 
 # ------------------------------------------------------------------------------------------- the gallery is kept
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """How many images the estimator embeds, call by call."""
-    counts = []
-    original = Estimator.predict
-
-    def counting(self, input_fn, checkpoint_path=None):
-        counts.append(len(input_fn()))
-        return original(self, input_fn, checkpoint_path)
-
-    monkeypatch.setattr(Estimator, "predict", counting)
-    return counts
 
 
 def test_the_training_images_are_embedded_once(model_dir, drawings, capsys, embedded):

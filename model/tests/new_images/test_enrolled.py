@@ -21,7 +21,6 @@ from model.tests.drawings import draw
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.images import save
 from model.tests.new_images.test_answers import ask, refused
-from model.training.estimator import Estimator
 
 READER = {"num_blocks": 2, "num_channels": 16, "embedding_size": 16, "holdout_classes": [1, 3, 4, 6, 7, 9]}
 NAMES = {1: "one", 3: "three", 4: "four"}
@@ -63,20 +62,6 @@ def asked(tmp_path):
         for index in np.flatnonzero(test.labels == digit)[10:20]:
             save(tmp_path / "asked" / f"{digit}-{index:03}.png", test.images[index, ..., 0])
     return tmp_path / "asked"
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """How many images the estimator embeds, call by call."""
-    counts = []
-    original = Estimator.predict
-
-    def counting(self, input_fn, checkpoint_path=None):
-        counts.append(len(input_fn()))
-        return original(self, input_fn, checkpoint_path)
-
-    monkeypatch.setattr(Estimator, "predict", counting)
-    return counts
 
 
 def said(capsys, *arguments):
@@ -264,6 +249,14 @@ def test_a_rate_that_cannot_be_promised(model_dir, gallery, asked, capsys):
     assert line.startswith(f"{model_dir}: --false_accept_rate 1e-06: cannot be promised by ")
     smallest = line.rsplit(" ", 1)[1]
     assert said(capsys, *command, smallest)["refusal"]["false_accept_rate"] == float(smallest) < 0.02
+
+
+@pytest.mark.parametrize("are_unseen", [True, False])
+def test_classes_that_were_learned_from_tell_too_little_of_strangers(tmp_path, are_unseen):
+    labels = np.repeat(np.arange(10), 4)
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    lines = refuse(Strangers(points, labels, are_unseen), np.array([0, 1]), 0.2, 1, tmp_path).as_lines()
+    assert any("strangers may come nearer" in line for line in lines) != are_unseen
 
 
 def test_why_a_rate_cannot_be_promised(tmp_path):
