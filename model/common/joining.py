@@ -180,9 +180,12 @@ class _Gathering:
             raise
         return self._links
 
-    def _missing(self) -> list[int]:
+    def _forget_the_lost(self) -> None:
         for index in [index for index, link in self._links.items() if link.lost]:  # came, and is gone again
             self._links.pop(index).close()
+
+    def _missing(self) -> list[int]:
+        self._forget_the_lost()
         return [index for index in range(1, len(self._cluster.addresses)) if index not in self._links]
 
     def _wait_for(self, missing: Sequence[int]) -> None:
@@ -203,6 +206,7 @@ class _Gathering:
         if hello.index == 0 and hello.nonce == self._nonce:
             link.close()
             return
+        self._forget_the_lost()  # before this one came, perhaps: it may be the same process, started again
         if problem := self._problem_with(hello):
             link.send(links.REFUSED, problem.encode())
             link.close()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -99,6 +100,18 @@ def test_a_process_that_came_and_went_may_come_again():
         time.sleep(0.3)
         others = [pool.submit(join, Cluster(addresses, index), LONG) for index in (1, 2)]
         leave(*(one.result(LONG) for one in [chief, *others]))
+
+
+def test_a_process_may_come_again_before_the_chief_has_looked_around():
+    """Its first connection ended while the chief waited for the next arrival."""
+    addresses = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+    gathering = joining._Gathering(Cluster(addresses, 0), LONG)
+    gathering._links[1] = types.SimpleNamespace(lost="ended", close=lambda: None)
+    again = types.SimpleNamespace(lost=None, start_reading=lambda: None, start_beats=lambda: None)
+    said = types.SimpleNamespace(index=1, nonce="", name="process 2 of 3", addresses=addresses, seconds_left=LONG)
+    gathering._arrivals.put((again, said))
+    gathering._wait_for([2])
+    assert gathering._links == {1: again}
 
 
 def test_another_list_of_processes():
