@@ -18,6 +18,7 @@ from typing import Any
 
 from model.common import devices
 from model.data import datasets
+from model.data.dataset import Dataset, Split
 
 STEPS = 600
 SEEDS = (1, 2, 3, 4, 5)
@@ -76,11 +77,11 @@ def main() -> None:
         print(f"{collapsed} of 20 have collapsed, the doctor spoke in {spoke}\n", flush=True)
 
 
-def _first(split: datasets.Split, size: int) -> datasets.Split:
-    return datasets.Split(split.images[:size], split.labels[:size])
+def _first(split: Split, size: int) -> datasets.Split:
+    return Split(split.images[:size], split.labels[:size])
 
 
-def _run(data: datasets.Dataset, changes: dict[str, Any]) -> tuple[float, float, bool]:
+def _run(data: Dataset, changes: dict[str, Any]) -> tuple[float, float, bool]:
     """Trains; returns 1-NN accuracy and loss of the test images, and whether the run has collapsed."""
     from model.data.input_fn import eval_input_fn, train_input_fn
     from model.data.partition import divide

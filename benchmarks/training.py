@@ -19,6 +19,7 @@ import numpy as np
 
 from model.common import devices
 from model.data import datasets
+from model.data.dataset import Dataset
 from model.data.input_fn import TrainInput, train_input_fn
 from model.data.partition import divide
 from model.params import Params
@@ -48,7 +49,7 @@ def main() -> None:
         )
 
 
-def _take_turns(data: datasets.Dataset, params: Params, block: int, blocks: int) -> tuple[list[float], list[float]]:
+def _take_turns(data: Dataset, params: Params, block: int, blocks: int) -> tuple[list[float], list[float]]:
     """Returns the seconds of each block of the Estimator, and of each block of the bare loop."""
     from model.training.estimator import Estimator, RunConfig
     from model.training.model_fn import model_fn

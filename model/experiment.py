@@ -13,7 +13,7 @@ from model.common.images import Kind
 from model.common.text import class_name
 from model.common.versions import source_sha256
 from model.data import datasets
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.input_fn import TrainInput, classes_too_small, train_input_fn
 from model.data.partition import Partition, divide
 from model.params import ONLY_WITH_VALIDATION, Params

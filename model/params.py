@@ -66,6 +66,7 @@ _PARAMETERS_OF_AUGMENTATIONS: Mapping[str, frozenset[str]] = {
     "off": frozenset(),
     "affine": frozenset({"augmentation_strength"}),
     "affine_and_flip": frozenset({"augmentation_strength"}),
+    "drawing": frozenset({"augmentation_strength", "drawing_bend", "drawing_stroke"}),
     "photo": frozenset(
         {
             "photo_area", "photo_aspect_ratio", "photo_mirror",
@@ -112,15 +113,29 @@ class Params(BaseModel):
         description="skip: image files that cannot be decoded are left out, with a word; one that the system does not "
         "let be read ends the command either way",
     )
-    augmentation: Literal["off", "affine", "affine_and_flip", "photo"] = Field(
+    rotated_classes: Literal["train", "all"] | None = Field(
+        None,
+        description="train: training images turned by 90, 180 and 270 degrees are three classes more for each class, "
+        "as characters on their side are other characters; all: test images are turned, too",
+    )
+    augmentation: Literal["off", "affine", "affine_and_flip", "drawing", "photo"] = Field(
         "off",
         description="affine: a small random rotation, zoom, shear and shift of each training image; affine_and_flip: "
-        "half of them are mirrored left to right besides; photo: a random part of it, mirrored or not, in other colors",
+        "half of them are mirrored left to right besides; drawing: affine, with bent and thicker or thinner strokes; "
+        "photo: a random part of it, mirrored or not, in other colors",
     )
     augmentation_strength: Annotated[float, Field(gt=0, le=4)] = Field(
         1.0,
         description="Factor of the limits of the affine augmentation: 10 degrees, a shift by 8 % of the size, zoom and "
         "shear by 10 %",
+    )
+    drawing_bend: Annotated[float, Field(ge=0, le=0.2)] = Field(
+        0.03,
+        description="The drawing augmentation moves the points of a 4 x 4 grid, and smoothly what lies between, by up "
+        "to this part of the size",
+    )
+    drawing_stroke: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="The drawing augmentation makes strokes thicker or thinner by up to this many pixels a side"
     )
     photo_area: Annotated[float, Field(gt=0, le=1)] = Field(
         0.08, description="Of the photo augmentation: the smallest part of an image that is cut out, of its area"
@@ -142,10 +157,11 @@ class Params(BaseModel):
     photo_hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1, description="The photo augmentation turns the hue by up to this part of the color circle, either way"
     )
-    test_time_augmentation: Literal["off", "mirror"] = Field(
+    test_time_augmentation: Literal["off", "mirror", "shifts"] = Field(
         "off",
-        description="mirror: an image that is not learned from in this step is embedded as the mean of its embedding "
-        "and that of its mirror image; for images that mean the same mirrored",
+        description="An image that is not learned from in this step is embedded as the mean of several embeddings: "
+        "mirror: its own and that of its mirror image, for images that mean the same mirrored; shifts: its own and "
+        "those of the image shifted by 4 % of the size in eight directions",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         230, description="Decides the initial weights, the order of the images and the augmentation"

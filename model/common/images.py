@@ -45,6 +45,7 @@ class StoredImages:
         self.path = path
         self._row = shape[1] * shape[2] * shape[3]
         self._indices = np.arange(shape[0])
+        self._turns = np.zeros(shape[0], np.uint8)  # by how many quarters each is turned
         self._descriptor = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, self._descriptor)
         size = os.fstat(self._descriptor).st_size
@@ -61,8 +62,10 @@ class StoredImages:
 
     def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
         """Reads some images: (H, W, C) by a number, (n, H, W, C) by a slice, by n indices, or by a mask (N,)."""
-        places = self._indices[index]
+        places, turns = self._indices[index], np.atleast_1d(self._turns[index])
         images = self._read(np.atleast_1d(places))
+        for turn in np.setdiff1d(turns, 0).tolist():
+            images[turns == turn] = _turn(images[turns == turn], turn)
         return images if np.ndim(places) else images[0]
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> NoReturn:
@@ -71,10 +74,18 @@ class StoredImages:
 
     def subset(self, index: slice | np.ndarray) -> "StoredImages":
         """Returns some of the images, as `images[index]` would read them."""
+        return self._with(self._indices[index], self._turns[index])
+
+    def quarter_turns(self) -> "StoredImages":
+        """Returns the images as they are, turned by 90, by 180, and by 270 degrees, as the function of this name."""
+        turns = [self._turns + turn for turn in range(4)]
+        return self._with(np.tile(self._indices, 4), np.concatenate(turns) % 4)
+
+    def _with(self, indices: np.ndarray, turns: np.ndarray) -> "StoredImages":
         some = object.__new__(StoredImages)
         some.__dict__ |= self.__dict__ | {"_whole": self}  # which has to stay open
-        some._indices = self._indices[index]
-        some.shape = (len(some._indices), *self.shape[1:])
+        some._indices, some._turns = indices, turns
+        some.shape = (len(indices), *self.shape[1:])
         return some
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -85,8 +96,8 @@ class StoredImages:
 
     @property
     def places(self) -> np.ndarray:
-        """Where each image lies in the file, (N,) int64."""
-        return self._indices
+        """Where each image lies in the file, and by how many quarters it is turned: (N,) int64, 4 place + turn."""
+        return 4 * self._indices + self._turns
 
     def _read(self, places: np.ndarray) -> np.ndarray:
         """Reads the images at these places of the file; those that lie one after the other at once."""
@@ -139,6 +150,25 @@ def subset(images: Images, index: slice | np.ndarray) -> Images:
     if are_blank(images) or np.array_equal(places, np.arange(first, first + len(places))):
         return images[first : first + len(places)]
     return images[places]
+
+
+def quarter_turns(images: Images) -> Images:
+    """Returns N images as they are, turned by 90, by 180, and by 270 degrees against the clock: (4 N, S, S, C).
+
+    Stored ones are not read, and blank ones stay blank.
+
+    Args:
+        images: (N, S, S, C), as high as wide.
+    """
+    if isinstance(images, StoredImages):
+        return images.quarter_turns()
+    if are_blank(images):
+        return blank_images(4 * len(images), *images.shape[1:])
+    return np.concatenate([_turn(images, turn) for turn in range(4)])
+
+
+def _turn(images: np.ndarray, quarters: int) -> np.ndarray:
+    return np.rot90(images, quarters, axes=(1, 2))
 
 
 def blocks(images: Images) -> Iterator[np.ndarray]:

@@ -16,7 +16,6 @@ Hidden files never count. EMNIST, which is stored transposed, comes upright from
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -24,20 +23,20 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from model.common import devices
 from model.common.errors import UserError, listed
-from model.common.images import Images, Kind, StoredImages, are_blank, blank_images, subset
+from model.common.images import Kind, StoredImages, are_blank, blank_images
 from model.common.text import printable
 from model.data import idx_files
+from model.data.dataset import Dataset, Rotated, Split, rotate_classes
 from model.data.decoding import Decoding
 from model.data.listing import ListedImage, Listing, Roles, roles_of
 from model.data.room import Room, keep, of_items
-from model.data.store import Contents, Item, fingerprints
+from model.data.store import Contents, Item
 from model.params import Params
 
 _TFDS = "tfds"  # of a data set's folder: what TFDS downloads and prepares
@@ -59,78 +58,12 @@ _LIBRARIES = ("numpy", "pillow", "scikit-learn", "tensorflow-datasets")
 _AS_STORED = Decoding()
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images with their classes.
-
-    Attributes:
-        images: (N, H, W, C) uint8, C is 1 or 3; in memory or stored.
-        labels: (N,) int32, indices into `Dataset.class_names`.
-        roles: Which are queries, which the gallery, and what they have in common; None where the data do not say.
-    """
-
-    images: Images
-    labels: np.ndarray
-    roles: Roles | None = None
-
-    def where(self, chosen: np.ndarray) -> "Split":
-        """Returns those that a mask, (N,) bool, chooses."""
-        return Split(subset(self.images, chosen), self.labels[chosen], self.roles and self.roles.where(chosen))
-
-    def roles_as_arrays(self) -> list[np.ndarray]:
-        """Returns what `roles` holds."""
-        roles = self.roles
-        return [] if roles is None else [a for a in (roles.is_query, roles.is_gallery, roles.group) if a is not None]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set: images of one size, at least two classes to train on and one image to test.
-
-    Attributes:
-        name: As it was asked for.
-        train: The training images.
-        test: The test images.
-        class_names: Of the labels 0, 1, ...
-        validation: Validation images, where the data come with a folder of them.
-        notes: A line for what was left out, or looks as if somebody should know.
-    """
-
-    name: str
-    train: Split
-    test: Split
-    class_names: tuple[str, ...]
-    validation: Split | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of all images, labels and roles; "" if images are blank."""
-        return self._sha256_after_each_split[-1]
-
-    @property
-    def train_sha256(self) -> str:
-        """Fingerprint of the training images and their labels; "" if images are blank."""
-        return self._sha256_after_each_split[0]
-
-    @functools.cached_property
-    def _sha256_after_each_split(self) -> list[str]:
-        if are_blank(self.train.images):
-            return [""]
-        scored = [self.test, *([self.validation] if self.validation else [])]
-        return fingerprints(
-            [
-                (self.train.images, [self.train.labels]),
-                *((split.images, [split.labels, *split.roles_as_arrays()]) for split in scored),
-            ]
-        )
-
-
 def load(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
     decoding: Decoding = _AS_STORED,
     kind: Kind = "auto",
+    rotated: Rotated | None = None,
 ) -> Dataset:
     """Loads a data set; the module's docstring says from where.
 
@@ -139,6 +72,7 @@ def load(
         data_dir: the folder of its files, which has to exist; by default `data/<name>` in the current folder.
         decoding: how image files become arrays, and to which size.
         kind: whether the images are to be in memory or stored, as `Room` says.
+        rotated: whose images are turned to be classes of their own, as `rotate_classes` says; None: nobody's.
 
     Returns:
         The data set. Images keep the order in which they are stored, image files that of their names.
@@ -150,7 +84,7 @@ def load(
     try:
         if not folder.is_dir() and (data_dir is not None or folder.exists()):
             raise UserError(f"{folder}: not a folder, expected the folder of data set {name!r}; create it")
-        dataset = SOURCES[_choose_source(name, folder)](name, Room(folder, kind), decoding)
+        dataset = SOURCES[_choose_source(name, folder)](name, Room(folder, kind, 4 if rotated else 1), decoding)
     except ImportError as error:
         raise UserError(
             f"data set {name!r}: needs the Python module {error.name!r}, which is not installed; "
@@ -167,7 +101,7 @@ def load(
             f"{folder}: classes to train on: {num_train_classes}, images to test on: {num_test}, expected at "
             f"least 2 and 1; add images"
         )
-    return dataset
+    return rotate_classes(dataset, rotated) if rotated else dataset
 
 
 def where_images_lie(dataset: Dataset, kind: Kind) -> str:
@@ -184,7 +118,8 @@ def where_images_lie(dataset: Dataset, kind: Kind) -> str:
 
 def load_for(params: Params, data_dir: Path | None, kind: Kind = "auto", blank: bool = False) -> Dataset:
     """Loads the data set of an experiment, as `load` does; with blank images, as `Decoding` says, if asked for."""
-    return load(params.dataset, data_dir, dataclasses.replace(decoding_of(params), blank=blank), kind)
+    decoding = dataclasses.replace(decoding_of(params), blank=blank)
+    return load(params.dataset, data_dir, decoding, kind, params.rotated_classes)
 
 
 def stamp_for(params: Params, data_dir: Path | None) -> str:
@@ -195,7 +130,7 @@ def stamp_for(params: Params, data_dir: Path | None) -> str:
     """
     files = [] if params.dataset == "digits" else _files_below(_folder_of(params.dataset, data_dir))
     versions = [_version_of(library) for library in _LIBRARIES]
-    read = [params.dataset, dataclasses.asdict(decoding_of(params)), files, versions]
+    read = [params.dataset, dataclasses.asdict(decoding_of(params)), params.rotated_classes, files, versions]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from model.common.errors import UserError, listed
 from model.common.images import Images
 from model.common.text import class_name
 from model.data import sampling, siblings
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.listing import Roles
 from model.data.partition import Partition
 from model.params import Params

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from model.data import image_files
-from model.data.datasets import Dataset, decoding_of
+from model.data.dataset import Dataset
+from model.data.datasets import decoding_of
 from model.data.image_files import DamagedImage, Decoded
 from model.data.reading import decode
 from model.params import Params

@@ -16,7 +16,7 @@ from model.common import draws
 from model.common.errors import UserError, listed
 from model.common.text import class_name
 from model.data import siblings
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.params import Params
 
 # Numbers the draws of the stream CHOSEN_CLASSES.

@@ -30,16 +30,18 @@ class Room:
     Attributes:
         folder: Of the data set.
         kind: "memory", "stored", or "auto", which decides by the memory that is free.
+        copies: How many times the images will be there if they are in memory; stored ones are there once.
     """
 
     folder: Path
     kind: Kind = "auto"
+    copies: int = 1
 
     def stores(self, num_bytes: int) -> bool:
         """Returns whether images that would take so many bytes of memory are to be stored."""
         free = memory_of_machine()
         return self.kind == "stored" or (
-            self.kind == "auto" and free is not None and num_bytes > _SHARE_OF_MEMORY * free
+            self.kind == "auto" and free is not None and self.copies * num_bytes > _SHARE_OF_MEMORY * free
         )
 
     def for_bytes(self, num_bytes: int) -> "Room":

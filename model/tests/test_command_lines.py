@@ -26,6 +26,7 @@ from model import runner
 from model.common import cli
 from model.common.versions import code_version
 from model.data import datasets
+from model.data.dataset import Dataset, Split
 from model.data.partition import divide
 from model.params import Params
 from model.scoring import protocol, verification
@@ -446,8 +447,8 @@ def test_a_metric_that_there_is_not_is_null(trained_copy, monkeypatch):
     def with_one_test_image_of_each_class(*args):
         data = load(*args)
         _, firsts = np.unique(data.test.labels, return_index=True)
-        test = datasets.Split(data.test.images[firsts], data.test.labels[firsts])
-        return datasets.Dataset(data.name, data.train, test, data.class_names)
+        test = Split(data.test.images[firsts], data.test.labels[firsts])
+        return Dataset(data.name, data.train, test, data.class_names)
 
     monkeypatch.setattr(datasets, "load", with_one_test_image_of_each_class)
     run_here(evaluate, "--model_dir", trained_copy)

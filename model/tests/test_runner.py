@@ -190,13 +190,14 @@ def test_a_checkpoint_that_was_made_anew_is_read_anew(finished, tmp_path):
 def test_scores_are_kept_though_images_have_become_too_few_for_a_batch(finished, monkeypatch):
     """What was trained with batches of 64 is scored among 40 images, and the speed told is that of then."""
     from model.data import datasets
+    from model.data.dataset import Dataset, Split
 
     load = datasets.load
 
     def with_few_images(*args):
         data = load(*args)
-        few = datasets.Split(data.train.images[:40], data.train.labels[:40])
-        return datasets.Dataset(data.name, few, data.test, data.class_names)
+        few = Split(data.train.images[:40], data.train.labels[:40])
+        return Dataset(data.name, few, data.test, data.class_names)
 
     monkeypatch.setattr(datasets, "load", with_few_images)
     write_params(finished, num_epochs=8, batch_size=32)

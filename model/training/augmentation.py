@@ -1,5 +1,6 @@
 """What becomes of a batch of images on the device: scaled to [0, 1] and, in training, moved a little if asked."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ _MAX_ROTATION = 10 / 180 * math.pi  # radians
 _MAX_SHEAR = 0.1  # tangent of the angle
 _MAX_ZOOM = 0.1  # relative to the size
 _MAX_SHIFT = 0.08  # relative to the size
+
+_TEST_TIME_SHIFT = 0.04  # relative to the size
+# Points a side of the grid that bends a drawing.
+_GRID = 4
 
 _LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are
 
@@ -41,8 +46,30 @@ def augment(images: tf.Tensor, params: Params, step: tf.Tensor) -> tf.Tensor:
     return AUGMENTATIONS[params.augmentation](images, draw, params)
 
 
+def test_time_views(images: tf.Tensor, name: str) -> list[tf.Tensor]:
+    """Returns what else an image is looked at as where it is not learned from.
+
+    Args:
+        images: (B, H, W, C).
+        name: What `test_time_augmentation` names.
+
+    Returns:
+        Images of the same shape: none, their mirror images, or what they are when shifted in eight directions, by
+        4 % of their size and a pixel at least. There, what comes in from outside mirrors what is at the edge.
+    """
+    if name == "mirror":
+        return [images[:, :, ::-1]]
+    if name == "off":
+        return []
+    height, width = images.shape[1:3]
+    down, right = (max(1, round(_TEST_TIME_SHIFT * side)) for side in (height, width))
+    wider = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]], "SYMMETRIC")
+    corners = itertools.product((0, down, 2 * down), (0, right, 2 * right))
+    return [wider[:, y : y + height, x : x + width] for y, x in corners if (y, x) != (down, right)]
+
+
 def affine(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
-    """Rotates, zooms, shears and shifts each image a little; what comes in from outside an image is 0."""
+    """Rotates, zooms, shears and shifts each image a little; outside an image is the background it has at its edge."""
     return _move(images, draw(7), params.augmentation_strength)
 
 
@@ -51,6 +78,51 @@ def affine_and_flip(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
     drawn = draw(7)
     images = tf.where(drawn[6, :, tf.newaxis, tf.newaxis, tf.newaxis] < 0, images[:, :, ::-1], images)
     return _move(images, drawn, params.augmentation_strength)
+
+
+def drawing(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
+    """Makes the strokes of each drawing thicker or thinner, bends it, and moves it as `affine` does.
+
+    It does not matter whether strokes are bright or dark.
+
+    References:
+        Simard, Steinkraus, Platt: Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
+        2003, for smooth random displacements, here those of a few points; erosion and dilation are those of grey
+        images (Serra: Image Analysis and Mathematical Morphology, 1982).
+    """
+    drawn = draw(8 + 2 * _GRID**2)  # (40, B)
+    stroke = params.drawing_stroke * drawn[7, :, tf.newaxis, tf.newaxis, tf.newaxis]  # (B, 1, 1, 1)
+    brighter = tf.nn.max_pool2d(images, 3, 1, "SAME")
+    darker = -tf.nn.max_pool2d(-images, 3, 1, "SAME")
+    images += tf.nn.relu(stroke) * (brighter - images) + tf.nn.relu(-stroke) * (darker - images)
+    grid = tf.reshape(tf.transpose(drawn[8:]), [-1, _GRID, _GRID, 2])  # (B, 4, 4, 2)
+    images = bend(images, params.drawing_bend * grid)
+    return _move(images, drawn, params.augmentation_strength)
+
+
+def bend(images: tf.Tensor, grid: tf.Tensor) -> tf.Tensor:
+    """Shows at each point of an image what is a little beside it; outside an image is what is at its edge.
+
+    Args:
+        images: (B, H, W, C).
+        grid: (B, G, G, 2), how far down and how far to the right of itself what a point shows lies, relative to the
+            size. Between the points of the grid it is a cubic spline of theirs.
+    """
+    height, width, channels = images.shape[1:]
+    beside = tf.image.resize(grid, (height, width), "bicubic") * (height, width)  # (B, H, W, 2)
+    rows = tf.clip_by_value(tf.range(height, dtype=tf.float32)[:, tf.newaxis] + beside[..., 0], 0, height - 1)
+    columns = tf.clip_by_value(tf.range(width, dtype=tf.float32) + beside[..., 1], 0, width - 1)  # (B, H, W)
+    top, left = tf.floor(rows), tf.floor(columns)
+    down, right = (rows - top)[..., tf.newaxis], (columns - left)[..., tf.newaxis]  # (B, H, W, 1), in [0, 1)
+    flat = tf.reshape(images, [-1, height * width, channels])
+
+    def at(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
+        place = tf.minimum(row, height - 1) * width + tf.minimum(column, width - 1)
+        return tf.gather(flat, tf.cast(place, tf.int32), batch_dims=1)  # (B, H, W, C)
+
+    upper = (1 - right) * at(top, left) + right * at(top, left + 1)
+    lower = (1 - right) * at(top + 1, left) + right * at(top + 1, left + 1)
+    return (1 - down) * upper + down * lower
 
 
 def photo(images: tf.Tensor, draw: Draw, params: Params) -> tf.Tensor:
@@ -128,7 +200,15 @@ def _move(images: tf.Tensor, draw: tf.Tensor, strength: float) -> tf.Tensor:
     b2 = center_y - b0 * center_x - b1 * center_y + draw[5] * _MAX_SHIFT * height
     zero = tf.zeros_like(a0)
     transform = tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)  # (B, 8)
-    return keras.ops.image.affine_transform(images, transform, fill_mode="constant", fill_value=0.0)
+    background = _background(images)
+    moved = keras.ops.image.affine_transform(images - background, transform, fill_mode="constant", fill_value=0.0)
+    return moved + background
+
+
+def _background(images: tf.Tensor) -> tf.Tensor:
+    """Returns the median of each channel along the edge of images (B, H, W, C): (B, 1, 1, C)."""
+    edge = tf.concat([images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]], axis=1)  # (B, E, C)
+    return tf.sort(edge, axis=1)[:, edge.shape[1] // 2, tf.newaxis, tf.newaxis]
 
 
 # What `augmentation` can name. (images (B, H, W, C) in [0, 1], draw, parameters) -> images of the same shape; draw(n)
@@ -137,5 +217,6 @@ AUGMENTATIONS: dict[str, Callable[[tf.Tensor, Draw, Params], tf.Tensor]] = {
     "off": lambda images, draw, params: images,
     "affine": affine,
     "affine_and_flip": affine_and_flip,
+    "drawing": drawing,
     "photo": photo,
 }

@@ -39,7 +39,7 @@ _DIGESTS = f"{_PREFIX}.sha256"
 
 # Parameters that decide which weights there are, what they mean and what they see: a run cannot go on with others.
 _PARAMS_OF_THE_WEIGHTS = (
-    "dataset", "image_size", "image_fit", "image_bits",
+    "dataset", "image_size", "image_fit", "image_bits", "rotated_classes",
     "network", "weights", "weights_sha256", "num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm",
     "pooling", "frozen_batch_norm",
     "embedding_size", "normalize_embeddings", "test_time_augmentation",

@@ -10,6 +10,7 @@ import tensorflow as tf
 from model import triplet_loss
 from model.params import Params
 from model.strategies import STRATEGIES
+from model.training.augmentation import test_time_views
 from model.training.batch_loss import Memory, loss_of_batch
 from model.training.frozen import Adam
 
@@ -71,8 +72,10 @@ def model_fn(
         4.1, where what a network says of an image and of its mirror image is averaged.
     """
     embeddings = network(features, training=mode == ModeKeys.TRAIN)  # (B, D)
-    if mode != ModeKeys.TRAIN and params.test_time_augmentation == "mirror":
-        embeddings = (embeddings + network(features[:, :, ::-1], training=False)) / 2
+    views = [] if mode == ModeKeys.TRAIN else test_time_views(features, params.test_time_augmentation)
+    if views:
+        embeddings += tf.add_n([network(view, training=False) for view in views])
+        embeddings /= 1 + len(views)
         if params.has_unit_length:
             embeddings = triplet_loss.unit_length(embeddings)
     predictions = {"embeddings": embeddings}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.common import images as module
 from model.common.errors import UserError
-from model.common.images import StoredImages, are_blank, blank_images, blocks, subset
+from model.common.images import StoredImages, are_blank, blank_images, blocks, quarter_turns, subset
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (23, 4, 3, 3), np.uint8)
 
@@ -56,6 +56,25 @@ def test_blocks_are_all_images_in_order(stored, monkeypatch):
     np.testing.assert_array_equal(np.concatenate(parts), ARRAY)
     (whole,) = blocks(ARRAY)
     assert whole is ARRAY
+
+
+SQUARES = np.random.default_rng(1).integers(0, 256, (7, 3, 3, 2), np.uint8)
+
+
+@given(st.lists(st.integers(0, 27), max_size=30), st.data())
+def test_stored_images_turn_as_an_array_does(tmp_path_factory, indices, data):
+    path = tmp_path_factory.mktemp("squares") / "pixels.u8"
+    path.write_bytes(SQUARES.tobytes())
+    expected = np.concatenate([SQUARES, *(np.rot90(SQUARES, turn, (1, 2)) for turn in (1, 2, 3))])
+    np.testing.assert_array_equal(quarter_turns(SQUARES), expected)
+    turned = quarter_turns(StoredImages(path, SQUARES.shape))
+    some = turned.subset(np.array(indices, np.int64))
+    np.testing.assert_array_equal(some[:], expected[indices])
+    again = data.draw(st.slices(len(indices)))
+    np.testing.assert_array_equal(some.subset(again)[:], expected[indices][again])
+    # Turned again, by which turns add up.
+    np.testing.assert_array_equal(quarter_turns(some)[:], quarter_turns(expected[indices]))
+    assert len(np.unique(turned.places)) == 28  # all are told apart
 
 
 def test_those_that_are_left_keep_the_file_open(path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.common import versions
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 
 
 def git(folder, *arguments):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from model.data import datasets
-from model.data.datasets import Split, load
+from model.data.dataset import Dataset, Split
+from model.data.datasets import load
 from model.data.decoding import Decoding
 from model.tests.experiments import error_of
 
@@ -72,7 +73,7 @@ def test_one_rule_chooses_the_source(tmp_path, name, files, source, monkeypatch)
     assert chosen == [source]
 
 
-TWO_CLASSES = datasets.Dataset(
+TWO_CLASSES = Dataset(
     "mine",
     Split(np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 1], np.int32)),
     Split(np.zeros((1, 1, 1, 1), np.uint8), np.array([0], np.int32)),

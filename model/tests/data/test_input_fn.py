@@ -5,7 +5,7 @@ import pytest
 
 from model.common.errors import UserError
 from model.data import input_fn
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.partition import divide
 from model.params import Params
 from model.tests import oracles

@@ -7,7 +7,7 @@ import pytest
 
 from model.common.errors import UserError
 from model.common.images import blank_images
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.listing import Roles
 from model.data.partition import divide
 from model.params import Params

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model.common.errors import UserError
 from model.data import sampling, siblings
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.input_fn import train_input_fn
 from model.data.partition import divide
 from model.params import Params

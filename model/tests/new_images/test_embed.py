@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from model.common.errors import UserError
-from model.data.datasets import Split
+from model.data.dataset import Split
 from model.experiment import open_experiment
 from model.new_images import embed, training_images
 from model.new_images.embed import embed_files, embed_gallery

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model.data.datasets import Dataset, Split
+from model.data.dataset import Dataset, Split
 from model.data.listing import Roles
 from model.params import Params
 from model.pictures import visualize

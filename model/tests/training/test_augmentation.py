@@ -89,10 +89,81 @@ def test_augmentation_samples_bilinearly(monkeypatch):
     draw = tf.random.stateless_uniform((7, 3), [230, 1], -1.0, 1.0, alg="philox").numpy()
     shifts = draw[4:6] * 0.08 * 16
     expected = [
-        scipy.ndimage.shift(image[..., 0], (-dy, -dx), order=1, mode="grid-constant")
+        scipy.ndimage.shift(image[..., 0], (-dy, -dx), order=1, mode="grid-constant", cval=median_along_edge(image))
         for image, dx, dy in zip(images, *shifts, strict=True)
     ]
     np.testing.assert_allclose(augment(images)[..., 0], expected, atol=1e-5)
+
+
+def median_along_edge(image):
+    height, width, _ = image.shape
+    places = [(y, x) for y in range(height) for x in range(width) if y in (0, height - 1) or x in (0, width - 1)]
+    return sorted(float(image[place][0]) for place in places)[len(places) // 2]
+
+
+@pytest.mark.parametrize("kind", ["affine", "affine_and_flip", "drawing"])
+def test_what_comes_in_from_outside_is_background(kind):
+    """Dark strokes on white do not get black corners, nor bright ones on black white corners."""
+    images = np.ones((50, 20, 20, 3), np.float32)
+    images[:, 6:14, 9:11] = 0
+    changes = {"augmentation": kind, "augmentation_strength": 4.0, "seed": 3}
+    moved, inverse = changed(images, **changes), changed(1 - images, **changes)
+    corners = moved[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners.min(axis=(1, 2)) > 0.99).mean() > 0.9  # strokes themselves get there now and then
+    if kind != "drawing":  # where what makes bright strokes thicker makes dark ones thinner
+        np.testing.assert_allclose(moved, 1 - inverse, atol=1e-5)
+
+
+# What leaves a drawing as it is but for one thing.
+UNMOVED = {"augmentation": "drawing", "augmentation_strength": 1e-9, "drawing_bend": 0.0, "drawing_stroke": 0.0}
+
+
+def drawn_numbers(count):
+    return tf.random.stateless_uniform((40, count), [230, 1], -1.0, 1.0, alg="philox").numpy()
+
+
+def test_drawings_without_limits_stay_as_they_are():
+    images = photos(5, 12, 9, 1)
+    np.testing.assert_allclose(changed(images, **UNMOVED), images, atol=1e-5)
+
+
+def test_strokes_become_thicker_and_thinner():
+    """Against SciPy's morphology of grey images."""
+    images, amounts = photos(6, 12, 9, 1), 0.7 * drawn_numbers(6)[7]
+    assert amounts.min() < -0.1 and amounts.max() > 0.1
+    moved = changed(images, **{**UNMOVED, "drawing_stroke": 0.7})
+    for image, amount, found in zip(images[..., 0], amounts, moved[..., 0], strict=True):
+        change = scipy.ndimage.grey_dilation if amount > 0 else scipy.ndimage.grey_erosion
+        other = change(image, size=(3, 3), mode="nearest")
+        np.testing.assert_allclose(found, (1 - abs(amount)) * image + abs(amount) * other, atol=1e-5)
+
+
+def test_drawings_are_bent_smoothly():
+    """Against SciPy's bilinear sampling; how a grid becomes a field is TensorFlow's own resizing."""
+    images = photos(4, 15, 10, 1)
+    grid = 0.1 * drawn_numbers(4)[8:].T.reshape(4, 4, 4, 2)
+    field = tf.image.resize(grid, (15, 10), "bicubic").numpy() * (15, 10)
+    moved = changed(images, **{**UNMOVED, "drawing_bend": 0.1})
+    for image, beside, found in zip(images[..., 0], field, moved[..., 0], strict=True):
+        where = np.mgrid[0:15, 0:10] + beside.transpose(2, 0, 1)
+        expected = scipy.ndimage.map_coordinates(image, where, order=1, mode="nearest")
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(field).max() > 0.5  # of a pixel, and more
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (50, 30)])
+def test_shifted_views_are_those_of_numpy(shape):
+    images = photos(2, *shape, 3)
+    down, right = max(1, round(0.04 * shape[0])), max(1, round(0.04 * shape[1]))
+    views = [view.numpy() for view in augmentation.test_time_views(tf.constant(images), "shifts")]
+    wider = np.pad(images, [(0, 0), (down, down), (right, right), (0, 0)], "symmetric")
+    expected = []
+    for dy in (-down, 0, down):
+        for dx in (-right, 0, right):
+            if dy or dx:
+                expected.append(np.roll(wider, (dy, dx), (1, 2))[:, down:-down, right:-right])
+    assert len(views) == 8
+    assert {view.tobytes() for view in views} == {view.tobytes() for view in expected}
 
 
 def photos(*shape):
@@ -103,6 +174,8 @@ def test_what_params_json_may_name_is_there():
     assert set(augmentation.AUGMENTATIONS) == set(typing.get_args(Params.model_fields["augmentation"].annotation))
     photo = [key for key in Params.model_fields if key.startswith("photo_")]
     assert all(augmentations_with(key) == ["photo"] for key in photo) and len(photo) == 7
+    drawing = [key for key in Params.model_fields if key.startswith("drawing_")]
+    assert all(augmentations_with(key) == ["drawing"] for key in drawing) and len(drawing) == 2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -222,14 +295,16 @@ def test_grey_photos_have_no_colors():
     )
 
 
-def test_each_place_of_a_batch_has_its_own_draw():
+@pytest.mark.parametrize("augmentation_", ["photo", "drawing"])
+def test_each_place_of_a_batch_has_its_own_draw(augmentation_):
     images = np.repeat(photos(1, 8, 8, 3), 6, axis=0)
-    assert len({image.tobytes() for image in changed(images, augmentation="photo")}) == 6
+    assert len({image.tobytes() for image in changed(images, augmentation=augmentation_)}) == 6
 
 
-def test_two_devices_change_photos_as_one_does(two_devices):
+@pytest.mark.parametrize("augmentation_", ["photo", "drawing"])
+def test_two_devices_change_images_as_one_does(two_devices, augmentation_):
     images, step = photos(6, 8, 9, 3), tf.constant(3, tf.int64)
-    params = Params(augmentation="photo")
+    params = Params(augmentation=augmentation_)
     expected = augmentation.augment(tf.constant(images), params, step)
 
     @tf.function

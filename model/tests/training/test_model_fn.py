@@ -63,6 +63,18 @@ def test_an_image_and_its_mirror_image_are_embedded_as_their_mean(normalize):
     np.testing.assert_array_equal(*[spec.predictions["embeddings"] for spec in trained])
 
 
+def test_an_image_and_those_shifted_are_embedded_as_their_mean():
+    params = Params(test_time_augmentation="shifts", normalize_embeddings=True)
+    network = build_network(params, (10, 6, 1))
+    features = images(4, 10, 6, 1)
+    wider = np.pad(features, [(0, 0), (1, 1), (1, 1), (0, 0)], "edge")  # a pixel, which is more than 4 % of 10
+    shifted = [wider[:, y : y + 10, x : x + 6] for y in range(3) for x in range(3)]
+    expected = np.mean([network(view).numpy() for view in shifted], axis=0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = model_fn(features, None, ModeKeys.PREDICT, params, network).predictions["embeddings"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def learning_rates(params, steps):
     """The learning rate of each step, as the optimizer uses it."""
     optimizer = build_optimizer(params, steps)
