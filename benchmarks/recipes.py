@@ -5,8 +5,9 @@
 
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
 (and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and keeps
-its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`. A run that has such a file is
-not made again. `table` writes what `compare_experiments.py` prints of them, and more, between the two marks of
+its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`, with what published protocols
+say beside it. A run that has such a file is not made again, and one that was interrupted goes on if --runs names the
+folder where it lies. `table` writes what `compare_experiments.py` prints of them, and more, between the two marks of
 `experiments/README.md`; a test compares the two.
 """
 
@@ -30,6 +31,13 @@ COMPARE = [
 README = ROOT / "experiments" / "README.md"
 BEGIN, END = "<!-- made by: python -m benchmarks.recipes table -->\n", "<!-- end -->\n"
 
+# What papers measure of an experiment: options of `evaluate.py`, by the name of the file in `eval/` that they make.
+_EPISODES = ("--episodes", "5x1", "5x5", "20x1", "20x5")
+PROTOCOLS: dict[str, dict[str, Sequence[str]]] = {
+    "omniglot": {"one_shot": ("--one_shot", "data/omniglot/one_shot"), "episodes": _EPISODES},
+    "omniglot_vinyals": {"episodes": _EPISODES},
+}
+
 Run = dict[str, Any]
 
 
@@ -40,6 +48,7 @@ def main() -> None:
     run = commands.add_parser("run", help="train and score experiments")
     run.add_argument("experiments", nargs="+", help="names of folders in experiments/")
     run.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    run.add_argument("--runs", type=Path, help="where they are trained; if not given, in a folder that is deleted")
     commands.add_parser("table", help="write experiments/README.md")
     options = parser.parse_args()
     for name in getattr(options, "experiments", []):
@@ -53,36 +62,38 @@ def main() -> None:
         for name in options.experiments:
             path = RESULTS / name / f"seed={seed}" / "metrics.json"
             if not path.exists():
-                _run(name, seed, path)
-                accuracy = json.loads(path.read_text())["metrics"]["knn_accuracy"]
-                print(f"{name}, seed {seed}: 1-NN accuracy {accuracy:.4f}", flush=True)
+                with tempfile.TemporaryDirectory() as folder:
+                    _run(name, seed, path.parent, (options.runs or Path(folder)).resolve() / f"{name}-{seed}")
+                recall = json.loads(path.read_text())["metrics"]["recall_at_1"]
+                print(f"{name}, seed {seed}: recall@1 {recall:.4f}", flush=True)
 
 
-def _run(name: str, seed: int, path: Path) -> None:
-    """Trains and scores an experiment with a seed, and keeps its scores in a file."""
+def _run(name: str, seed: int, results: Path, model_dir: Path) -> None:
+    """Trains and scores an experiment with a seed, and keeps its scores."""
     params = json.loads((ROOT / "experiments" / name / "params.json").read_text())
     params.pop("$schema", None)
     params["seed"] = seed
     if isinstance(params.get("holdout_classes"), int):
         params["split_seed"] = seed
-    with tempfile.TemporaryDirectory() as folder:
-        model_dir = Path(folder, name)
-        model_dir.mkdir()
-        (model_dir / "params.json").write_text(json.dumps(params))
-        _call("train.py", model_dir)
-        _call("evaluate.py", model_dir, "--baselines")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(model_dir / "metrics.json", path)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    (model_dir / "params.json").write_text(json.dumps(params))
+    _call("train.py", model_dir)
+    results.mkdir(parents=True, exist_ok=True)
+    for protocol, arguments in PROTOCOLS.get(name, {}).items():
+        _call("evaluate.py", model_dir, *arguments, "--baselines")
+        shutil.copy(model_dir / "eval" / f"{protocol}.json", results)
+    _call("evaluate.py", model_dir, "--baselines")
+    shutil.copy(model_dir / "metrics.json", results)
 
 
 def _call(script: str, model_dir: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, ROOT / script, "--model_dir", model_dir, *arguments], cwd=ROOT, check=True)
 
 
-def read_runs() -> dict[str, list[Run]]:
-    """Returns all runs that were made, by experiment, those of an experiment by seed."""
+def read_runs(file: str = "metrics") -> dict[str, list[Run]]:
+    """Returns what a file of all runs says, by experiment, those of an experiment by seed."""
     runs: dict[str, list[Run]] = {}
-    for path in sorted(RESULTS.glob("*/*/metrics.json")):
+    for path in sorted(RESULTS.glob(f"*/*/{file}.json")):
         runs.setdefault(path.parts[-3], []).append(json.loads(path.read_text()))
     for of_one in runs.values():
         of_one.sort(key=lambda run: run["params"]["seed"])
@@ -92,15 +103,35 @@ def read_runs() -> dict[str, list[Run]]:
 def tables() -> str:
     """Returns the tables as Markdown: what `compare_experiments.py` prints, and what it does not."""
     compared = subprocess.run([sys.executable, *COMPARE], cwd=ROOT, check=True, capture_output=True, text=True)
-    return f"`python {' '.join(COMPARE)}`:\n\n{compared.stdout}\n{more_tables(read_runs())}"
+    protocols = [line for name in ("one_shot", "episodes") for line in protocol_tables(name, read_runs(name))]
+    more = more_tables(read_runs()) + "".join(f"{line}\n" for line in protocols)
+    return f"`python {' '.join(COMPARE)}`:\n\n{compared.stdout}\n{more}"
+
+
+def protocol_tables(protocol: str, runs: dict[str, list[Run]]) -> list[str]:
+    """Returns what a published protocol says of each experiment, beside what costs no training, as Markdown."""
+    lines = []
+    for name, of_one in runs.items():
+        arguments = " ".join(PROTOCOLS[name][protocol])
+        lines += ["", f"`{name}`, `evaluate.py {arguments}`, mean ± standard deviation over {len(of_one)} seeds:", ""]
+        contenders = _contenders(of_one)
+        lines += [f"| | {' | '.join(contenders)} |", "|---" * (1 + len(contenders)) + "|"]
+        intervals = ("_low95", "_high95")
+        rows = [row for row in of_one[0]["metrics"] if not row.startswith("num_") and not row.endswith(intervals)]
+        for row in rows:
+            lines.append(f"| {row} | {' | '.join(_mean(scores, row) for scores in contenders.values())} |")
+        each = ", ".join(f"{run['params']['seed']}: {run['metrics'][rows[0]]:.4f}" for run in of_one)
+        lines += ["", f"{rows[0]} of each seed: {each}."]
+    return lines
 
 
 def more_tables(runs: dict[str, list[Run]]) -> str:
     """Returns the accuracy of each run, and what costs no training beside the trained networks, as Markdown."""
     lines = ["1-NN accuracy of each run:", "", "| experiment | seed: 1-NN accuracy |", "|---|---|"]
     for name, of_one in runs.items():
-        each = ", ".join(f"{run['params']['seed']}: {run['metrics']['knn_accuracy']:.4f}" for run in of_one)
-        lines.append(f"| `{name}` | {each} |")
+        scores = {run["params"]["seed"]: run["metrics"]["knn_accuracy"] for run in of_one}
+        each = ", ".join(f"{seed}: {score:.4f}" for seed, score in scores.items() if score is not None)
+        lines.append(f"| `{name}` | {each or 'no test image is of a class that was learned'} |")
     for name, of_one in runs.items():
         if "unseen/num_images" in of_one[0]["metrics"]:
             lines += ["", *_unseen(name, of_one)]
@@ -138,13 +169,19 @@ def _unseen(name: str, runs: Sequence[Run]) -> list[str]:
 
 def _beside_baselines(runs: Sequence[Run], prefix: str) -> list[str]:
     metrics = [prefix + metric for metric in ("knn_accuracy", "recall_at_1", "map_at_r", "roc_auc", "eer")]
-    contenders = {"the trained network": [run["metrics"] for run in runs]}
-    for baseline in runs[0].get("baselines", {}):
-        contenders[baseline.replace("_", " ")] = [run["baselines"][baseline] for run in runs]
+    contenders = _contenders(runs)
     lines = ["| | 1-NN accuracy | recall@1 | MAP@R | ROC AUC | EER |", "|---|---|---|---|---|---|"]
     for contender, scores in contenders.items():
         lines.append(f"| {contender} | {' | '.join(_mean(scores, metric) for metric in metrics)} |")
     return lines
+
+
+def _contenders(runs: Sequence[Run]) -> dict[str, list[dict[str, float]]]:
+    """Returns the scores of each run by who has them: the trained network, and what costs no training."""
+    contenders = {"the trained network": [run["metrics"] for run in runs]}
+    for baseline in runs[0].get("baselines", {}):
+        contenders[baseline.replace("_", " ")] = [run["baselines"][baseline] for run in runs]
+    return contenders
 
 
 def _mean(scores: Sequence[dict[str, float]], metric: str) -> str:
