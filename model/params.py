@@ -233,6 +233,9 @@ class Params(BaseModel):
     frozen_batch_norm: bool = Field(
         False, description="Batch normalization keeps the statistics, scales and offsets that the weights came with"
     )
+    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="Momentum of the moving averages of batch normalization, in any network"
+    )
     num_channels: Annotated[int, Field(ge=1, le=2**14)] = Field(
         32, description="Channels of the first block; each further block has twice as many as the one before"
     )
@@ -243,9 +246,6 @@ class Params(BaseModel):
         1, description="3x3 convolutions of a block, one after the other"
     )
     use_batch_norm: bool = Field(False, description="Batch normalization between convolution and ReLU")
-    bn_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.9, description="Momentum of the moving averages of batch normalization"
-    )
     pooling: Literal["flatten", "average"] = Field(
         "flatten",
         description="What the dense layer of the cnn sees: all that the last block gives, or its mean over the image",
@@ -422,8 +422,10 @@ class Params(BaseModel):
             raise ValueError(
                 f"'frozen_epochs' must be fewer than num_epochs = {self.num_epochs}, received {self.frozen_epochs}"
             )
-        if self.frozen_batch_norm and not (network.has_batch_norm or self.use_batch_norm):
-            raise ValueError(f"'frozen_batch_norm' needs batch normalization, which \"{self.network}\" has none of")
+        is_default = self.bn_momentum == type(self).model_fields["bn_momentum"].default
+        for key, asked in (("frozen_batch_norm", self.frozen_batch_norm), ("bn_momentum", not is_default)):
+            if asked and not (network.has_batch_norm or self.use_batch_norm):
+                raise ValueError(f"'{key}' needs batch normalization, which \"{self.network}\" has none of")
 
     @property
     def strategy(self) -> Strategy:

@@ -11,7 +11,6 @@ def cnn(
     num_blocks: int,
     convolutions_per_block: int,
     use_batch_norm: bool,
-    bn_momentum: float,
     pooling: str,
 ) -> keras.KerasTensor:
     """Returns the features of images.
@@ -27,7 +26,6 @@ def cnn(
         num_blocks: Blocks; each halves the height and width.
         convolutions_per_block: Convolutions of a block, one after the other.
         use_batch_norm: Whether there is batch normalization between convolution and ReLU.
-        bn_momentum: Momentum of its moving averages.
         pooling: "flatten", every number that the last block puts out, or "average", their mean in each channel.
 
     Returns:
@@ -43,7 +41,7 @@ def cnn(
             name = f"block_{block}_conv{number}"
             outputs = layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer, name=name)(outputs)
             if use_batch_norm:
-                outputs = layers.BatchNormalization(momentum=bn_momentum, name=f"block_{block}_norm{number}")(outputs)
+                outputs = layers.BatchNormalization(name=f"block_{block}_norm{number}")(outputs)
             outputs = layers.ReLU(name=f"block_{block}_relu{number}")(outputs)
         outputs = layers.MaxPool2D(2, padding="same", name=f"block_{block}_pool")(outputs)
     if pooling == "average":
@@ -58,7 +56,6 @@ def size_of_cnn(
     num_blocks: int,
     convolutions_per_block: int,
     use_batch_norm: bool,
-    bn_momentum: float,
     pooling: str,
 ) -> tuple[int, int, int]:
     """Returns the weights, the numbers that all layers put out for an image, and the features of such a network."""

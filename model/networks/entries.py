@@ -96,9 +96,7 @@ def _application(
 NETWORKS: dict[str, Network] = {
     "cnn": Network(
         lambda: _cnn().cnn,
-        parameters=frozenset(
-            {"num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm", "bn_momentum", "pooling"}
-        ),
+        parameters=frozenset({"num_channels", "num_blocks", "convolutions_per_block", "use_batch_norm", "pooling"}),
         size=lambda: _cnn().size_of_cnn,
     ),
     "MobileNetV2": _application(

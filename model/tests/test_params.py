@@ -80,6 +80,11 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"squared": 1}', r"'squared' must be a valid boolean, received 1"),
         ('{"image_size": 0}', r"'image_size' must be greater than or equal to 1, received 0"),
         ('{"bn_momentum": 1}', r"'bn_momentum' must be less than 1, received 1"),
+        ('{"bn_momentum": 0.99}', r"'bn_momentum' needs batch normalization, which \"cnn\" has none of"),
+        (
+            '{"network": "ConvNeXtTiny", "bn_momentum": 0.99}',
+            r"'bn_momentum' needs batch normalization, which \"ConvNeXtTiny\" has none of",
+        ),
         ('{"seed": 4294967296}', r"'seed' must be less than 4294967296"),
         ('{"triplet_strategy": "batch_al"}', r"'triplet_strategy' must be 'batch_all', 'batch_hard', "),
         ('{"margin": "hard"}', r"'margin' must be a valid number or be 'soft', received \"hard\""),
