@@ -317,7 +317,8 @@ class Params(BaseModel):
     )
     early_stopping_metric: Literal["knn_accuracy", "recall_at_1", "r_precision", "map_at_r", "mrr"] = Field(
         "knn_accuracy",
-        description="The validation metric that early stopping watches, and whose best checkpoint is kept",
+        description="The validation metric that early stopping watches; the checkpoint that is kept as the best is the "
+        "last one for which it is as good as the highest, but for one standard error",
     )
 
     @model_validator(mode="before")

@@ -60,7 +60,8 @@ class Record:
         checkpoint: Name of the folder of the checkpoint that was scored.
         digest: Of the tensors in it, as `Checkpoint.digest` gives it: another network may have come as far.
         metrics: By name, the scores of the images; NaN for what they do not define.
-        validation: "metric", "best_value" and "best_step" of the evaluations that chose; empty if there were none.
+        validation: "metric", "best_value" and "best_step" of the evaluations that chose, as `RunState` has them; empty
+            if there were none.
         baselines: By the name of a baseline, its scores.
         params: The parameters that differ from the defaults, and the seed.
         provenance: Code, libraries, hardware and data that the scores come from; None in a file of an older version.

@@ -38,7 +38,7 @@ class EvalSpec:
     Attributes:
         input_fn: Returns the images to score.
         every_steps: Steps between two evaluations, which need not be a whole number; the last one is at the end.
-        metric: The metric whose highest value counts as the best; that checkpoint is kept.
+        metric: The metric by which `RunState.after_evaluation` says which checkpoint is the best; that one is kept.
         patience: Evaluations in a row without a new best after which training stops; None never stops it.
         name: Folder of the event files.
     """
@@ -76,6 +76,12 @@ class Evaluator:
         self._data = data
         self._eval_step = steps.compile_eval_step(model_fn, learner)
         self._predict_step = steps.compile_predict_step(model_fn, learner)
+
+    @property
+    def num_queries(self) -> int:
+        """How many of the images look for others, over which metrics are means."""
+        roles = self._data.roles
+        return len(self._data.labels) if roles is None else int(np.count_nonzero(roles.is_query))
 
     def evaluate(self, thorough: bool = True) -> dict[str, float]:
         """Scores the learner as it is.
@@ -146,11 +152,14 @@ class Validation:
                 f"{self._model_dir}: {self._spec.metric} is not defined for the images of '{self._spec.name}', so it "
                 "cannot choose the best checkpoint; take more of them, or another early_stopping_metric in params.json"
             )
-        state = self._learner.state = self._learner.state.after_evaluation(self._spec.metric, value)
+        state = self._learner.state.after_evaluation(self._spec.metric, value, self._evaluator.num_queries)
+        self._learner.state = state
         if self._spec.gives_up(state):
             _log.info(
-                "Stopped early at step %d: %s was best at step %d (%.4f).",
-                state.global_step, state.watched_metric, state.best_step, state.best_value,
+                "Stopped early at step %d: for %d evaluations %s was not above %.4f; the best checkpoint is that of "
+                "step %d.",
+                state.global_step, state.evaluations_without_best, state.watched_metric, state.best_value,
+                state.best_step,
             )  # fmt: skip
 
     def close(self) -> None:

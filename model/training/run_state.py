@@ -24,8 +24,9 @@ class RunState:
         global_step: Steps made.
         watched_metric: The metric by which evaluations chose, "" before the first.
         best_value: Its highest value.
-        best_step: The global step of that evaluation.
-        evaluations_without_best: Evaluations since then.
+        best_step: The global step of the last evaluation that is as good as that, but for one standard error; that
+            checkpoint is kept.
+        evaluations_without_best: Evaluations since that of the highest value.
         train_sha256: `Dataset.train_sha256` of the images that are learned from, "" where it is not known.
         code_version: `versions.code_version` of the last steps.
         timed_steps: Steps whose time was taken: not those in which something is compiled.
@@ -103,14 +104,29 @@ class RunState:
             self, watched_metric="", best_value=-math.inf, best_step=0, evaluations_without_best=0
         )
 
-    def after_evaluation(self, metric: str, value: float) -> "RunState":
-        """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best."""
+    def after_evaluation(self, metric: str, value: float, num_images: int) -> "RunState":
+        """Returns the state after an evaluation of the watched metric; higher is better, and NaN never best.
+
+        Of two checkpoints that so many images cannot tell apart, the later one has learned more: it counts as the best
+        unless an earlier one was better by more than a standard error. That is at most sqrt(m (1 - m) / N) for the mean
+        m of N numbers from 0 to 1, whatever these are.
+
+        Args:
+            metric: Its name.
+            value: Its value; a mean over images of numbers from 0 to 1, or nothing is left to chance.
+            num_images: Over how many images it is the mean.
+
+        References:
+            Breiman, Friedman, Olshen, Stone: Classification and Regression Trees, 1984, section 3.4.3, the rule of one
+            standard error. Bhatia, Davis: A Better Bound on the Variance, 2000.
+        """
         before = self if metric == self.watched_metric else self.without_best()
-        if value > before.best_value:
-            best_value, best_step, without_best = value, self.global_step, 0
-        else:
-            best_value, best_step = before.best_value, before.best_step
-            without_best = before.evaluations_without_best + 1
+        best_value, best_step = before.best_value, before.best_step
+        without_best = before.evaluations_without_best + 1
+        if value > best_value:
+            best_value, without_best = value, 0
+        if value >= best_value - math.sqrt(max(0.0, best_value * (1 - best_value)) / num_images):
+            best_step = self.global_step
         return dataclasses.replace(
             self,
             watched_metric=metric,

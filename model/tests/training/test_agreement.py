@@ -74,7 +74,7 @@ def test_a_process_that_does_not_take_it_over_is_found(connect, tmp_path, monkey
 
 def test_state_of_chief(connect):
     chief, worker = connect(2)
-    state = RunState(global_step=9).after_evaluation("knn_accuracy", 0.25)
+    state = RunState(global_step=9).after_evaluation("knn_accuracy", 0.25, 100)
     assert together(
         lambda: agreement.state_of_chief(chief, state), lambda: agreement.state_of_chief(worker, RunState())
     ) == [state, state]

@@ -175,15 +175,15 @@ def test_scores_are_in_the_event_file_as_soon_as_they_are_written(tmp_path):
 def test_early_stopping_by_hand():
     state, spec = RunState(), EvalSpec(lambda: None, 1, patience=2)
     for step, (value, best_step, without_best, gives_up) in enumerate(
-        [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 3, 1, False), (math.nan, 3, 2, True)], 1
+        [(0.5, 1, 0, False), (0.4, 1, 1, False), (0.6, 3, 0, False), (0.6, 4, 1, False), (math.nan, 4, 2, True)], 1
     ):
-        state = state.after_step(step).after_evaluation("knn_accuracy", value)
+        state = state.after_step(step).after_evaluation("knn_accuracy", value, 100)
         assert (state.best_step, state.evaluations_without_best) == (best_step, without_best)
         assert spec.gives_up(state) == gives_up
     assert not EvalSpec(lambda: None, 1, patience=None).gives_up(state)
     assert not EvalSpec(lambda: None, 1, patience=3).gives_up(state)
     assert not EvalSpec(lambda: None, 1, "recall_at_1", patience=2).gives_up(state)  # nothing is known of this one
-    other = state.after_evaluation("recall_at_1", 0.1)  # values of two metrics are not compared
+    other = state.after_evaluation("recall_at_1", 0.1, 100)  # values of two metrics are not compared
     assert (other.best_value, other.best_step, other.evaluations_without_best) == (0.1, 5, 0)
 
 
@@ -242,7 +242,10 @@ def test_every_evaluation_is_written_and_remembered(tmp_path, validation, monkey
         evaluate_at(watched, learner, 10, 20, 30)
         assert said() == []
         evaluate_at(watched, learner, 40)
-    assert said() == ["Stopped early at step 40: knn_accuracy was best at step 20 (0.7500)."]
+    assert said() == [
+        "Stopped early at step 40: for 2 evaluations knn_accuracy was not above 0.7500; the best checkpoint is that of "
+        "step 20."
+    ]
     assert kept(tmp_path) == [(10, 0.5), (20, 0.75), (30, 0.25), (40, 0.25)]
     state = learner.state
     assert (state.watched_metric, state.best_step, state.evaluations_without_best) == ("knn_accuracy", 20, 2)

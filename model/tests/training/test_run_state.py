@@ -19,33 +19,48 @@ def after(steps):
 # ------------------------------------------------------------------------------------------- the best evaluation
 
 
-def test_the_best_is_the_first_of_the_highest():
-    """Against a look back at all values: with ties, and with values that are no numbers."""
+@pytest.mark.parametrize("num_images", [3, 30, 10**12])
+def test_the_best_is_the_last_that_is_as_good_as_the_highest(num_images):
+    """Against a look back at all values: with ties, and with values that are no numbers, or not from 0 to 1."""
     random = np.random.default_rng(0)
     for _ in range(20):
-        values = random.choice([0.0, -0.25, 0.5, 0.75, 1.0, math.nan], size=12)
+        values = random.choice([0.0, -0.25, 0.5, 0.7, 0.75, 0.8, 1.0, 1.5, math.nan], size=12)
         state = RunState()
         for count, value in enumerate(values.tolist(), 1):
-            state = state.after_step(10 * count).after_evaluation("knn_accuracy", value)
+            state = state.after_step(10 * count).after_evaluation("knn_accuracy", value, num_images)
             numbers = [-math.inf if math.isnan(other) else other for other in values[:count].tolist()]
             best = max(numbers)
             first = numbers.index(best)
+            deviation = (best * (1 - best)) ** 0.5 if 0 < best < 1 else 0.0
+            as_good = [i for i in range(first, count) if numbers[i] >= best - deviation / num_images**0.5]
             assert state.best_value == best
-            assert state.best_step == (0 if best == -math.inf else 10 * (first + 1))
+            assert state.best_step == (0 if best == -math.inf else 10 * (as_good[-1] + 1))
             assert state.evaluations_without_best == (count if best == -math.inf else count - 1 - first)
 
 
+def test_a_standard_error_of_an_accuracy_by_hand():
+    """0.8 of 100 images: sqrt(0.8 x 0.2 / 100) = 0.04."""
+    state = after(10).after_evaluation("knn_accuracy", 0.8, 100)
+    for value, step in ((0.7599, 10), (0.7601, 20)):
+        assert state.after_step(20).after_evaluation("knn_accuracy", value, 100).best_step == step
+    # Not as good as what was as good: it is the highest that counts.
+    later = state.after_step(20).after_evaluation("knn_accuracy", 0.77, 100).after_step(30)
+    assert later.after_evaluation("knn_accuracy", 0.75, 100).best_step == 20
+
+
 def test_values_of_two_metrics_are_not_compared():
-    state = after(10).after_evaluation("knn_accuracy", 0.9).after_step(20).after_evaluation("knn_accuracy", 0.8)
-    other = state.after_step(30).after_evaluation("recall_at_1", 0.1)
+    state = (
+        after(10).after_evaluation("knn_accuracy", 0.9, 100).after_step(20).after_evaluation("knn_accuracy", 0.8, 100)
+    )
+    other = state.after_step(30).after_evaluation("recall_at_1", 0.1, 100)
     assert (other.watched_metric, other.best_value, other.best_step) == ("recall_at_1", 0.1, 30)
     assert other.evaluations_without_best == 0
-    undefined = state.after_step(30).after_evaluation("recall_at_1", math.nan)
+    undefined = state.after_step(30).after_evaluation("recall_at_1", math.nan, 100)
     assert (undefined.best_value, undefined.best_step, undefined.evaluations_without_best) == (-math.inf, 0, 1)
 
 
 def test_a_forgotten_best_leaves_where_the_run_is():
-    state = after(10).after_evaluation("knn_accuracy", 0.9).after_time(5, 1.0)
+    state = after(10).after_evaluation("knn_accuracy", 0.9, 100).after_time(5, 1.0)
     assert state.without_best() == after(10).after_time(5, 1.0)
 
 
