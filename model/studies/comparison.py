@@ -26,6 +26,9 @@ FORMATS = ("terminal", "markdown", "csv", "json")
 # Columns in units of the metric by which experiments are compared: more is better or worse as it is of that metric.
 _OF_METRIC = ("difference", "low95", "high95")
 
+# Of all comparisons of a table together, the chance of calling one better or worse that is neither.
+_LEVEL = 0.05
+
 # Seeds that an interval needs: of two values, the 95 % interval of the mean is 18 standard deviations wide.
 _MIN_SEEDS = 3
 
@@ -37,7 +40,8 @@ DIFFERENCES = "differs from the defaults in"
 
 # Names of columns in a table for people, where they are not those in the rows.
 _HEADINGS = {
-    "train_seconds": "minutes", "images_per_second": "images/s", "low95": "95 % interval", "differs": DIFFERENCES,
+    "train_seconds": "minutes", "images_per_second": "images/s", "low95": "95 % interval", "p_holm": "p, Holm",
+    "differs": DIFFERENCES,
 }  # fmt: skip
 
 Row = dict[str, Any]  # text, numbers, None
@@ -53,7 +57,7 @@ class Difference:
         low95: The lower end of its 95 % interval by Student's t; NaN with fewer than two pairs, and where all differ
             by the same, of which a spread cannot be estimated.
         high95: The upper end.
-        p: Of the two-sided paired t-test; NaN where there is no interval.
+        p: Of the two-sided paired t-test by itself; NaN where there is no interval.
     """
 
     num_pairs: int
@@ -103,7 +107,8 @@ def tabulate(pools: Sequence[Pool], metrics: Sequence[str], against: Pool | None
     Args:
         pools: The experiments.
         metrics: Each has a column for its mean over the seeds and one, `<metric>_std`, for the standard deviation.
-        against: What all others are compared with, in the first metric.
+        against: What all others are compared with, in the first metric, each by a paired t-test; `p_holm` and the
+            verdict allow for there being several.
 
     Raises:
         UserError: No run has such a metric.
@@ -114,7 +119,29 @@ def tabulate(pools: Sequence[Pool], metrics: Sequence[str], against: Pool | None
             close = difflib.get_close_matches(metric, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}"
             raise UserError(f"no run has a metric '{metric}'; {hint}")
-    return [_row(pool, metrics, against) for pool in pools]
+    rows = [_row(pool, metrics, against) for pool in pools]
+    tested = [row for row in rows if row.get("p") is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+        if p < _LEVEL:
+            row["verdict"] = "better" if (row["difference"] > 0) != is_low_good(metrics[0]) else "worse"
+    return rows
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Returns p values of several tests, each raised so that all of them together are at most as often wrong.
+
+    Where all hypotheses hold, the smallest of these is below 0.05 in at most 5 % of the cases, and so on for those that
+    hold among others that do not.
+
+    References:
+        Holm: A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    raised, highest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        raised[index] = highest
+    return raised
 
 
 def sort(rows: Sequence[Row], column: str, metric: str, reverse: bool = False) -> list[Row]:
@@ -134,7 +161,9 @@ def sort(rows: Sequence[Row], column: str, metric: str, reverse: bool = False) -
         raise UserError(f"no column '{column}' to sort by; there are {', '.join(rows[0])}")
     known = [row for row in rows if row[column] is not None]
     is_text = any(isinstance(row[column], str) for row in known)
-    ascending = is_text or column in ("train_seconds", "p") or is_low_good(metric if column in _OF_METRIC else column)
+    ascending = (
+        is_text or column in ("train_seconds", "p", "p_holm") or is_low_good(metric if column in _OF_METRIC else column)
+    )
     return [
         *sorted(known, key=lambda row: row[column], reverse=ascending == reverse),
         *(row for row in rows if row[column] is None),
@@ -174,7 +203,7 @@ def describe(
         if "verdict" in row:
             cells["difference"] = _number(row["difference"], "+.4f")
             cells[_HEADINGS["low95"]] = "" if row["low95"] is None else f"{row['low95']:+.4f} to {row['high95']:+.4f}"
-            cells["p"] = _number(row["p"], ".2g")
+            cells["p"], cells["p, Holm"] = _number(row["p"], ".2g"), _number(row["p_holm"], ".2g")
             cells["verdict"] = row["verdict"]
         cells[_HEADINGS["train_seconds"]] = _number(row["train_seconds"], ".1f", 1 / 60)
         cells[_HEADINGS["images_per_second"]] = _number(row["images_per_second"], ",.0f")
@@ -262,7 +291,7 @@ def _row(pool: Pool, metrics: Sequence[str], against: Pool | None) -> Row:
 
 
 def _judge(pool: Pool, against: Pool, metric: str) -> Row:
-    nothing = dict.fromkeys(("difference", "low95", "high95", "p"))
+    nothing = dict.fromkeys(("difference", "low95", "high95", "p", "p_holm"))
     if pool is against:
         return nothing | {"verdict": "what the others are compared with"}
     if len({run.data for run in (*pool.runs, *against.runs)} - {""}) > 1:
@@ -272,10 +301,8 @@ def _judge(pool: Pool, against: Pool, metric: str) -> Row:
         verdict = f"too few to tell: {difference.num_pairs} seed{'s' * (difference.num_pairs != 1)} in common"
     elif math.isnan(difference.p):
         verdict = f"no spread to judge by: the same difference with all {difference.num_pairs} seeds"
-    elif difference.low95 <= 0 <= difference.high95:
+    else:  # unless p says otherwise, raised for all comparisons
         verdict = f"not told apart by {difference.num_pairs} seeds"
-    else:
-        verdict = "better" if (difference.mean > 0) != is_low_good(metric) else "worse"
     numbers = dataclasses.asdict(difference)
     known = {name: None if math.isnan(value) else value for name, value in numbers.items()}
     return {
@@ -283,6 +310,7 @@ def _judge(pool: Pool, against: Pool, metric: str) -> Row:
         "low95": known["low95"],
         "high95": known["high95"],
         "p": known["p"],
+        "p_holm": None,
         "verdict": verdict,
     }
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,8 @@ import sys
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 import compare_experiments
 from model.common import cli
@@ -147,6 +150,44 @@ def test_the_verdict(tmp_path, ours, theirs, metric, expected):
     assert verdict(tmp_path, ours, theirs, metric)["verdict"] == expected
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_p_values_are_raised_as_the_closure_of_bonferroni_does(values):
+    """Marcus, Peritz and Gabriel: a hypothesis falls if every set of hypotheses with it does, each by Bonferroni."""
+    for index, raised in enumerate(comparison.holm(values)):
+        others = [i for i in range(len(values)) if i != index]
+        sets = [
+            [values[index], *(values[i] for i in chosen)]
+            for size in range(len(values))
+            for chosen in itertools.combinations(others, size)
+        ]
+        assert raised == pytest.approx(max(min(1.0, len(some) * min(some)) for some in sets))
+
+
+def test_what_one_test_would_call_better_is_not_told_apart_among_many(tmp_path):
+    """By itself p is 0.03; as the second smallest of three, that is not enough."""
+    differences = {
+        "near": [0.004, 0.001, 0.002, 0.003],
+        "far": [0.1, 0.102, 0.104, 0.101],
+        "same": [0.0, 0.2, -0.2, 0.01],
+    }
+    for name, values in differences.items():
+        for seed, value in enumerate(values):
+            write_run(tmp_path / name / str(seed), 0.5 + value, seed=seed, margin=ord(name[0]))
+    for seed in range(4):
+        write_run(tmp_path / "base" / str(seed), 0.5, seed=seed, margin=9)
+    pools = pools_in(tmp_path)
+    base = next(pool for pool in pools if pool.name == "base")
+    rows = {row["experiment"]: row for row in comparison.tabulate(pools, ["knn_accuracy"], against=base)}
+    p = {name: scipy.stats.ttest_1samp(values, 0).pvalue for name, values in differences.items()}
+    assert 0.05 / 2 < p["near"] < 0.05
+    assert rows["near"]["p"] == pytest.approx(p["near"]) and rows["near"]["p_holm"] == pytest.approx(2 * p["near"])
+    assert rows["far"]["p_holm"] == pytest.approx(3 * p["far"]) and rows["far"]["verdict"] == "better"
+    assert rows["near"]["verdict"] == rows["same"]["verdict"] == "not told apart by 4 seeds"
+    two = [pool for pool in pools if pool.name in ("near", "base")]
+    alone = comparison.tabulate(two, ["knn_accuracy"], against=base)
+    assert next(row for row in alone if row["experiment"] == "near")["verdict"] == "better"
+
+
 def test_other_data_are_not_compared(tmp_path):
     for seed in (1, 2, 3):
         write_run(tmp_path / "ours" / str(seed), 0.5 + seed**2 / 100, seed=seed, margin=1)
@@ -154,7 +195,7 @@ def test_other_data_are_not_compared(tmp_path):
     this, other = pools_in(tmp_path)
     row, _ = comparison.tabulate([this, other], ["knn_accuracy"], against=other)
     assert row["verdict"] == "other data: not comparable"
-    assert row["difference"] is row["low95"] is row["high95"] is row["p"] is None
+    assert row["difference"] is row["low95"] is row["high95"] is row["p"] is row["p_holm"] is None
 
 
 def test_without_a_seed_in_common_there_is_no_difference(tmp_path):
