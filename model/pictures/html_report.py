@@ -44,6 +44,12 @@ _CAPTIONS = {
         "What lies next to an image",
         "Blue frames: the same class. Red frames: another, named above.",
     ),
+    "unseen-classes": (
+        "Which unseen classes are told apart",
+        "By the ROC AUC of two classes that nobody learned from: how often two images of one of them are nearer to "
+        "each other than an image of one to an image of the other. At 1 a threshold tells the two apart, at 0.5 "
+        "distance says nothing.",
+    ),
 }
 
 # Shows the neighbours of the dot that was clicked beside the chart and as rings in it.

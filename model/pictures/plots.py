@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 from model.common.text import class_name
 from model.pictures.thumbnails import MAX_THUMBNAIL, make_thumbnails
@@ -35,8 +36,17 @@ _ROW = 1.4
 # Pairs that a histogram is drawn of.
 _PAIRS = 100_000
 
+_AUC = "ROC AUC: how often two images of one class are nearer to each other than an image of each; 0.5: by chance"
+
 # More classes than this are not named one by one.
 NAMED_CLASSES = 40
+
+# Of so many unseen classes every two have a cell with their AUC; of more the worst pairs are shown, with some images of
+# each class.
+_MATRIX_CLASSES, _WORST_PAIRS, _EXAMPLES = 25, 8, 3
+
+# How many classes have a lower AUC than these is counted.
+_LEVELS = (0.6, 0.7, 0.8, 0.9)
 
 
 def class_color(label: int) -> str:
@@ -227,13 +237,78 @@ def retrieval(view: View) -> Figure:
     return figure
 
 
-PICTURES: Mapping[str, Callable[[View], Figure]] = {
+def unseen_classes(view: View) -> Figure | None:
+    """Shows how well every two unseen classes are told apart, or the worst pairs of many; None where there are none."""
+    if not view.told_apart.worst(1):
+        return None
+    return (_auc_matrix if len(view.told_apart.classes) <= _MATRIX_CLASSES else _worst_pairs)(view)
+
+
+def _auc_matrix(view: View) -> Figure:
+    """Draws the AUC of every two classes, and an image of each; classes that are confused stand beside each other."""
+    told_apart = view.told_apart
+    count = len(told_apart.classes)
+    alike = np.nan_to_num(told_apart.roc_auc, nan=1.0)  # as a distance: of what is told apart it is large
+    order = leaves_list(linkage(alike[np.triu_indices(count, 1)], "average", optimal_ordering=True))
+    labels = told_apart.classes[order]
+    table = told_apart.roc_auc[np.ix_(order, order)]
+    table[np.triu_indices(count)] = np.nan
+    names = [_name(view, label, 34) for label in labels]
+    side, longest = 0.55 * count, 0.09 * max(map(len, names))
+    figure = Figure(figsize=(max(9.0, side + longest), side + longest + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(table, cmap="Oranges_r", vmin=0.5, vmax=1)
+    for (row, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            color = "white" if value < 0.7 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
+    for place, label in enumerate(labels):
+        _draw_image(axes, view.shown.images[np.argmax(view.shown.labels == label)], (place, place))
+    axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    axes.set_yticks(range(count), names)
+    axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(f"{view.title}: {count} unseen classes\n{_AUC}", fontsize=11)
+    return figure
+
+
+def _worst_pairs(view: View) -> Figure:
+    """Shows images of the pairs with the lowest AUC, and how low it gets for how many classes."""
+    told_apart = view.told_apart
+    pairs, count, shown = told_apart.worst(_WORST_PAIRS), len(told_apart.classes), len(view.unseen_shown)
+    of_all = "" if count == shown else f" of {shown:,}"
+    figure, axes = _sheet(
+        f"{view.title}: {count:,}{of_all} unseen classes, the pairs that are told apart worst\n{_AUC}",
+        width=2 * _EXAMPLES + 6.6,
+        rows=_WORST_PAIRS,
+    )
+    for row, (*labels, value) in enumerate(pairs):
+        for label, left in zip(labels, (0, _EXAMPLES + 1), strict=True):
+            axes.text(left + 0.07, _ROW * row + 0.2, _name(view, label, 36), fontsize=8, va="bottom")
+            for place, index in enumerate(np.flatnonzero(view.shown.labels == label)[:_EXAMPLES]):
+                _put(axes, left + place, row, view.shown.images[index], "", "")
+        axes.text(_EXAMPLES + 0.5, _ROW * row + 0.68, f"{value:.2f}", ha="center", va="center", fontsize=14)
+    lowest = np.sort(told_apart.lowest[~np.isnan(told_apart.lowest)])
+    curve = figure.add_axes((0.63, 0.4, 0.29, 0.46))
+    curve.plot(np.arange(1, len(lowest) + 1), lowest, color=_RIGHT, linewidth=2.5)
+    for level in _LEVELS:
+        curve.axhline(level, color="#94a4a2", linewidth=0.8)
+        below = f" {np.count_nonzero(lowest < level):,} below"
+        curve.text(1, level, below, va="center", transform=curve.get_yaxis_transform())
+    curve.set(xlabel=f"{len(lowest):,} classes, the worst first", ylabel="ROC AUC", ylim=(min(0.5, lowest[0]), 1))
+    curve.set_title("Each class with the class from which it is told apart worst", fontsize=11, pad=10)
+    return figure
+
+
+PICTURES: Mapping[str, Callable[[View], Figure | None]] = {
     "scatter": scatter,
     "scatter-images": thumbnails,
     "mistakes": mistakes,
     "distances": distances,
     "confusion": confusion,
     "retrieval": retrieval,
+    "unseen-classes": unseen_classes,
 }
 
 
@@ -288,18 +363,25 @@ def _sheet(title: str, width: float, rows: int) -> tuple[Figure, Axes]:
 
 def _put(axes: Axes, x: float, row: int, image: np.ndarray, above: str, below: str, frame: str | None = None) -> None:
     """Draws an image into a row of a sheet, with a word above and one below it."""
-    height, width = image.shape[:2]
-    half = 0.43 * np.array([width, height]) / max(width, height)
-    center = np.array([x + 0.5, _ROW * row + 0.68])
-    (left, top), (right, bottom) = center - half, center + half
-    picture = image if image.shape[2] == 3 else image[..., 0]
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), aspect="equal")
+    center = x + 0.5, _ROW * row + 0.68
+    left, right, bottom, top = _draw_image(axes, image, center)
     if frame is not None:
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=frame, linewidth=3))
     axes.text(center[0], center[1] - 0.47, above, fontsize=8, ha="center", va="bottom")
     axes.text(center[0], center[1] + 0.48, below, fontsize=9, ha="center", va="top")
 
 
-def _name(view: View, label: int) -> str:
+def _draw_image(axes: Axes, image: np.ndarray, center: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Draws an image within a unit square, upright where y grows downward; returns where: left, right, bottom, top."""
+    height, width = image.shape[:2]
+    half = 0.43 * np.array([width, height]) / max(width, height)
+    (left, top), (right, bottom) = center - half, center + half
+    picture = image if image.shape[2] == 3 else image[..., 0]
+    extent = (left, right, bottom, top)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="equal")
+    return extent
+
+
+def _name(view: View, label: int, length: int = 14) -> str:
     # A dollar would begin mathematics.
-    return class_name(view.class_names[label], 14).replace("$", r"\$")
+    return class_name(view.class_names[label], length).replace("$", r"\$")

@@ -1,11 +1,16 @@
 """What the pictures of an experiment show: images, where the network puts them, and what lies next to them."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.common.images import Images, subset
-from model.scoring.neighbors import ClassNeighbors, Groups
+from model.scoring import class_pairs
+from model.scoring.neighbors import ClassNeighbors, Groups, class_neighbors
+
+# More unseen classes than this are not compared with each other, but so many of them: every two have a number.
+_COMPARED_CLASSES = 2000
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Embedded:
     def at(self, indices: np.ndarray) -> "Embedded":
         """Returns those at some indices, (n,), in their order."""
         return Embedded(subset(self.images, indices), self.labels[indices], self.embeddings[indices])
+
+    def neighbors_in(self, gallery: "Embedded", ignore: np.ndarray | None, groups: Groups | None) -> ClassNeighbors:
+        """Returns the nearest of a gallery, as `neighbors.class_neighbors` finds them."""
+        return class_neighbors(self.embeddings, self.labels, gallery.embeddings, gallery.labels, ignore, groups)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class View:
         one_of_gallery: What an image of the gallery is, in words.
         groups: Those of the images shown and of the gallery, which are no neighbours within one; None where all may be.
         are_queries: Whether the images shown are queries, which the data look up in the gallery.
+        unseen: Labels of the classes that nobody learned from; empty if there are fewer than two.
     """
 
     subject: str
@@ -63,6 +73,7 @@ class View:
     one_of_gallery: str = "training image"
     groups: Groups | None = None
     are_queries: bool = False
+    unseen: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -94,6 +105,30 @@ class View:
         """How much farther the nearest of another class is than that of its own, (N,) float32; NaN with neither."""
         same, other = self.neighbors.same_distance, self.neighbors.other_distance
         return np.subtract(other, same, out=np.full_like(same, np.nan), where=np.isfinite(same) | np.isfinite(other))
+
+    @property
+    def unseen_shown(self) -> np.ndarray:
+        """Labels of the unseen classes of the images shown, ascending."""
+        return np.intersect1d(self.unseen, self.shown.labels)
+
+    @functools.cached_property
+    def told_apart(self) -> class_pairs.ClassPairs:
+        """How well every two unseen classes are told apart: of queries in the gallery, or of the images shown.
+
+        Of too many classes some, evenly spaced.
+        """
+        classes = self.unseen_shown
+        if len(classes) > _COMPARED_CLASSES:
+            classes = classes[np.linspace(0, len(classes) - 1, _COMPARED_CLASSES).astype(int)]
+        asked = np.flatnonzero(np.isin(self.shown.labels, classes))
+        shown = gallery = self.shown.at(asked)
+        ignore: np.ndarray | None = np.arange(len(asked))
+        groups = None
+        if self.are_queries:
+            gallery = self.gallery
+            ignore = None if self.in_gallery is None else self.in_gallery[asked]
+            groups = None if self.groups is None else (self.groups[0][asked], self.groups[1])
+        return class_pairs.measure(shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, ignore, groups)
 
     def may_be_found(self, index: int) -> np.ndarray:
         """Returns which images of the gallery may be neighbours of one that is shown, (G,) bool: not itself."""

@@ -21,7 +21,6 @@ from model.pictures.view import Embedded, View
 from model.runner import Trained
 from model.scoring import retrieval
 from model.scoring.labelled import LabelledEmbeddings
-from model.scoring.neighbors import class_neighbors
 from model.scoring.record import Record
 from model.training import checkpoints, event_files
 
@@ -29,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 # Images of an animation: more dots would not show more.
 _ANIMATED_IMAGES = 1500
+
+# Pairs of unseen classes that the log names.
+_NAMED_PAIRS = 3
 
 
 def visualize(
@@ -66,8 +68,13 @@ def visualize(
         raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
     folder = output_dir or experiment.model_dir / "eval"
     view = _look(trained, split, num_images, use_tsne)
+    if worst := view.told_apart.worst(_NAMED_PAIRS):
+        names = view.class_names
+        named = (f"{names[a]} and {names[b]} {roc_auc:.4f}" for a, b, roc_auc in worst)
+        _log.info("Unseen classes that are told apart worst, by ROC AUC: %s.", "; ".join(named))
     with one_line_errors(folder):
-        pictures = {name: _png(draw(view)) for name, draw in plots.PICTURES.items()}
+        drawn = ((name, draw(view)) for name, draw in plots.PICTURES.items())
+        pictures = {name: _png(figure) for name, figure in drawn if figure is not None}
         report = make_report(view, pictures, _scores(experiment.model_dir, view), params.model_dump())
         name = f"{split}_{len(view.points)}_images_step_{view.step}"
         with files.folder_beside(folder) as new:
@@ -121,6 +128,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(asked))
     of_all = "" if len(chosen) == len(asked) else f" of {len(asked):,}"
     points, projection = _place(shown.embeddings, params.seed, use_tsne)
+    partition = trained.experiment.partition
     return View(
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind}",
         step=trained.checkpoint.step,
@@ -128,9 +136,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         margin=params.margin,
         shown=shown,
         gallery=gallery,
-        neighbors=class_neighbors(
-            shown.embeddings, shown.labels, gallery.embeddings, gallery.labels, in_gallery, groups
-        ),
+        neighbors=shown.neighbors_in(gallery, in_gallery, groups),
         points=points,
         projection=projection,
         indices=chosen,
@@ -138,6 +144,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         one_of_gallery=one_of_gallery,
         groups=groups,
         are_queries=roles is not None,
+        unseen=partition.unseen if partition.has_unseen else (),
     )
 
 

@@ -31,7 +31,10 @@ HOSTILE_NAMES = (
 
 
 def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, spread=1.0, in_gallery=False, num_groups=0):
-    """Random images whose embeddings lie around the middles of their classes, with neighbours among 90 others."""
+    """Random images whose embeddings lie around the middles of their classes, with neighbours among 90 others.
+
+    All classes count as unseen.
+    """
     rng = np.random.default_rng(seed)
     middles = rng.normal(size=(num_classes, size)) * 4
 
@@ -62,4 +65,5 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         indices=np.arange(num_images),
         in_gallery=own,
         groups=groups,
+        unseen=tuple(range(num_classes)),
     )

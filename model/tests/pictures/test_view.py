@@ -8,7 +8,9 @@ import pytest
 
 from model.data.dataset import Dataset, Split
 from model.data.listing import Roles
+from model.data.partition import divide
 from model.params import Params
+from model.pictures import view as view_module
 from model.pictures import visualize
 from model.pictures.view import Embedded
 from model.scoring.neighbors import class_neighbors
@@ -96,7 +98,7 @@ def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
     test = Split(images, np.array([0, 0, 0, 1, 1, 1], np.int32), roles)
     data = Dataset("line", Split(images, test.labels), test, ("a", "b"))
     params = Params(dataset="line", embedding_size=2, exclude_same_group=exclude)
-    experiment = SimpleNamespace(data=data)
+    experiment = SimpleNamespace(data=data, partition=divide(data, params))
     trained = SimpleNamespace(experiment=experiment, params=params, checkpoint=SimpleNamespace(step=7), embed=pixels)
     seen = visualize._look(trained, "test", 100, use_tsne=False)
     assert seen.subject == "line, 3 queries" and seen.one_of_gallery == "gallery image"
@@ -106,3 +108,44 @@ def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
     assert visualize._recall_at_1(seen) == pytest.approx(2 / 3)
     trained_images = visualize._look(trained, "train", 100, use_tsne=False)
     assert not trained_images.are_queries and trained_images.one_of_gallery == "other training image"
+
+
+def auc(same, different):
+    """How often a same pair is nearer, of all there are of both kinds."""
+    return sum((s < d) + (s == d) / 2 for s in same for d in different) / (len(same) * len(different))
+
+
+def test_queries_are_told_apart_in_their_gallery_and_not_from_their_group():
+    some = view(num_classes=3, spread=4.0, num_groups=5)
+    some = dataclasses.replace(some, are_queries=True, unseen=(0, 2))
+    shown, gallery = some.shown, some.gallery
+    lengths = {(0, 0): [], (0, 2): [], (2, 0): [], (2, 2): []}
+    for i, query in enumerate(shown.embeddings):
+        for j, row in enumerate(gallery.embeddings):
+            kind = int(shown.labels[i]), int(gallery.labels[j])
+            if kind in lengths and i % 5 != j % 5:
+                lengths[kind].append(float(np.linalg.norm(query.astype(np.float64) - row)))
+    expected = auc(lengths[0, 0] + lengths[2, 2], lengths[0, 2] + lengths[2, 0])
+    ((first, second, value),) = some.told_apart.worst(5)
+    assert (first, second) == (0, 2) and value == pytest.approx(expected, abs=2e-3) and 0.5 < value < 0.99
+
+
+def test_images_that_are_no_queries_are_told_apart_among_themselves():
+    some = dataclasses.replace(view(num_classes=3, spread=4.0), unseen=(1, 2))
+    points, labels = some.shown.embeddings.astype(np.float64), some.shown.labels
+    same, different = [], []
+    for i in range(60):
+        for j in range(i):
+            if labels[i] > 0 and labels[j] > 0:
+                (same if labels[i] == labels[j] else different).append(float(np.linalg.norm(points[i] - points[j])))
+    assert some.told_apart.classes.tolist() == [1, 2]
+    assert some.told_apart.lowest == pytest.approx([auc(same, different)] * 2, abs=2e-3)
+
+
+def test_of_too_many_unseen_classes_some_are_told_apart(monkeypatch):
+    monkeypatch.setattr(view_module, "_COMPARED_CLASSES", 3)
+    assert view(num_classes=9).told_apart.classes.tolist() == [0, 4, 8]
+
+
+def test_without_unseen_classes_there_is_nothing_to_tell_apart():
+    assert dataclasses.replace(view(), unseen=()).told_apart.worst(3) == []

@@ -15,15 +15,21 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
+import train
 import visualize_embeddings
 from model.common import cli, files
 from model.pictures import plots, projector
 from model.pictures.html_report import make_report
 from model.runner import Trained
+from model.scoring import verification
+from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.protocol import HEADLINES
+from model.scoring.record import Record
+from model.start import start
 from model.tests import servers
 from model.tests.experiments import digits, estimator, write_params
 from model.tests.servers import wait_for
+from model.tests.test_command_lines import run_here
 from model.tests.views import view
 from model.training import checkpoints, event_files
 
@@ -174,6 +180,27 @@ def test_an_animation_shows_every_checkpoint(pictured, tmp_path, capsys, monkeyp
         assert gif.n_frames > 3 * (count - 1)
     videos = [path.name for path in (tmp_path / "plots").glob("*.mp4")]
     assert videos == (["evolution.mp4"] if shutil.which("ffmpeg") else [])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("instant_scores")
+def test_unseen_classes_have_a_picture_of_their_own_and_the_worst_are_named(tmp_path, capsys, monkeypatch):
+    model_dir = write_params(tmp_path / "unseen", num_epochs=1, holdout_classes=[1, 8, 9])
+    monkeypatch.setattr(Record, "table", "")
+    run_here(train, "--model_dir", model_dir)
+    monkeypatch.setattr(plots, "PICTURES", {"unseen-classes": plots.unseen_classes})
+    visualize("--model_dir", model_dir, "--no_tsne")
+    Image.open(model_dir / "eval" / "plots" / "unseen-classes.png").verify()
+    assert "<h2>Which unseen classes are told apart</h2>" in (model_dir / "eval" / "report.html").read_text()
+    (line,) = re.findall(
+        r"Unseen classes that are told apart worst, by ROC AUC: (.*)\.$", capsys.readouterr().err, re.M
+    )
+    told = {(int(a), int(b)): float(value) for a, b, value in re.findall(r"(\d) and (\d) ([\d.]+)", line)}
+    assert list(told.values()) == sorted(told.values()) and len(told) == 3
+    test = digits().test
+    images = LabelledEmbeddings(start(model_dir).trained().embed(test.images), test.labels)
+    expected = {pair: verification.measure(images.of_classes(pair), 0).roc_auc for pair in ((1, 8), (1, 9), (8, 9))}
+    assert told == pytest.approx(expected, abs=5e-4)
 
 
 def test_a_name_that_tensorboard_cannot_show_is_told(pictured, tmp_path, capsys, monkeypatch):
