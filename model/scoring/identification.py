@@ -23,6 +23,11 @@ in K: what one more class, or one more image of each, adds by being the first th
 
 and the threshold is chosen for so much smaller a rate. Where gallery classes differ in size, K is the mean, rounded up.
 
+Where other images of the enrolled classes are known, as of the training images, nothing has to be tried out: strangers
+and these are looked up in the gallery at hand. Again one half of the classes of strangers chooses the threshold and the
+other half judges it; FPIR holds for other classes, and its interval is over classes. FNIR is of these enrolled classes
+and no others, for other images of them: the mean over images, with an interval over images.
+
 References:
     Grother, Ngan, Hanaoka: Face Recognition Vendor Test, Part 2: Identification, NISTIR 8271, 2019.
     ISO/IEC 19795-1: Biometric performance testing and reporting, 2021.
@@ -35,11 +40,13 @@ import numpy as np
 
 from model.common.draws import Stream, draw, permutation
 from model.scoring import intervals
-from model.scoring.neighbors import visit_distances
+from model.scoring.neighbors import class_neighbors, visit_distances
 
 # Enrolments that are drawn, as far as this many images and this many distances to classes are not exceeded.
 _MOST_ENROLMENTS, _MOST_ROWS, _MOST_DISTANCES = 10, 20_000, 2**24
 _BUT_FOR_ROUNDING = 1 + 1e-9
+# In each half two at least, one that asks and one that is enrolled.
+FEWEST_CLASSES = 4
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ class Threshold:
         num_classes: How many classes judge.
         num_images: How many images these have.
         false_positive: FPIR. Beyond the size that was tried out it is the upper bound, at most 1.
-        false_negative: FNIR at the size that was tried out.
+        num_enrolled_images: How many images of enrolled classes tell FNIR.
+        false_negative: FNIR at the size that was tried out; None without such images.
         misnamed: The part of FNIR that got the name of another class; the rest was unknown.
     """
 
@@ -90,8 +98,9 @@ class Threshold:
     num_classes: int
     num_images: int
     false_positive: Rate
-    false_negative: Rate
-    misnamed: float
+    num_enrolled_images: int
+    false_negative: Rate | None
+    misnamed: float | None
 
 
 @dataclass(frozen=True)
@@ -136,20 +145,18 @@ def choose_threshold(
     most = int(np.sort(counts)[::-1][(len(counts) - 1) // 2]) - 1 if len(counts) else 0
     images_per_class = min(gallery.images_per_class, most)
     chosen = np.flatnonzero(counts > max(images_per_class, 1))
-    if images_per_class < 1 or len(chosen) < 4:
+    if images_per_class < 1 or len(chosen) < FEWEST_CLASSES:
         return TooFew(len(chosen))
-    dealt = chosen[permutation(seed, Stream.CALIBRATION_HALVES, number=1, size=len(chosen))]
-    size = GallerySize(min(gallery.num_classes, len(dealt) // 2 - 1), images_per_class)
+    halves = _deal(chosen, seed)
+    size = GallerySize(min(gallery.num_classes, len(halves[1]) - 1), images_per_class)
     extrapolation = gallery.num_classes / size.num_classes * (gallery.images_per_class / size.images_per_class)
-    calibrating, judging = (
-        _Trial.of(embeddings, classes, half, size, seed)
-        for half in (dealt[len(dealt) // 2 :], dealt[: len(dealt) // 2])
-    )
+    calibrating, judging = (_Trial.of(embeddings, classes, half, size, seed) for half in halves)
     distance, smallest = calibrating.threshold(rate / extrapolation)
     if extrapolation * smallest > rate * _BUT_FOR_ROUNDING:
         return TooFew(len(chosen), calibrating.num_images, extrapolation * smallest)
     false_positive = judging.false_positive(distance, seed)
-    false_negative, misnamed = judging.false_negative(distance, seed)
+    mates = judging.mates()
+    false_negative, misnamed = mates.false_negative(distance, seed)
     return Threshold(
         distance,
         size,
@@ -157,9 +164,125 @@ def choose_threshold(
         judging.others.shape[1],
         judging.num_images,
         false_positive.times(extrapolation),
+        mates.num_images,
         false_negative,
         misnamed,
     )
+
+
+def distances_to(
+    gallery: np.ndarray, gallery_labels: np.ndarray, embeddings: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how far images are from a gallery, for `choose_threshold_for`.
+
+    Args:
+        gallery: (G, D) of any floating type, G at least 1.
+        gallery_labels: (G,) integers.
+        embeddings: (N, D).
+        labels: (N,) integers.
+
+    Returns:
+        (N,) and (N,) float32, the euclidean distances to the nearest gallery image of their own class, and of another;
+        inf where there is none.
+
+    Raises:
+        ValueError: An embedding is not finite.
+    """
+    found = class_neighbors(embeddings, labels, gallery, gallery_labels)
+    return found.same_distance, found.other_distance
+
+
+def choose_threshold_for(
+    gallery: GallerySize, labels: np.ndarray, own: np.ndarray, other: np.ndarray, rate: float, seed: int
+) -> Threshold | TooFew:
+    """Chooses a threshold for a gallery in which strangers and others were looked up, and judges it.
+
+    Half of the classes of strangers choose the largest threshold whose FPIR is at most `rate`, in the middle between
+    the two distances that it parts; the other half judges it. The images of enrolled classes choose nothing.
+
+    Args:
+        gallery: Its size.
+        labels: (N,) integers, the classes of the images. Classes of strangers that have a single image are left out.
+        own: (N,) floats, their distances to their own classes; inf for strangers, whose classes are not enrolled.
+        other: (N,) floats, their distances to the nearest gallery image of another class.
+        rate: The FPIR that is asked for, more than 0 and less than 1.
+        seed: From 0 to 2^64 - 1; decides the halves and the bootstrap.
+
+    Returns:
+        The threshold, or why there is none.
+    """
+    is_stranger = np.isinf(own)
+    classes, counts = np.unique(labels[is_stranger], return_counts=True)
+    chosen = classes[counts > 1]
+    if len(chosen) < FEWEST_CLASSES:
+        return TooFew(len(chosen))
+    calibrating, judging = (np.flatnonzero(is_stranger & np.isin(labels, half)) for half in _deal(chosen, seed))
+    weights = _weights(np.unique(labels[calibrating], return_inverse=True)[1])
+    distance, smallest = _largest_threshold(other[calibrating], weights, rate, len(calibrating))
+    if smallest > rate * _BUT_FOR_ROUNDING:
+        return TooFew(len(chosen), len(calibrating), smallest)
+    _, judges, counts = np.unique(labels[judging], return_inverse=True, return_counts=True)
+    named = np.bincount(judges, other[judging] <= distance) / counts  # (C,)
+    own, other = own[~is_stranger], other[~is_stranger]
+    is_wrong = (own > distance) | (other <= own)
+    has_mates = len(is_wrong) > 0
+    return Threshold(
+        distance,
+        gallery,
+        1.0,
+        len(counts),
+        len(judging),
+        _rate_of(named, named, len(judging), seed),
+        len(is_wrong),
+        _rate_of(is_wrong, is_wrong, len(is_wrong), seed) if has_mates else None,
+        float(np.mean(other <= np.minimum(own, distance))) if has_mates else None,
+    )
+
+
+def _deal(classes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the half of some classes that chooses a threshold, and the one that judges it, not larger."""
+    dealt = classes[permutation(seed, Stream.CALIBRATION_HALVES, number=1, size=len(classes))]
+    return dealt[len(dealt) // 2 :], dealt[: len(dealt) // 2]
+
+
+def _weights(classes: np.ndarray) -> np.ndarray:
+    """Returns weights of rows, (R,): each of the classes 0 ... C - 1 weighs 1 / C, spread over its rows."""
+    counts = np.bincount(classes)
+    return np.asarray(1 / counts[classes] / len(counts))
+
+
+def _largest_threshold(distances: np.ndarray, weights: np.ndarray, rate: float, num_images: int) -> tuple[float, float]:
+    """Returns the largest threshold whose FPIR is at most a rate, and the smallest rate that can be asked for.
+
+    Args:
+        distances: (M,) of strangers.
+        weights: (M,), what FPIR grows by where a threshold reaches them; their sum is 1.
+        rate: From 0 to 1.
+        num_images: How many images these are of.
+    """
+    order = np.argsort(distances)
+    distances, rates = distances[order], np.cumsum(weights[order])
+    is_last = np.append(distances[1:] > distances[:-1], True)  # of those that are equally far
+    distances, rates = distances[is_last], rates[is_last]
+    smallest = max(1 / num_images, rates[0] if distances[0] == 0 else 0.0)
+    within = int(np.count_nonzero(rates <= rate * _BUT_FOR_ROUNDING))
+    around = np.concatenate([[0.0], distances, distances[-1:]])
+    return float(around[within] + around[within + 1]) / 2, float(smallest)
+
+
+def _rate_of(values: np.ndarray, influences: np.ndarray, num_images: int, seed: int) -> Rate:
+    """Returns the mean of values, with the interval that the bootstrap over influences gives.
+
+    Args:
+        values: (C,) from 0 to 1, of each class or each image.
+        influences: (C,), of the same mean: the values, and what else each of them changes.
+        num_images: How many images these are of.
+        seed: Decides the bootstrap.
+    """
+    low, high = intervals.bootstrap_interval(influences, seed)
+    # With no error among N images the bootstrap knows of none; a rate of this gives none in 2.5 % of all cases.
+    high = max(high, 1 - 0.025 ** (1 / num_images))
+    return Rate(float(values.mean()), max(0.0, low), min(1.0, high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,14 +339,8 @@ class _Trial:
         """Returns the largest threshold whose FPIR is at most a rate, and the smallest rate that can be asked for."""
         nearest = np.sort(self.others, axis=1)[:, :-1]  # (R, n), without their own class
         is_nearest = -np.diff(_none_drawn(nearest.shape[1], self.size.num_classes))  # (n,), that d_j is the nearest
-        order = np.argsort(nearest, axis=None)
-        distances, rates = nearest.ravel()[order], np.cumsum(np.outer(self._weights(), is_nearest).ravel()[order])
-        is_last = np.append(distances[1:] > distances[:-1], True)  # of those that are equally far
-        distances, rates = distances[is_last], rates[is_last]
-        smallest = max(1 / self.num_images, rates[0] if distances[0] == 0 else 0.0)
-        within = int(np.count_nonzero(rates <= rate * _BUT_FOR_ROUNDING))
-        around = np.concatenate([[0.0], distances, distances[-1:]])
-        return float(around[within] + around[within + 1]) / 2, float(smallest)
+        weights = np.outer(_weights(self.classes), is_nearest)  # (R, n)
+        return _largest_threshold(nearest.ravel(), weights.ravel(), rate, self.num_images)
 
     def false_positive(self, threshold: float, seed: int) -> Rate:
         """Returns FPIR at a threshold."""
@@ -232,13 +349,12 @@ class _Trial:
         return self._rate(is_near, none_drawn, np.ones(len(is_near), bool), seed)
 
     def false_negative(self, threshold: float, seed: int) -> tuple[Rate, float]:
-        """Returns FNIR at a threshold, and the part of it that is misnamed."""
-        asked = self.mates()
+        """Returns FNIR at a threshold, and the part of it that is misnamed, where no row is enrolled itself."""
         none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes - 1)
-        is_there = asked.own <= threshold  # (R,)
-        rate = asked._rate(asked.others <= asked.own[:, np.newaxis], none_drawn, is_there, seed)
-        nobody_near = none_drawn[np.count_nonzero(asked.others <= threshold, axis=1)]  # (R,)
-        unknown = float(np.sum(asked._weights() * nobody_near * ~is_there))
+        is_there = self.own <= threshold  # (R,)
+        rate = self._rate(self.others <= self.own[:, np.newaxis], none_drawn, is_there, seed)
+        nobody_near = none_drawn[np.count_nonzero(self.others <= threshold, axis=1)]  # (R,)
+        unknown = float(np.sum(_weights(self.classes) * nobody_near * ~is_there))
         return rate, max(0.0, rate.value - unknown)
 
     def mates(self) -> "_Trial":
@@ -246,10 +362,6 @@ class _Trial:
         rows = self.is_mate
         num_images = self.num_images - self.others.shape[1] * self.size.images_per_class
         return _Trial(self.size, num_images, self.classes[rows], rows[rows], self.own[rows], self.others[rows])
-
-    def _weights(self) -> np.ndarray:
-        """Returns weights of the rows, (R,): each class weighs 1 / C, spread over its rows."""
-        return 1 / np.bincount(self.classes)[self.classes] / self.others.shape[1]
 
     def _rate(self, is_near: np.ndarray, none_drawn: np.ndarray, can_be_right: np.ndarray, seed: int) -> Rate:
         """Returns how often an answer is wrong.
@@ -268,12 +380,10 @@ class _Trial:
         num_near = np.count_nonzero(is_near, axis=1)  # (R,)
         is_wrong = 1 - none_drawn[num_near] * can_be_right  # (R,)
         by_one_alone = np.append(0.0, -np.diff(none_drawn))[num_near] * can_be_right  # (R,), by each that is near
-        as_asked = num_classes * np.bincount(self.classes, self._weights() * is_wrong)  # (C,)
-        as_enrolled = num_classes * ((self._weights() * by_one_alone) @ is_near)  # (C,)
-        low, high = intervals.bootstrap_interval(as_asked + as_enrolled - as_enrolled.mean(), seed)
-        # With no error among N images the bootstrap knows of none; a rate of this gives none in 2.5 % of all cases.
-        high = max(high, 1 - 0.025 ** (1 / self.num_images))
-        return Rate(float(as_asked.mean()), max(0.0, low), min(1.0, high))
+        weights = _weights(self.classes)  # (R,)
+        as_asked = num_classes * np.bincount(self.classes, weights * is_wrong)  # (C,)
+        as_enrolled = num_classes * ((weights * by_one_alone) @ is_near)  # (C,)
+        return _rate_of(as_asked, as_asked + as_enrolled - as_enrolled.mean(), self.num_images, seed)
 
 
 def _none_drawn(n: int, drawn: int) -> np.ndarray:

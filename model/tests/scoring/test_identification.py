@@ -8,7 +8,14 @@ import pytest
 
 from model.common.draws import Stream, permutation
 from model.scoring import identification
-from model.scoring.identification import GallerySize, Threshold, TooFew, choose_threshold
+from model.scoring.identification import (
+    GallerySize,
+    Threshold,
+    TooFew,
+    choose_threshold,
+    choose_threshold_for,
+    distances_to,
+)
 
 SEED = 230
 
@@ -252,3 +259,129 @@ def test_many_images_take_no_more_than_they_may():
     embeddings, labels = people(2500, 4, 0)
     chosen = choose_threshold(embeddings, labels, GallerySize(100, 1), 0.01, SEED)
     assert chosen.num_images == 5000 and 0 < chosen.false_positive.value < 0.02
+
+
+# ------------------------------------------------------------------------------------------- a gallery at hand
+
+
+SIZE = GallerySize(7, 3)
+
+
+def looked_up(seed, num_classes=9, enrolled=(100, 101, 102)):
+    """Strangers and mates at whole distances, with many ties: labels, to their own class, to another."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(2, 9, num_classes)
+    labels = np.concatenate([np.repeat(np.arange(num_classes) * 3, counts), random.choice(enrolled, 30)])
+    labels = labels[random.permutation(len(labels))]
+    own = np.where(labels < 100, np.inf, random.integers(0, 12, len(labels))).astype(np.float32)
+    return labels, own, random.integers(1, 15, len(labels)).astype(np.float32)
+
+
+def fpir_by_loops(labels, own, other, half, threshold):
+    rates = []
+    for c in half:
+        named = [d <= threshold for label, o, d in zip(labels, own, other, strict=True) if o == np.inf and label == c]
+        rates.append(sum(named) / len(named))
+    return sum(rates) / len(rates)
+
+
+def test_distances_are_those_of_loops():
+    random = np.random.default_rng(0)
+    gallery, labels = random.normal(size=(20, 3)), random.integers(0, 4, 20)
+    points, of_points = random.normal(size=(9, 3)), np.array([0, 1, 2, 3, 4, 0, 7, 2, 1])  # 4 and 7 are strangers
+    own, other = distances_to(gallery, labels, points, of_points)
+    for point, label, to_own, to_other in zip(points, of_points, own, other, strict=True):
+        same, different = (
+            [math.dist(point, row) for row in gallery[keep]] for keep in (labels == label, labels != label)
+        )
+        assert (to_own, to_other) == pytest.approx((min(same, default=math.inf), min(different)), rel=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_threshold_of_a_gallery_is_the_largest_that_loops_allow(seed, rate):
+    labels, own, other = looked_up(seed)
+    chosen = choose_threshold_for(SIZE, labels, own, other, rate, SEED)
+    calibrating, judging = halves_of(labels[np.isinf(own)])
+    distances = sorted({float(d) for label, d in zip(labels, other, strict=True) if label in calibrating})
+    allowed = [d for d in distances if fpir_by_loops(labels, own, other, calibrating, d) <= rate]
+    around = [([0.0, *distances][len(allowed)]), ([*distances, distances[-1]][len(allowed)])]
+    if isinstance(chosen, TooFew):
+        assert chosen == TooFew(9, sum(label in calibrating for label in labels), pytest.approx(chosen.smallest_rate))
+        assert chosen.smallest_rate == pytest.approx(1 / chosen.num_images) and chosen.smallest_rate > rate
+        return
+    assert chosen.distance == pytest.approx(sum(around) / 2)
+    assert (chosen.size, chosen.extrapolation, chosen.num_classes) == (SIZE, 1, 4)
+    assert chosen.num_images == sum(label in judging for label in labels) and chosen.num_enrolled_images == 30
+    assert chosen.false_positive.value == pytest.approx(fpir_by_loops(labels, own, other, judging, chosen.distance))
+    wrong, misnamed = [], []
+    for to_own, to_other in zip(own, other, strict=True):
+        if to_own != np.inf:
+            is_named = min(to_own, to_other) <= chosen.distance
+            wrong.append(not is_named or to_other <= to_own)
+            misnamed.append(is_named and to_other <= to_own)
+    assert (chosen.false_negative.value, chosen.misnamed) == pytest.approx((np.mean(wrong), np.mean(misnamed)))
+
+
+def test_intervals_are_over_classes_of_strangers_and_over_enrolled_images():
+    """Against the percentiles of samples that another generator draws."""
+    labels, own, other = looked_up(1, num_classes=60)
+    chosen = choose_threshold_for(SIZE, labels, own, other, 0.3, SEED)
+    _, judging = halves_of(labels[np.isinf(own)])
+    named = [fpir_by_loops(labels, own, other, [c], chosen.distance) for c in judging]
+    is_mate = np.isfinite(own)
+    wrong = (own[is_mate] > chosen.distance) | (other[is_mate] <= own[is_mate])
+    random = np.random.default_rng(0)
+    for rate, values in ((chosen.false_positive, np.array(named)), (chosen.false_negative, wrong)):
+        means = [random.choice(values, len(values)).mean() for _ in range(4000)]
+        assert (rate.low95, rate.high95) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.03)
+
+
+def test_what_a_gallery_cannot_promise():
+    labels, own, other = np.repeat(np.arange(8), 5), np.full(40, np.inf), np.arange(1.0, 41)
+    assert choose_threshold_for(SIZE, labels, own, other, 0.0499, SEED) == TooFew(8, 20, pytest.approx(0.05))
+    assert choose_threshold_for(SIZE, labels, own, other, 0.05, SEED).num_images == 20
+    assert choose_threshold_for(SIZE, labels, own, np.zeros(40), 0.5, SEED) == TooFew(8, 20, pytest.approx(1.0))
+    for number in range(4):
+        some = labels < number
+        assert choose_threshold_for(SIZE, labels[some], own[some], other[some], 0.5, SEED) == TooFew(number)
+    single = np.array([0, 0, 1, 1, 2, 2, 3, *range(10, 20)])  # classes of one image choose nothing
+    assert choose_threshold_for(SIZE, single, np.full(17, np.inf), np.arange(17.0), 0.5, SEED) == TooFew(3)
+
+
+def test_a_gallery_of_whose_classes_nothing_else_is_known():
+    labels, own, other = looked_up(2)
+    chosen = choose_threshold_for(SIZE, labels[own == np.inf], own[own == np.inf], other[own == np.inf], 0.3, SEED)
+    expected = choose_threshold_for(SIZE, labels, own, other, 0.3, SEED)
+    assert (chosen.false_negative, chosen.misnamed, chosen.num_enrolled_images) == (None, None, 0)
+    assert (chosen.distance, chosen.false_positive) == (expected.distance, expected.false_positive)
+    nobody_wrong = choose_threshold_for(SIZE, labels, np.where(own == np.inf, own, 0), other, 0.3, SEED)
+    assert nobody_wrong.false_negative == identification.Rate(0, 0, pytest.approx(1 - 0.025 ** (1 / 30)))
+
+
+def test_the_order_of_images_and_the_names_of_classes_change_no_threshold():
+    labels, own, other = looked_up(3)
+    one, order = (
+        choose_threshold_for(SIZE, labels, own, other, 0.3, SEED),
+        np.random.default_rng(5).permutation(len(own)),
+    )
+    again = choose_threshold_for(SIZE, labels[order] * 2 + 5, own[order], other[order], 0.3, SEED)
+    assert (one.distance, one.false_positive) == (again.distance, again.false_positive)
+    assert (one.false_negative.value, one.misnamed) == (again.false_negative.value, again.misnamed)
+    others = [choose_threshold_for(SIZE, labels, own, other, 0.3, SEED + n).distance for n in range(1, 9)]
+    assert set(others) != {one.distance}
+
+
+def test_a_gallery_names_as_many_strangers_that_come_later_as_it_promised():
+    """20 galleries of other people, each with a threshold by 60 classes of strangers; then 500 classes come."""
+    asked, named = 0.1, []
+    for seed in range(20):
+        embeddings, labels = people(580, 4, seed)
+        is_enrolled, comes_later = labels < 20, labels >= 80
+        gallery, of_gallery = embeddings[is_enrolled][::2], labels[is_enrolled][::2]
+        known = ~comes_later & ~(is_enrolled & (np.arange(len(labels)) % 2 == 0))
+        own, other = distances_to(gallery, of_gallery, embeddings[known], labels[known])
+        chosen = choose_threshold_for(GallerySize(20, 2), labels[known], own, other, asked, SEED)
+        nearest = [np.sqrt(((gallery - point) ** 2).sum(axis=1)).min() for point in embeddings[comes_later]]
+        named.append(np.mean(np.array(nearest) <= chosen.distance))
+    assert 0.07 < np.mean(named) < 0.125
