@@ -66,16 +66,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--false_accept_rate",
-        type=cli.fraction,
-        metavar="RATE",
-        help="with --gallery: call images unknown (null with --json) whose nearest is too far, so that of images of "
-        "strangers this part gets a name, such as 0.01; if not given, every image gets one",
+        type=cli.fraction_or_off,
+        metavar="RATE|off",
+        help="call images unknown (null with --json) whose nearest is too far, so that of images of strangers this "
+        "part gets a name; off gives every image one; if not given, 0.01 where classes never trained on "
+        "(holdout_classes) can promise it, else off; docs/unseen-classes.md",
     )
     parser.add_argument(
         "--neighbors",
         type=cli.whole_number(1, 100),
         default=5,
-        help="how many of the nearest images vote; with --false_accept_rate the nearest decides, and these are shown",
+        help="how many of the nearest images vote; where some may be unknown the nearest decides, and these are shown",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--output", type=Path, help="also write the embeddings, (N, D) float32, to this .npy file")
@@ -91,11 +92,6 @@ def _check(options: argparse.Namespace) -> None:
     for name, value in (("--gallery", options.gallery), ("--false_accept_rate", options.false_accept_rate)):
         if value is not None and options.pair:
             raise UserError(f"{name} does not go with --pair, which has a threshold of its own; leave one of them out")
-    if options.false_accept_rate is not None and options.gallery is None:
-        raise UserError(
-            "--false_accept_rate: only with --gallery, as it is measured with classes that are enrolled, and not "
-            "learned from; add --gallery FOLDER"
-        )
     output = options.output
     if output and (output.suffix != ".npy" or output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"{output}: expected --output to be the name of a .npy file in a folder that is there")

@@ -29,6 +29,7 @@ class DataSummary:
         class_names: Of the labels 0, 1, ...
         train_labels: (N,) int32, of all training images.
         train_sha256: `Dataset.train_sha256`.
+        unseen: `Partition.unseen`: labels of the classes that nobody learns from.
         lines: On the data, and on what is learned from.
         notes: A line for each key of `params.json` that has no effect.
     """
@@ -38,6 +39,7 @@ class DataSummary:
     class_names: tuple[str, ...]
     train_labels: np.ndarray
     train_sha256: str
+    unseen: tuple[int, ...] = ()
     lines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -136,6 +138,7 @@ def _summarize(
         data.class_names,
         data.train.labels,
         data.train_sha256,
+        partition.unseen,
         tuple(_describe(partition, train_input, params, images)),
         (*notes, *without_effect),
     )

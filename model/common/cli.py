@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Literal, NoReturn, TextIO
 
 import tqdm
 
@@ -99,14 +99,16 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def fraction(text: str) -> float:
-    """Reads an option that is a number between 0 and 1, neither of them included."""
+def fraction_or_off(text: str) -> float | Literal["off"]:
+    """Reads an option that is a number between 0 and 1, neither of them included, or off."""
+    if text == "off":
+        return "off"
     try:
         number = float(text)
     except ValueError:
         number = -1.0
     if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, such as 0.01, received {text}")
+        raise argparse.ArgumentTypeError(f"expected off or a number between 0 and 1, such as 0.01, received {text}")
     return number
 
 

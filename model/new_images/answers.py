@@ -1,8 +1,9 @@
 """What the embeddings of new images say, by their nearest gallery images or by their distance, and how it is shown."""
 
+import dataclasses
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Gallery:
         class_names: Of all classes.
         path: Where it comes from; None of the training images.
         files: Of each image; empty for the training images.
+        places: (G,) integers, of each among all training images; None where it is its place here.
     """
 
     embeddings: np.ndarray
@@ -79,6 +81,14 @@ class Gallery:
     class_names: Sequence[str]
     path: Path | None = None
     files: Sequence[Path] = ()
+    places: np.ndarray | None = None
+
+    def without(self, labels: Collection[int]) -> "Gallery":
+        """Returns training images without those of some classes."""
+        if not labels:
+            return self
+        places = np.flatnonzero(~np.isin(self.labels, list(labels)))
+        return dataclasses.replace(self, embeddings=self.embeddings[places], labels=self.labels[places], places=places)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Neighbor:
     """A gallery image.
 
     Attributes:
-        index: Its place in the gallery.
+        index: Its place in the gallery, or among all training images.
         label: The name of its class.
         distance: Its euclidean distance.
         file: Its file; None of a training image.
@@ -127,21 +137,21 @@ class Predictions:
         images: The images.
         predictions: One for each.
         gallery: Where they were looked up.
-        refusal: What makes an image unknown; None where every image gets a name.
+        refusal: What makes an image unknown, or why every image gets a name.
     """
 
     images: NewImages
     predictions: Sequence[Prediction]
     gallery: Gallery
-    refusal: Refusal | None = None
+    refusal: Refusal | str
 
     def as_json(self) -> dict[str, object]:
         """Returns what `--json` prints, but for the experiment."""
         gallery = {} if self.gallery.path is None else {"gallery": str(self.gallery.path)}
-        refusal = {} if self.refusal is None else {"refusal": self.refusal.as_json()}
         return {
             **gallery,
-            **refusal,
+            "refusal": None if isinstance(self.refusal, str) else self.refusal.as_json(),
+            "why_no_refusal": self.refusal if isinstance(self.refusal, str) else None,
             "images": [
                 {
                     **image,
@@ -166,16 +176,13 @@ class Predictions:
         for row, last in zip([_HEADER, *rows], [[f"nearest {of} images (euclidean)"], *neighbors], strict=True):
             start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
             lines.append(start + _as_many_as_fit(last, _WIDTH - len(start)))
-        if self.refusal is not None:
-            lines += ["", *_wrapped(self.refusal.as_lines())]
+        if isinstance(self.refusal, str):
+            told = [f"Every image gets a name, also of a stranger: {self.refusal}"]
+        else:
+            told = self.refusal.as_lines()
             if _UNKNOWN in self.gallery.class_names:
-                lines += _wrapped([f'A class of the gallery is called "{_UNKNOWN}": its images have votes.'])
-        elif self.gallery.path is not None:
-            lines += [
-                "",
-                *_wrapped(["Every image gets a name, also of a stranger: --false_accept_rate 0.01 refuses them"]),
-            ]
-        return "\n".join([*lines, "", *self.images.conversions_as_text()])
+                told.append(f'A class of the gallery is called "{_UNKNOWN}": its images have votes.')
+        return "\n".join([*lines, "", *_wrapped(told), "", *self.images.conversions_as_text()])
 
 
 def _told(seen: Prediction) -> tuple[str, str]:
@@ -184,26 +191,28 @@ def _told(seen: Prediction) -> tuple[str, str]:
     return class_name(seen.label, 20), f"{seen.votes}/{len(seen.neighbors)}"
 
 
-def classify(images: NewImages, gallery: Gallery, k: int, refusal: Refusal | None = None) -> Predictions:
+def classify(images: NewImages, gallery: Gallery, k: int, refusal: Refusal | str) -> Predictions:
     """Classifies images by their k nearest gallery images, or by the nearest where some may be unknown.
 
     Args:
         images: What to classify.
         gallery: Where to look them up.
         k: At least 1; all gallery images vote where there are not so many.
-        refusal: What makes an image unknown. Then the k nearest are shown, and the nearest decides.
+        refusal: What makes an image unknown: then the k nearest are shown, and the nearest decides. Or in words why
+            none is: then the k nearest vote.
     """
+    limit = math.inf if isinstance(refusal, str) else refusal.threshold.distance
     nearest = nearest_of(images.embeddings, gallery.embeddings, k)  # (N, k)
     distances = np.linalg.norm(images.embeddings[:, np.newaxis] - gallery.embeddings[nearest], axis=2)  # (N, k)
     labels = gallery.labels[nearest]  # (N, k)
-    predicted = majority_vote(labels if refusal is None else labels[:, :1])  # (N,)
+    predicted = majority_vote(labels if isinstance(refusal, str) else labels[:, :1])  # (N,)
     votes = (labels == predicted[:, np.newaxis]).sum(axis=1)  # (N,)
-    is_known = np.full(len(predicted), True) if refusal is None else distances[:, 0] <= refusal.threshold.distance
+    is_known = distances[:, 0] <= limit  # (N,)
     predictions = []
     for indices, lengths, label, count, known in zip(nearest, distances, predicted, votes, is_known, strict=True):
         neighbors = [
             Neighbor(
-                index,
+                index if gallery.places is None else int(gallery.places[index]),
                 gallery.class_names[gallery.labels[index]],
                 distance,
                 gallery.files[index] if gallery.files else None,

@@ -16,19 +16,20 @@ import numpy as np
 from model.common import draws
 from model.common.errors import UserError
 from model.common.files import read_bytes
-from model.common.images import subset
+from model.common.images import Images, subset
 from model.new_images import convert
 from model.new_images.answers import Comparison, Gallery, NewImages, Predictions, classify, compare
 from model.new_images.questions import Question
-from model.new_images.refusal import Strangers, refuse
+from model.new_images.refusal import LookedUp, Refusal, Strangers, refuse, why_so_few_cannot
 from model.new_images.training_images import TrainingImages, keep, look_at, path_in
 from model.runner import Trained
 
 _log = logging.getLogger(__name__)
 
-# Bytes of converted images that are in memory at a time, and of embeddings of strangers at most, a quarter of it.
+# Bytes of converted images that are in memory at a time; embeddings of strangers have at most as many numbers.
 _BYTES_OF_A_BLOCK = 2**26
-_MOST_STRANGERS = 10_000
+# Strangers at most, and test images that tell how often others are unknown.
+_MOST_EMBEDDED = 10_000
 
 
 def answer(question: Question, trained: Trained, choice: str | None) -> Comparison | Predictions:
@@ -49,23 +50,35 @@ def answer(question: Question, trained: Trained, choice: str | None) -> Comparis
     images = embed_files(trained, question.files, seen)
     if question.calibration is not None:
         return compare(images, question.calibration)
-    if question.enrolled is None:
-        training = Gallery(embed_gallery(trained), seen.summary.train_labels, seen.summary.class_names)
-        return classify(images, training, question.neighbors)
-    enrolled, files = question.enrolled, question.enrolled.files
-    gallery = Gallery(
-        embed_enrolled(trained, enrolled.path, files, seen), enrolled.labels, enrolled.class_names, enrolled.path, files
-    )
-    refusal = None
-    if question.false_accept_rate is not None:
-        refusal = refuse(
-            embed_strangers(trained),
-            gallery.labels,
-            question.false_accept_rate,
-            trained.params.split_seed,
-            trained.experiment.model_dir,
-        )
-    return classify(images, gallery, question.neighbors, refusal)
+    enrolled = question.enrolled
+    if enrolled is None:
+        everything = Gallery(embed_gallery(trained), seen.summary.train_labels, seen.summary.class_names)
+        gallery = everything.without(seen.summary.unseen)  # which are the strangers
+    else:
+        embeddings = embed_enrolled(trained, enrolled.path, enrolled.files, seen)
+        everything = gallery = Gallery(embeddings, enrolled.labels, enrolled.class_names, enrolled.path, enrolled.files)
+    refusal = _refuse(question, trained, gallery)
+    return classify(images, everything if isinstance(refusal, str) else gallery, question.neighbors, refusal)
+
+
+def _refuse(question: Question, trained: Trained, gallery: Gallery) -> Refusal | str:
+    """Returns what makes an image unknown, or why every image gets a name."""
+    rate = question.false_accept_rate
+    if rate is None:
+        return "--false_accept_rate off"
+    of_training, num_unseen = gallery.path is None, len(trained.experiment.summary.unseen)
+    refusal: Refusal | str | None = None
+    if of_training or not question.must_refuse:
+        refusal = why_so_few_cannot(num_unseen)
+    if refusal is None:
+        judges = look_up_strangers(trained, gallery) if of_training else embed_strangers(trained)
+        refusal = refuse(judges, gallery.labels, rate, trained.params.split_seed)
+    if not isinstance(refusal, str):
+        return refusal
+    if question.must_refuse:
+        raise UserError(f"{trained.experiment.model_dir}: --false_accept_rate {rate:g}: {refusal}")
+    offer = "" if of_training or num_unseen > 1 else "; asked for, it is tried out with the test classes"
+    return f"--false_accept_rate {rate:g} {refusal}{offer}"
 
 
 def embed_files(trained: Trained, files: Sequence[Path], training_images: TrainingImages) -> NewImages:
@@ -109,7 +122,7 @@ def embed_gallery(trained: Trained) -> np.ndarray:
     """
     summary, path = trained.experiment.summary, _path_in(trained, "gallery")
     key = _key(trained, summary.train_sha256)
-    kept = _read(path, key, trained.params.embedding_size)
+    kept = _read_embeddings(path, key, trained.params.embedding_size)
     if kept is not None and len(kept["embeddings"]) == len(summary.train_labels):
         return kept["embeddings"]
     data = trained.experiment.data
@@ -149,7 +162,7 @@ def embed_enrolled(
     of_files = [(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in statuses]
     # The stamp is of the training images, which decide how others are converted, and of the program that does it.
     key = _key(trained, trained.experiment.summary.stamp, json.dumps(of_files))
-    kept = _read(path, key, trained.params.embedding_size)
+    kept = _read_embeddings(path, key, trained.params.embedding_size)
     if kept is not None and len(kept["embeddings"]) == len(files):
         return kept["embeddings"]
     convert.check_readable(files)
@@ -175,24 +188,15 @@ def embed_strangers(trained: Trained) -> Strangers:
     Raises:
         UserError: The checkpoint cannot be used.
     """
-    path, size = _path_in(trained, "strangers"), trained.params.embedding_size
-    key = _key(trained, trained.experiment.summary.stamp)
-    kept = _read(path, key, size)
+    path, key = _path_in(trained, "strangers"), _key(trained, trained.experiment.summary.stamp)
+    kept = _read_embeddings(path, key, trained.params.embedding_size)
     if kept is not None:
         return Strangers(kept["embeddings"], kept["labels"], bool(kept["are_unseen"]))
     partition = trained.experiment.partition
+    _log.info("Embedding images that tell how near strangers come; %s keeps the result.", path)
     splits = partition.never_learned_from
     labels = np.concatenate([split.labels for split in splits])
-    chosen = draws.stratified_sample(labels, trained.params.split_seed, min(_MOST_STRANGERS, _BYTES_OF_A_BLOCK // size))
-    _log.info("Embedding %d images that tell how near strangers come; %s keeps the result.", len(chosen), path)
-    ends = np.cumsum([len(split.labels) for split in splits])
-    places = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
-    parts = [
-        trained.embed(subset(split.images, place - end + len(split.labels)))
-        for split, place, end in zip(splits, places, ends, strict=True)
-        if len(place)
-    ]
-    found = Strangers(np.concatenate(parts), labels[chosen], partition.has_unseen)
+    found = Strangers(*_embed_some(trained, [split.images for split in splits], labels), partition.has_unseen)
     keep(
         path,
         {
@@ -205,6 +209,51 @@ def embed_strangers(trained: Trained) -> Strangers:
     return found
 
 
+def look_up_strangers(trained: Trained, gallery: Gallery) -> LookedUp:
+    """Returns how near strangers and test images of the gallery's classes come to training images.
+
+    It is kept in `model_dir/eval/looked_up.npz`. Of very many images a part of each class is taken.
+
+    Args:
+        trained: What embeds them.
+        gallery: The training images without those of the classes that nobody learned from; these are two at least.
+
+    Raises:
+        UserError: The checkpoint cannot be used.
+    """
+    path, key = _path_in(trained, "looked_up"), _key(trained, trained.experiment.summary.stamp)
+    kept = _read(path, key)
+    if kept is not None:
+        return LookedUp(kept["labels"], kept["own"], kept["other"])
+    strangers, test = embed_strangers(trained), trained.experiment.data.test
+    is_enrolled = np.isin(test.labels, gallery.labels)
+    _log.info("Embedding test images that tell how often others are unknown; %s keeps the result.", path)
+    embeddings, labels = _embed_some(trained, [subset(test.images, is_enrolled)], test.labels[is_enrolled])
+    found = LookedUp.of(
+        gallery.embeddings,
+        gallery.labels,
+        np.concatenate([strangers.embeddings, embeddings]),
+        np.concatenate([strangers.labels, labels]),
+    )
+    keep(path, {"key": np.array(key), "labels": found.labels, "own": found.own, "other": found.other})
+    return found
+
+
+def _embed_some(trained: Trained, parts: Sequence[Images], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings of images, (N, D) float32, and their labels; of very many a part of each class."""
+    size = trained.params.embedding_size
+    most = min(_MOST_EMBEDDED, _BYTES_OF_A_BLOCK // size)
+    chosen = draws.stratified_sample(labels, trained.params.split_seed, most)
+    ends = np.cumsum([len(images) for images in parts])
+    places = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    embedded = [
+        trained.embed(subset(images, place - end + len(images)))
+        for images, place, end in zip(parts, places, ends, strict=True)
+        if len(place)
+    ]
+    return np.concatenate([np.zeros((0, size), np.float32), *embedded]), labels[chosen]
+
+
 def _path_in(trained: Trained, name: str) -> Path:
     return trained.experiment.model_dir / "eval" / f"{name}.npz"
 
@@ -215,13 +264,18 @@ def _key(trained: Trained, *images: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _read(path: Path, key: str, size: int) -> dict[str, np.ndarray] | None:
-    """Returns what was kept; None if nothing was, if it is damaged, of another key, or has no embeddings (N, size)."""
+def _read(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """Returns what was kept; None if nothing was, if it is damaged, or of another key."""
     try:
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
-            kept = {name: file[name] for name in file.files} if file["key"] == key else {}
+            return {name: file[name] for name in file.files} if file["key"] == key else None
     except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
         return None
+
+
+def _read_embeddings(path: Path, key: str, size: int) -> dict[str, np.ndarray] | None:
+    """Returns what was kept; None as well if it has no embeddings (N, size)."""
+    kept = _read(path, key) or {}
     embeddings = kept.get("embeddings")
     fits = embeddings is not None and embeddings.shape[1:] == (size,) and embeddings.dtype == np.float32
     return kept if fits else None

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from model.data import gallery as galleries
 from model.new_images import answers, convert, training_images
 from model.new_images.answers import Calibration
+from model.new_images.refusal import DEFAULT_RATE
 from model.new_images.training_images import TrainingImages
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Question:
         enrolled: The gallery; None for the training images.
         neighbors: How many of the nearest vote, or are shown.
         false_accept_rate: The rate at which strangers may be named; None where every image gets a name.
+        must_refuse: Whether somebody asked for this rate; else every image gets a name where it cannot be promised.
     """
 
     files: Sequence[Path]
@@ -53,6 +56,7 @@ class Question:
     enrolled: Enrolled | None = None
     neighbors: int = 1
     false_accept_rate: float | None = None
+    must_refuse: bool = False
 
     @property
     def notes(self) -> Sequence[str]:
@@ -71,7 +75,11 @@ def of_a_pair(pair: Sequence[Path], model_dir: Path, data_dir: Path | None) -> Q
 
 
 def of_images(
-    images: Sequence[Path], model_dir: Path, neighbors: int, gallery: Path | None, false_accept_rate: float | None
+    images: Sequence[Path],
+    model_dir: Path,
+    neighbors: int,
+    gallery: Path | None,
+    false_accept_rate: float | Literal["off"] | None,
 ) -> Question:
     """Returns the question what images show.
 
@@ -80,14 +88,17 @@ def of_images(
         model_dir: Folder of the experiment.
         neighbors: How many of the nearest vote, or are shown.
         gallery: Folder or CSV file in which they are looked up; None for the training images.
-        false_accept_rate: The rate at which strangers may be named; None where every image gets a name.
+        false_accept_rate: The rate at which strangers may be named; "off" where every image gets a name, None for
+            `DEFAULT_RATE` where that can be promised.
 
     Raises:
         UserError: An image cannot be decoded, or the gallery is none.
     """
     files = convert.find_images(images)
     enrolled = None if gallery is None else _enrol(gallery)
-    return Question(files, training_images.read(model_dir), None, enrolled, neighbors, false_accept_rate)
+    asked = DEFAULT_RATE if false_accept_rate is None else false_accept_rate
+    rate, must_refuse = None if asked == "off" else asked, false_accept_rate is not None
+    return Question(files, training_images.read(model_dir), None, enrolled, neighbors, rate, must_refuse)
 
 
 def _enrol(path: Path) -> Enrolled:

@@ -81,6 +81,7 @@ def _pack(images: TrainingImages) -> dict[str, np.ndarray]:
         "class_names": np.array(summary.class_names),
         "train_labels": summary.train_labels,
         "train_sha256": np.array(summary.train_sha256),
+        "unseen": np.array(summary.unseen, np.int64),
         "lines": np.array(summary.lines, np.str_),
         "notes": np.array(summary.notes, np.str_),
     }
@@ -95,8 +96,10 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> TrainingImages:
     """Returns what `_pack` packed; of anything else it raises an error of some kind."""
     height, width, channels = _of(arrays["image_shape"], np.int64, 3).tolist()
     names, labels = _of(arrays["class_names"], np.str_, None), _of(arrays["train_labels"], np.int32, None)
+    unseen = _of(arrays["unseen"], np.int64, None)
+    used = np.concatenate([labels, unseen])
     lines, notes = (_of(arrays[name], np.str_, None).tolist() for name in ("lines", "notes"))
-    if min(height, width) < 1 or channels not in (1, 3) or labels.min() < 0 or labels.max() >= len(names):
+    if min(height, width) < 1 or channels not in (1, 3) or used.min() < 0 or used.max() >= len(names):
         raise ValueError("Expected labels of classes, and images with 1 or 3 channels.")
     summary = DataSummary(
         arrays["stamp"].item(),
@@ -104,6 +107,7 @@ def _unpack(arrays: Mapping[str, np.ndarray]) -> TrainingImages:
         tuple(names.tolist()),
         labels,
         arrays["train_sha256"].item(),
+        tuple(unseen.tolist()),
         tuple(lines),
         tuple(notes),
     )

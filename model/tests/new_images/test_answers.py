@@ -166,7 +166,7 @@ def test_votes_and_ties():
     names = ["cat", "dog", "cow"]
     for k, label, votes in ((1, "cow", 1), (2, "cow", 1), (3, "dog", 2), (4, "cow", 2), (99, "cow", 2)):
         gallery = Gallery(gallery_embeddings, np.array([2, 1, 1, 2, 0]), names)
-        (seen,) = answers.classify(images, gallery, k).predictions
+        (seen,) = answers.classify(images, gallery, k, "").predictions
         assert (seen.label, seen.votes, len(seen.neighbors)) == (label, votes, min(k, 5))
         assert [neighbor.distance for neighbor in seen.neighbors] == [1, 2, 3, 4, 50][:k]
 
@@ -176,9 +176,9 @@ def test_names_of_any_length_fit_into_the_table():
     files = [Path("a" * 300), Path("line\nbreak\udcff.png")]
     images = NewImages(files, [one] * 2, np.zeros((2, 1), np.float32))
     names = ["label " * 30, "b"]
-    said = answers.classify(images, Gallery(np.ones((9, 1), np.float32), np.array([0] * 8 + [1]), names), 9)
+    said = answers.classify(images, Gallery(np.ones((9, 1), np.float32), np.array([0] * 8 + [1]), names), 9, "why")
     lines = said.as_text().splitlines()
-    assert len(lines) == 5 and max(map(len, lines)) <= 100
+    assert len(lines) == 7 and max(map(len, lines)) <= 100
     said.as_text().encode()
     json.dumps(said.as_json()).encode()
 
@@ -330,10 +330,13 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
             ["--pair", "white-0.png", "white-1.png", "--false_accept_rate", "0.1"],
             "--false_accept_rate does not go with",
         ),
-        (["white-0.png", "--false_accept_rate", "0.1"], "--false_accept_rate: only with --gallery"),
+        (["--pair", "white-0.png", "white-1.png", "--false_accept_rate", "off"], "--false_accept_rate does not go"),
         *(
-            (["white-0.png", "--gallery", ".", "--false_accept_rate", rate], f"such as 0.01, received {rate}")
-            for rate in ("0", "1", "1%", "nan", "-0.1", "2")
+            (
+                ["white-0.png", "--false_accept_rate", rate],
+                f"off or a number between 0 and 1, such as 0.01, received {rate}",
+            )
+            for rate in ("0", "1", "1%", "nan", "-0.1", "2", "OFF", "", "none")
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""predict.py --gallery and --false_accept_rate as a user runs them: digits that the network never saw are enrolled."""
+"""predict.py --gallery and --false_accept_rate as a user runs them, with digits that the network never saw."""
 
 import json
 import os
@@ -10,10 +10,12 @@ from PIL import Image
 
 import predict
 from model.common import cli
+from model.common.draws import Stream, permutation
 from model.data.partition import divide
+from model.experiment import open_experiment
 from model.new_images.answers import Gallery, NewImages, classify
 from model.new_images.convert import Converted
-from model.new_images.refusal import Refusal, Strangers, refuse
+from model.new_images.refusal import LookedUp, Refusal, Strangers, refuse, why_so_few_cannot
 from model.params import Params
 from model.scoring.identification import GallerySize, choose_threshold
 from model.start import start
@@ -24,6 +26,7 @@ from model.tests.new_images.test_answers import ask, refused
 
 READER = {"num_blocks": 2, "num_channels": 16, "embedding_size": 16, "holdout_classes": [1, 3, 4, 6, 7, 9]}
 NAMES = {1: "one", 3: "three", 4: "four"}
+OFF = ["--false_accept_rate", "off"]
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +80,12 @@ def embeddings_of(model_dir, images):
 
 @pytest.mark.slow
 def test_images_are_looked_up_in_the_gallery_and_nowhere_else(model_dir, gallery, asked, capsys):
-    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, asked, "--neighbors", 3)
+    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, asked, "--neighbors", 3, *OFF)
     files = sorted(gallery.rglob("*.png"))
     pixels = np.stack([np.asarray(Image.open(file))[..., np.newaxis] for file in files])
     enrolled = embeddings_of(model_dir, pixels)
-    assert content["gallery"] == str(gallery) and "refusal" not in content and len(content["images"]) == 100
+    assert content["gallery"] == str(gallery) and len(content["images"]) == 100
+    assert content["refusal"] is None and content["why_no_refusal"] == "--false_accept_rate off"
     right = []
     for image in content["images"]:
         distances = np.linalg.norm(enrolled - np.array(image["embedding"]), axis=1)
@@ -97,7 +101,7 @@ def test_images_are_looked_up_in_the_gallery_and_nowhere_else(model_dir, gallery
 
 @pytest.mark.slow
 def test_all_forms_of_a_gallery_say_the_same(model_dir, gallery, asked, capsys):
-    command = ["--model_dir", model_dir, asked, "--gallery"]
+    command = ["--model_dir", model_dir, asked, *OFF, "--gallery"]
     of_folder = said(capsys, *command, gallery)
     rows = [f"{file.relative_to(gallery)},{file.parent.name}" for file in sorted(gallery.rglob("*.png"))]
     for name in ("people.csv", "images.csv"):
@@ -117,7 +121,7 @@ def test_an_enrolled_image_has_distance_0_to_itself_whatever_it_takes_to_convert
     }.items():
         save(gallery / name.split(".")[0] / name, picture)
     files = [gallery / "a" / "a.png", gallery / "b" / "b.jpg", gallery / "c" / "c.png", gallery / "one" / "0.png"]
-    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, *files, "--neighbors", 1)
+    content = said(capsys, "--model_dir", model_dir, "--gallery", gallery, *files, "--neighbors", 1, *OFF)
     for file, image in zip(files, content["images"], strict=True):
         assert image["predicted"] == file.parent.name and image["neighbors"][0]["file"] == str(file)
         assert image["neighbors"][0]["distance"] < 1e-4
@@ -128,7 +132,7 @@ def test_an_enrolled_image_has_distance_0_to_itself_whatever_it_takes_to_convert
 def test_the_gallery_is_embedded_once_and_whatever_changes_is_noticed(model_dir, gallery, asked, embedded, capsys):
     file = min(asked.iterdir())
     other = shutil.copytree(gallery, gallery.with_name("others"))
-    command = ["--model_dir", model_dir, file, "--gallery"]
+    command = ["--model_dir", model_dir, file, *OFF, "--gallery"]
     first = said(capsys, *command, gallery)
     assert said(capsys, *command, gallery) == first and embedded == [1, 15, 1]
     said(capsys, *command, other)
@@ -160,10 +164,10 @@ def test_the_gallery_is_embedded_once_and_whatever_changes_is_noticed(model_dir,
 @pytest.mark.slow
 def test_one_class_with_one_image(model_dir, tmp_path, capsys):
     file = save(tmp_path / "people" / "anna" / "1.png", digits().test.images[0, ..., 0])
-    lines = ask(capsys, "--model_dir", model_dir, "--gallery", file.parents[1], file).splitlines()
+    lines = ask(capsys, "--model_dir", model_dir, "--gallery", file.parents[1], file, *OFF).splitlines()
     assert lines[0].split() == ["image", "predicted", "votes", "nearest", "gallery", "images", "(euclidean)"]
     assert lines[1].split()[1:] == ["anna", "1/1", "anna", "0.00"]
-    assert lines[3] == "Every image gets a name, also of a stranger: --false_accept_rate 0.01 refuses them"
+    assert lines[3] == "Every image gets a name, also of a stranger: --false_accept_rate off"
 
 
 @pytest.mark.slow
@@ -216,6 +220,9 @@ def test_strangers_are_unknown_as_often_as_the_loops_say(model_dir, gallery, ask
     refused_ones = [image["predicted"] is None for image in strangers]
     assert any(refused_ones) and any(image["predicted"] is not None for image in content["images"])
 
+    by_default = said(capsys, *command[:-2])["refusal"]
+    assert by_default["false_accept_rate"] == 0.01 and by_default["threshold"] < refusal["threshold"]
+
     del embedded[:]
     lines = ask(capsys, *command).splitlines()
     assert embedded == [100]  # all else is kept
@@ -252,25 +259,42 @@ def test_a_rate_that_cannot_be_promised(model_dir, gallery, asked, capsys):
 
 
 @pytest.mark.parametrize("are_unseen", [True, False])
-def test_classes_that_were_learned_from_tell_too_little_of_strangers(tmp_path, are_unseen):
+def test_classes_that_were_learned_from_tell_too_little_of_strangers(are_unseen):
     labels = np.repeat(np.arange(10), 4)
     points = np.random.default_rng(0).normal(size=(40, 3))
-    lines = refuse(Strangers(points, labels, are_unseen), np.array([0, 1]), 0.2, 1, tmp_path).as_lines()
+    lines = refuse(Strangers(points, labels, are_unseen), np.array([0, 1]), 0.2, 1).as_lines()
     assert any("strangers may come nearer" in line for line in lines) != are_unseen
 
 
-def test_why_a_rate_cannot_be_promised(tmp_path):
+def test_why_a_rate_cannot_be_promised():
     labels = np.repeat(np.arange(10), 4)
     points = np.random.default_rng(0).normal(size=(40, 3))
     for strangers, gallery, said in (
-        (Strangers(points[:8], labels[:8], True), [0], "by 2 classes never trained on of two images or more, expected"),
+        (Strangers(points[:8], labels[:8], True), [0], "at least 4 classes never trained on, of two images or more"),
+        (Strangers(points[:8], labels[:8], True), [0], "received 2; add some, see holdout_classes"),
         (Strangers(points, labels, False), [0, 1], "by 20 images of strangers, a half of the 10 test classes, in a"),
         (Strangers(points, labels, False), [0, 1], "gallery of 2 classes x 1; the smallest is 0.05"),
-        (Strangers(points, labels, False), list(range(900)), "x 1; no rate can be; enrol fewer, or add such classes"),
+        (Strangers(points, labels, False), list(range(900)), "x 1; no rate can be; add such classes, or enrol fewer"),
     ):
-        with pytest.raises(Exception, match=said) as caught:
-            refuse(strangers, np.array(gallery), 0.001, 230, tmp_path)
-        assert "\n" not in str(caught.value)
+        why = refuse(strangers, np.array(gallery), 0.001, 230)
+        assert said in why and "\n" not in why
+    assert why_so_few_cannot(4) is None
+    assert [why_so_few_cannot(number).count(f"received {number};") for number in range(4)] == [1] * 4
+
+
+def test_a_rate_that_is_missed_is_told_and_so_is_what_nobody_can_know():
+    """The classes that judge come nearer than those that choose; no image is of a class in the gallery."""
+    labels = np.repeat(np.arange(40), 5)
+    judging = permutation(7, Stream.CALIBRATION_HALVES, number=1, size=40)[:20]
+    far = np.random.default_rng(0).uniform(5, 9, 200)
+    for other, is_missed in ((far, False), (np.where(np.isin(labels, judging), 1, far), True)):
+        refusal = refuse(LookedUp(labels, np.full(200, np.inf), other), np.array([50, 50, 51]), 0.02, 7)
+        lines, content = refusal.as_lines(), refusal.as_json()
+        assert ("    more than asked for: too few classes chose the threshold" in lines) == is_missed
+        assert lines[2 + is_missed].startswith("  enrolled: not known how many are unknown or misnamed")
+        assert content["num_enrolled_images"] == 0 and content["misnamed"] is None
+        assert [content[f"false_negative_identification_rate{end}"] for end in ("", "_low95", "_high95")] == [None] * 3
+        assert (content["gallery_classes"], content["tried_classes"], content["classes"]) == (2, 2, "unseen")
 
 
 def test_a_class_that_is_called_unknown_is_told_from_strangers():
@@ -295,6 +319,125 @@ def test_the_nearest_decides_where_images_may_be_unknown():
     gallery = Gallery(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([0, 1, 1]), ["cat", "dog"])
     labels = np.repeat(np.arange(10), 4)
     found = choose_threshold(labels[:, np.newaxis] * 20.0, labels, GallerySize(1, 1), 0.1, 230)
-    assert classify(images, gallery, 3).predictions[0].label == "dog"
+    assert classify(images, gallery, 3, "").predictions[0].label == "dog"
     (seen,) = classify(images, gallery, 3, Refusal(found, 0.1, GallerySize(1, 1), True)).predictions
     assert (seen.label, seen.votes, len(seen.neighbors)) == ("cat", 1, 3)
+
+
+# ------------------------------------------------------------------------------------------- among the training images
+
+
+@pytest.mark.slow
+def test_strangers_to_the_training_images_are_unknown_by_default(model_dir, asked, embedded, capsys):
+    """Against loops over all distances, in which half of the digits that nobody learned from choose the threshold."""
+    command = ["--model_dir", model_dir, asked]
+    content = said(capsys, *command)
+    data, unseen = digits(), np.array([1, 3, 4, 6, 7, 9])
+    in_gallery = np.flatnonzero(~np.isin(data.train.labels, unseen))
+    gallery, of_test = (embeddings_of(model_dir, part.images) for part in (data.train.where(in_gallery), data.test))
+    of_train = embeddings_of(model_dir, data.train.images)
+    dealt = unseen[permutation(230, Stream.CALIBRATION_HALVES, number=1, size=6)]
+
+    def nearest(points):
+        return np.array([np.sqrt(((gallery - point) ** 2).sum(axis=1)) for point in points])  # (N, G)
+
+    def of_classes(classes):
+        return [
+            nearest(np.concatenate([of_test[data.test.labels == c], of_train[data.train.labels == c]])).min(axis=1)
+            for c in classes
+        ]
+
+    chosen_by, judged_by = of_classes(dealt[3:]), of_classes(dealt[:3])
+    refusal = content["refusal"]
+    threshold = refusal["threshold"]
+    steps = np.sort(np.concatenate(chosen_by))
+    last, beyond = steps[steps <= threshold][-1], steps[steps > threshold][0]
+    assert threshold == pytest.approx((last + beyond) / 2, rel=1e-3)
+    assert np.mean([np.mean(distances <= last) for distances in chosen_by]) <= 0.01
+    assert np.mean([np.mean(distances <= beyond) for distances in chosen_by]) > 0.01
+    assert refusal["false_positive_identification_rate"] == pytest.approx(
+        np.mean([np.mean(distances <= threshold) for distances in judged_by]), abs=0.005
+    )
+    is_known = ~np.isin(data.test.labels, unseen)
+    distances, labels = nearest(of_test[is_known]), data.test.labels[is_known]
+    named = data.train.labels[in_gallery][distances.argmin(axis=1)]
+    is_unknown = distances.min(axis=1) > threshold
+    assert refusal["false_negative_identification_rate"] == pytest.approx(
+        np.mean(is_unknown | (named != labels)), abs=0.01
+    )
+    assert refusal["misnamed"] == pytest.approx(np.mean(~is_unknown & (named != labels)), abs=0.01)
+    assert (refusal["false_accept_rate"], refusal["classes"], refusal["num_classes"]) == (0.01, "unseen", 3)
+    assert refusal["num_images"] == sum(map(len, judged_by)) and refusal["num_enrolled_images"] == len(labels)
+    assert (refusal["gallery_classes"], refusal["gallery_images_per_class"]) == (4, -(-len(in_gallery) // 4))
+    assert content["why_no_refusal"] is None and "gallery" not in content
+    for image in content["images"]:
+        first = image["neighbors"][0]
+        assert image["predicted"] == (None if first["distance"] > threshold else first["label"])
+        for neighbor in image["neighbors"]:
+            assert (
+                neighbor["label"] == str(data.train.labels[neighbor["index"]]) and int(neighbor["label"]) not in unseen
+            )
+            distance = np.linalg.norm(of_train[neighbor["index"]] - np.array(image["embedding"]))
+            assert neighbor["distance"] == pytest.approx(distance, abs=1e-4)
+    refused_ones = [image["predicted"] is None for image in content["images"]]
+    are_strange = [int(image["file"].split("/")[-1][0]) in unseen for image in content["images"]]
+    assert np.mean(np.array(refused_ones)[are_strange]) > 0.8 and not all(refused_ones)
+
+    del embedded[:]
+    assert said(capsys, *command) == content and embedded == [100]
+    path = model_dir / "eval" / "looked_up.npz"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:700] + bytes([whole[700] ^ 4]) + whole[701:]):
+        path.write_bytes(damaged)
+        assert said(capsys, *command) == content and path.read_bytes() == whole
+    lines = ask(capsys, *command).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines[101:]).split())
+    assert f"farther than {threshold:.4f}, the threshold for --false_accept_rate 0.01 " in text
+    assert f"did not choose the threshold, and {len(labels)} test images of the 4 others" in text
+
+
+@pytest.mark.slow
+def test_off_names_every_image_as_ever(model_dir, asked, embedded, capsys):
+    """Also by the training images of classes that nobody learned from."""
+    content = said(capsys, "--model_dir", model_dir, asked, *OFF)
+    assert embedded == [100, 1438] and content["refusal"] is None
+    named = {image["predicted"] for image in content["images"]}
+    assert None not in named and "3" in named
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [[1, 3, 4], None])
+def test_too_few_unseen_classes_name_every_image_as_ever(tmp_path, gallery, asked, embedded, capsys, classes):
+    model_dir, file = write_params(tmp_path / "few", holdout_classes=classes), min(asked.iterdir())
+    experiment, run = open_experiment(model_dir, None), estimator(model_dir, holdout_classes=classes)
+    run.train(lambda: experiment.train_input, 2)
+    expected = f"at least 4 classes never trained on, of two images or more each, received {len(classes or [])}"
+    off = said(capsys, "--model_dir", model_dir, asked, *OFF)
+    for command in (["--model_dir", model_dir, asked], ["--model_dir", model_dir, file, "--gallery", gallery]):
+        content = said(capsys, *command)
+        assert content["refusal"] is None and all(image["predicted"] for image in content["images"])
+        assert content["why_no_refusal"].startswith(f"--false_accept_rate 0.01 cannot be promised: expected {expected}")
+        lines = ask(capsys, *command).splitlines()
+        assert "Every image gets a name, also of a stranger: --false_accept_rate 0.01 cannot be promised: " in " ".join(
+            lines
+        )
+        if "gallery" in content:
+            assert content["why_no_refusal"].endswith("it is tried out with the test classes") == (classes is None)
+        else:
+            assert content["images"] == off["images"]
+    line = refused(capsys, "--model_dir", model_dir, asked, "--false_accept_rate", 0.3)
+    assert line.startswith(f"{model_dir}: --false_accept_rate 0.3: cannot be promised: expected {expected}")
+    assert set(embedded) == {100, 1438, 1, 15} and embedded.count(1438) == 1  # nothing of strangers
+    if classes is None:  # then the test classes tell of them, where they are asked
+        content = said(capsys, "--model_dir", model_dir, file, "--gallery", gallery, "--false_accept_rate", 0.3)
+        assert content["refusal"]["classes"] == "test" and content["why_no_refusal"] is None
+
+
+@pytest.mark.slow
+def test_a_smaller_rate_than_the_images_can_promise(model_dir, asked, capsys):
+    command = ["--model_dir", model_dir, min(asked.iterdir()), "--false_accept_rate"]
+    line = refused(capsys, *command, "1e-6")
+    assert line.startswith(f"{model_dir}: --false_accept_rate 1e-06: cannot be promised by ")
+    smallest = line.rsplit(" ", 1)[1]
+    assert said(capsys, *command, smallest)["refusal"]["false_accept_rate"] == float(smallest) < 0.005

@@ -172,13 +172,28 @@ def without_labels(content):
     return saved({name: array for name, array in arrays.items() if name != "train_labels"})
 
 
+def of_unseen_classes_that_are_none(content):
+    return saved({**dict(np.load(io.BytesIO(content))), "unseen": np.array([0, 2])})
+
+
 def saved(arrays, allow_pickle=False):
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=allow_pickle, **arrays)
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("damage", [cut, flip, pickled, of_other_classes, without_labels, lambda content: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        flip,
+        pickled,
+        of_other_classes,
+        of_unseen_classes_that_are_none,
+        without_labels,
+        lambda content: b"",
+    ],
+)
 def test_a_damaged_file_is_made_anew(model_dir, reads, caplog, damage):
     _, first = opened(model_dir)
     path_in(model_dir).write_bytes(damage(path_in(model_dir).read_bytes()))
