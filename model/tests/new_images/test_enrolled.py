@@ -441,3 +441,23 @@ def test_a_smaller_rate_than_the_images_can_promise(model_dir, asked, capsys):
     assert line.startswith(f"{model_dir}: --false_accept_rate 1e-06: cannot be promised by ")
     smallest = line.rsplit(" ", 1)[1]
     assert said(capsys, *command, smallest)["refusal"]["false_accept_rate"] == float(smallest) < 0.005
+
+
+@pytest.mark.slow
+def test_classes_that_are_only_tested_are_strangers_and_nothing_is_known_of_others(tmp_path, capsys):
+    train, data_dir = digits().train, tmp_path / "data"
+    for digit in range(9):
+        for index in np.flatnonzero(train.labels == digit)[:12]:
+            folder = data_dir / ("train" if digit < 4 else "test") / str(digit)
+            save(folder / f"{index}.png", train.images[index, ..., 0])
+    model_dir = write_params(tmp_path / "mine", dataset="mine", batch_size=16)
+    experiment, run = open_experiment(model_dir, data_dir), estimator(model_dir, dataset="mine", batch_size=16)
+    run.train(lambda: experiment.train_input, 2)
+    command = ["--model_dir", model_dir, "--data_dir", data_dir, min((data_dir / "train" / "3").iterdir())]
+    assert "36 images of strangers, a half of the 5 classes never trained" in said(capsys, *command)["why_no_refusal"]
+    content = said(capsys, *command, "--false_accept_rate", 0.2)
+    assert content["images"][0]["predicted"] == "3"  # at distance 0 of itself
+    refusal = content["refusal"]
+    assert (refusal["num_classes"], refusal["num_images"], refusal["gallery_classes"]) == (2, 24, 4)
+    assert refusal["num_enrolled_images"] == 0 and refusal["false_negative_identification_rate"] is None
+    assert "  enrolled: not known how many are unknown" in ask(capsys, *command, "--false_accept_rate", 0.2)
