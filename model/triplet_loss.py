@@ -80,7 +80,9 @@ def pairwise_distances(
     distances = tf.maximum(1.0 - tf.matmul(vectors[0], vectors[-1], transpose_b=True), 0.0)  # (B, C)
     if candidates is not None:
         return distances
-    return tf.linalg.set_diag(distances, tf.zeros(tf.shape(distances)[:1], distances.dtype))
+    # XLA cannot take the gradient of `tf.linalg.set_diag` without knowing the size.
+    number = tf.range(tf.shape(distances)[0])  # (B,)
+    return tf.where(tf.equal(number[:, tf.newaxis], number), tf.zeros([], distances.dtype), distances)
 
 
 @tf.custom_gradient
