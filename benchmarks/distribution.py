@@ -93,7 +93,9 @@ def _gradients() -> None:
 
 
 def _cases() -> Iterator[tuple[str, str, str]]:
-    return itertools.product(STRATEGIES, ("euclidean", "squared_euclidean", "cosine"), _KINDS)
+    distances = ("euclidean", "squared_euclidean", "cosine")
+    for name, strategy in STRATEGIES.items():
+        yield from itertools.product([name], ["cosine"] if strategy.of_similarities else distances, _KINDS)
 
 
 def _far(found: np.ndarray, expected: np.ndarray) -> float:
@@ -140,7 +142,7 @@ def _child_gradients(question: dict[str, Any]) -> None:
         params = Params.model_validate(
             dict(
                 batch_size=_BATCH_SIZE, num_channels=4, embedding_size=8, triplet_strategy=name, distance=distance,
-                margin=0.3, **_KINDS[kind],
+                margin=None if STRATEGIES[name].margin is None else 0.3, **_KINDS[kind],
             )
         )  # fmt: skip
         with strategy.scope():
@@ -182,7 +184,7 @@ def local_model_fn(features, labels, mode, params, network, step=0):  # type: ig
         return model_fn(features, labels, mode, params, network, step)
     embeddings = network(features, training=True)
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    sums = params.strategy.load()(labels, embeddings, params.margin, params.distance, seed)
+    sums = params.strategy.load()(labels, embeddings, params.margin, params.distance, seed, **params.of_the_loss)
     return EstimatorSpec(mode, {"embeddings": embeddings}, triplet_loss.mean(*sums["loss"]), sums)
 
 

@@ -95,7 +95,7 @@ def _run(data: Dataset, changes: dict[str, Any]) -> tuple[float, float, bool]:
         estimator = Estimator(model_fn, folder, params, config)
         estimator.train(lambda: train_input_fn(divide(data, params), params), STEPS)
         scores = estimator.evaluate(lambda: eval_input_fn(divide(data, params), params))
-    of_equals = math.log(2) if params.margin == "soft" else params.margin
+    of_equals = params.margin if isinstance(params.margin, float) else math.log(2)
     is_stuck = abs(scores["loss"] - of_equals) < 0.01 * of_equals
     return scores["knn_accuracy"], scores["loss"], is_stuck and scores["knn_accuracy"] < 0.5
 

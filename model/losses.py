@@ -4,18 +4,29 @@ Labels are of shape (B,), the class of each image, and the output of the model i
 compiled with one of these can be saved and loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
-from model import triplet_loss
+from model import metric_losses, triplet_loss
 
 _register = keras.saving.register_keras_serializable(package="triplet_loss")
 
 
-class _MinedLoss(keras.losses.Loss):
+class _BatchLoss(keras.losses.Loss):
+    """A loss of pairs or triplets inside the batch: one number for all of it, whatever the reduction."""
+
+    def __call__(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the loss of the batch, a scalar."""
+        # The base class would turn the labels into float32, where classes beyond 2^24 become one.
+        if sample_weight is not None:
+            raise ValueError(f"Expected no sample weights: no term belongs to one image. Received: {sample_weight}")
+        return self.call(y_true, y_pred)
+
+
+class _MinedLoss(_BatchLoss):
     """A loss that chooses pairs or triplets inside the batch.
 
     Args:
@@ -39,13 +50,6 @@ class _MinedLoss(keras.losses.Loss):
         super().__init__(name, reduction, dtype)
         self.margin = margin
         self.distance = distance
-
-    def __call__(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns the loss of the batch, a scalar."""
-        # The base class would turn the labels into float32, where classes beyond 2^24 become one.
-        if sample_weight is not None:
-            raise ValueError(f"Expected no sample weights: no term belongs to one image. Received: {sample_weight}")
-        return self.call(y_true, y_pred)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Returns the loss of the batch, a scalar."""
@@ -122,3 +126,102 @@ class ContrastiveLoss(_MinedLoss):
     """`triplet_loss.contrastive_loss`."""
 
     sums = staticmethod(triplet_loss.contrastive_sums)
+
+
+class _PairLoss(_BatchLoss):
+    """A loss of `model.metric_losses`, called with its own parameters by name."""
+
+    loss: ClassVar[Callable[..., tf.Tensor]]
+
+    def __init__(
+        self,
+        parameters: Mapping[str, float | str],
+        name: str | None,
+        reduction: str | None,
+        dtype: str | keras.DTypePolicy | None,
+    ) -> None:
+        super().__init__(name, reduction, dtype)
+        self._parameters = dict(parameters)
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of the batch, a scalar."""
+        return self.loss(y_true, y_pred, **self._parameters)
+
+    def get_config(self) -> dict[str, object]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), **self._parameters}
+
+
+@_register
+class MultiSimilarityLoss(_PairLoss):
+    """`metric_losses.multi_similarity_loss`, where the parameters are explained."""
+
+    loss = staticmethod(metric_losses.multi_similarity_loss)
+
+    def __init__(
+        self,
+        margin: float = 0.1,
+        scale_positive: float = 2.0,
+        scale_negative: float = 50.0,
+        similarity_threshold: float = 1.0,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        parameters = {
+            "margin": margin,
+            "scale_positive": scale_positive,
+            "scale_negative": scale_negative,
+            "similarity_threshold": similarity_threshold,
+        }
+        super().__init__(parameters, name, reduction, dtype)
+
+
+@_register
+class SupervisedContrastiveLoss(_PairLoss):
+    """`metric_losses.supervised_contrastive_loss`, where the temperature is explained."""
+
+    loss = staticmethod(metric_losses.supervised_contrastive_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__({"temperature": temperature}, name, reduction, dtype)
+
+
+@_register
+class LiftedStructuredLoss(_PairLoss):
+    """`metric_losses.lifted_structured_loss`, where the parameters are explained."""
+
+    loss = staticmethod(metric_losses.lifted_structured_loss)
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        distance: str = "euclidean",
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__({"margin": margin, "distance": distance}, name, reduction, dtype)
+
+
+@_register
+class CircleLoss(_PairLoss):
+    """`metric_losses.circle_loss`, where the parameters are explained."""
+
+    loss = staticmethod(metric_losses.circle_loss)
+
+    def __init__(
+        self,
+        margin: float = 0.4,
+        scale: float = 80.0,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__({"margin": margin, "scale": scale}, name, reduction, dtype)

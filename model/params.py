@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.common import json_file
@@ -55,6 +55,18 @@ def _known_strategy(name: str) -> str:
 
 def _known_network(name: str) -> str:
     return _one_of(NETWORKS, name)
+
+
+def _defaults_of(parameter: str) -> str:
+    """Returns what a parameter is with each strategy, as "1.0 with lifted_structured", the rule at first."""
+    values: dict[str, list[str]] = {}
+    for name, strategy in STRATEGIES.items():
+        if parameter in strategy.defaults:
+            values.setdefault(json.dumps(strategy.defaults[parameter]), []).append(name)
+    return ", ".join(
+        value if number == 0 and len(values) > 1 else f"{value} with {' and '.join(names)}"
+        for number, (value, names) in enumerate(values.items())
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -271,13 +283,35 @@ class Params(BaseModel):
         description="How many anchors one round of offline mining takes, rounded down to whole batches; negatives are "
         "sought among these and their positives. null, or more than there are: all, once an epoch",
     )
-    margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] = Field(
+    margin: Annotated[float, Field(ge=0, le=1e9)] | Literal["soft"] | None = Field(
         0.5,
-        description="How much farther than the positive the negative has to be, in units of the distance; "
-        "soft, for batch_hard: softplus instead of a margin",
+        description="How much farther than the positive the negative has to be, in units of the distance, by default "
+        f"{_defaults_of('margin')}; soft, for batch_hard: softplus instead of a margin. Of multi_similarity, what is "
+        "added before a pair counts as easy; of circle, how far from 1 and from 0 similarities may be",
     )
     distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
-        "euclidean", description="The distance between two embeddings"
+        "euclidean", description=f"The distance between two embeddings, by default {_defaults_of('distance')}"
+    )
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] | None = Field(
+        None,
+        description="What similarities are divided by: the lower, the more the hardest pairs count; by default "
+        f"{_defaults_of('temperature')}",
+    )
+    scale: Annotated[float, Field(ge=1e-3, le=1e4)] | None = Field(
+        None,
+        description="What similarities are multiplied by: the higher, the more the hardest pairs count; by default "
+        f"{_defaults_of('scale')}",
+    )
+    scale_positive: Annotated[float, Field(ge=1e-3, le=1e4)] | None = Field(
+        None, description=f"The same for pairs of a class; by default {_defaults_of('scale_positive')}"
+    )
+    scale_negative: Annotated[float, Field(ge=1e-3, le=1e4)] | None = Field(
+        None, description=f"The same for pairs of two classes; by default {_defaults_of('scale_negative')}"
+    )
+    similarity_threshold: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None,
+        description="The cosine similarity at which pairs of either kind begin to cost; by default "
+        f"{_defaults_of('similarity_threshold')}",
     )
 
     memory_size: Annotated[int, Field(ge=1, le=2**20)] | None = Field(
@@ -321,10 +355,23 @@ class Params(BaseModel):
         "last one for which it is as good as the highest, but for one standard error",
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _translate(cls, content: Any) -> Any:
-        return translate(content) if isinstance(content, dict) else content
+    def _fill_in(cls, content: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(content, dict):
+            return validate(content)
+        said = translate(content)
+        # A null that is the default says nothing; what is said of unknown keys is for Pydantic to tell.
+        fields = cls.model_fields
+        said = {
+            key: value
+            for key, value in said.items()
+            if value is not None or key not in fields or fields[key].default is not None
+        }
+        params = validate(_with_defaults(said))
+        # What is filled in is not set: a search that varies the strategy gets the defaults of each.
+        params.model_fields_set.intersection_update(said)
+        return params
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -378,6 +425,17 @@ class Params(BaseModel):
         if self.margin == "soft" and not self.strategy.takes_soft_margin:
             owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
+        if self.margin is not None and self.strategy.margin is None:
+            raise ValueError(
+                f"'margin' needs a strategy that has one, received {json.dumps(self.margin)} with "
+                f'"{self.triplet_strategy}"'
+            )
+        if self.margin is None and self.strategy.margin is not None:
+            raise ValueError(f"'margin' must be a number with \"{self.triplet_strategy}\", received null")
+        if self.strategy.of_similarities and self.distance != "cosine":
+            raise ValueError(
+                f'\'distance\' must be "cosine" with "{self.triplet_strategy}", received "{self.distance}"'
+            )
         if self.image_fit != "stretch" and self.image_size is None:
             raise ValueError(f"'image_fit' needs 'image_size', received \"{self.image_fit}\" without it")
         if self.warmup_steps and self.learning_rate_schedule != "cosine":
@@ -439,6 +497,11 @@ class Params(BaseModel):
         return self.model_dump(include=set(NETWORKS[self.network].parameters))
 
     @property
+    def of_the_loss(self) -> dict[str, Any]:
+        """The parameters that the loss has of its own, by name."""
+        return self.model_dump(include=set(self.strategy.loss_parameters))
+
+    @property
     def learns_batch_norm(self) -> bool:
         """Whether there is batch normalization by the batch in training."""
         return (NETWORKS[self.network].has_batch_norm or self.use_batch_norm) and not self.frozen_batch_norm
@@ -473,8 +536,12 @@ class Params(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
     def differences(self) -> dict[str, Any]:
-        """Returns the seed and what differs from the defaults, as in a `params.json`."""
-        defaults = Params().model_dump(mode="json")
+        """Returns the seed and what differs from the defaults, as in a `params.json`.
+
+        The defaults are those of the strategy, so that what is left out is what is filled in when it is read again.
+        """
+        defaults = Params(triplet_strategy=self.triplet_strategy).model_dump(mode="json")
+        defaults["triplet_strategy"] = Params().triplet_strategy
         return {
             key: value for key, value in self.model_dump(mode="json").items() if key == "seed" or value != defaults[key]
         }
@@ -518,6 +585,15 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
     if squared and new.get("distance", "euclidean") == "euclidean":
         new["distance"] = "squared_euclidean"
     return new
+
+
+def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a file says, and what the strategy that it names fills in where it says nothing."""
+    name = content.get("triplet_strategy", Params.model_fields["triplet_strategy"].default)
+    strategy = STRATEGIES.get(name) if isinstance(name, str) else None
+    if strategy is None:  # which is told of later
+        return content
+    return strategy.defaults | content
 
 
 def part_of_a_run(from_step: int, params: dict[str, Any]) -> dict[str, Any]:

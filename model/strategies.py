@@ -5,15 +5,16 @@ A new loss is one function and one entry in `STRATEGIES`. What `params.json` may
 TensorFlow: a loss is fetched when the first step is built.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from model.triplet_loss import Sums
 
 # (labels (B,), embeddings (B, D), margin, distance, seed (2,)) -> by name, (sum, count): "loss", and any quantity that
-# is to be seen beside it. On several devices and with a memory, `triplet_loss.Candidates` come as a sixth.
+# is to be seen beside it. On several devices and with a memory, `triplet_loss.Candidates` come as a sixth. Parameters
+# that the loss has of its own come by name.
 LossSums = Callable[..., "Sums"]
 
 
@@ -35,6 +36,12 @@ class Strategy:
             and not triplets.
         parameters: Keys of `params.json` that this strategy reads; with strategies that do not list them they are
             refused.
+        loss_parameters: The same, for those that the loss is called with by name, each with the value of its paper,
+            which it has where `params.json` says nothing.
+        margin: The margin where `params.json` says nothing; None for a loss that has none.
+        distance: The distance where `params.json` says nothing.
+        of_similarities: Whether the loss is made of cosine similarities: the distance has to be "cosine", and the
+            margin does not say how far apart images have to be.
     """
 
     load: Callable[[], LossSums]
@@ -45,16 +52,31 @@ class Strategy:
     mines: Literal["semi_hard", "hard"] | None = None
     scored_as: str | None = None
     parameters: frozenset[str] = frozenset()
+    loss_parameters: Mapping[str, float] = field(default_factory=dict)
+    margin: float | None = 0.5
+    distance: str = "euclidean"
+    of_similarities: bool = False
 
     def __post_init__(self) -> None:
         if (self.mines is None) != (self.scored_as is None):
             raise ValueError(f"Expected both of mines and scored_as, or neither. Received: {self}")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What `params.json` means where it does not say it, as far as that depends on the strategy."""
+        return {"margin": self.margin, "distance": self.distance, **self.loss_parameters}
 
 
 def _triplet_loss() -> Any:
     from model import triplet_loss
 
     return triplet_loss
+
+
+def _metric_losses() -> Any:
+    from model import metric_losses
+
+    return metric_losses
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -79,9 +101,38 @@ STRATEGIES: dict[str, Strategy] = {
         scored_as="batch_hard",
         parameters=frozenset({"mining_size"}),
     ),
+    "multi_similarity": Strategy(
+        lambda: _metric_losses().multi_similarity_sums,
+        bytes_per_pair=31,
+        loss_parameters={"scale_positive": 2.0, "scale_negative": 50.0, "similarity_threshold": 1.0},
+        margin=0.1,
+        distance="cosine",
+        of_similarities=True,
+    ),
+    "supervised_contrastive": Strategy(
+        lambda: _metric_losses().supervised_contrastive_sums,
+        bytes_per_pair=26,
+        loss_parameters={"temperature": 0.1},
+        margin=None,
+        distance="cosine",
+        of_similarities=True,
+    ),
+    "lifted_structured": Strategy(lambda: _metric_losses().lifted_structured_sums, bytes_per_pair=27, margin=1.0),
+    "circle": Strategy(
+        lambda: _metric_losses().circle_sums,
+        bytes_per_pair=36,
+        loss_parameters={"scale": 80.0},
+        margin=0.4,
+        distance="cosine",
+        of_similarities=True,
+    ),
 }
 
 
 def strategies_with(parameter: str) -> list[str]:
     """Returns the names of the strategies that read a parameter of their own; none if it belongs to all."""
-    return [name for name, strategy in STRATEGIES.items() if parameter in strategy.parameters]
+    return [
+        name
+        for name, strategy in STRATEGIES.items()
+        if parameter in strategy.parameters or parameter in strategy.loss_parameters
+    ]

@@ -436,11 +436,7 @@ PAIRS_AT_ONCE, PAIRS_OF_A_BLOCK = 2**26, 2**25
 
 
 def _sums_of(loss: _Loss) -> SumsOf:
-    """Returns the loss as a function of labels and embeddings, with what a person wants to see of the batch beside it.
-
-    Where there are more pairs than fit into memory, one block of anchors comes after the other, and only "loss" has a
-    gradient. That needs sizes that are known when a function is traced, and is not done by XLA.
-    """
+    """Returns the loss as a function of labels and embeddings, with what a person wants to see beside it."""
 
     def sums(
         labels: tf.Tensor,
@@ -454,35 +450,56 @@ def _sums_of(loss: _Loss) -> SumsOf:
             batch = _sort_out(labels, embeddings, distance, candidates)
             return _with_statistics(batch, margin, *loss(batch, margin, seed))
 
-        labels, embeddings = _inputs(labels, embeddings)
-        vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
-        num_anchors, num_candidates = (vector.shape[:1].num_elements() or 0 for vector in (vectors[0], vectors[-1]))
-        if _inside_xla() or num_anchors * num_candidates <= PAIRS_AT_ONCE:
-            return at_once(labels, embeddings, candidates)
-        others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))
-
-        @tf.function(autograph=False)
-        def of_block(start: tf.Tensor, size: int, *vectors: tf.Tensor) -> tuple[Sums, list[tf.Tensor]]:
-            of_these, places = (tf.slice(whole, [start], [size]) for whole in (labels, others.places))
-            with tf.GradientTape() as tape:
-                tape.watch(vectors)
-                among = Candidates(others.labels, vectors[-1], places, others.share * (size / num_anchors))
-                found = at_once(of_these, tf.slice(vectors[0], [start, 0], [size, -1]), among)
-            return found, [tf.convert_to_tensor(pull) for pull in tape.gradient(found["loss"][0], vectors)]
-
-        # As many blocks as are needed, of one size: only the last one may be smaller, and is compiled by itself.
-        size = -(-num_anchors // -(-num_anchors * num_candidates // PAIRS_OF_A_BLOCK))
-        so_far: Any = None
-        for start in range(0, num_anchors, size):
-            with tf.control_dependencies(tf.nest.flatten(so_far or [])):
-                part = of_block(tf.constant(start), min(size, num_anchors - start), *map(tf.stop_gradient, vectors))
-                so_far = tf.nest.map_structure(tf.add, so_far, part) if so_far else part
-        found, gradients = so_far
-        total, count = found["loss"]
-        return {**found, "loss": (with_gradient(total, vectors, gradients), count)}
+        return in_blocks(at_once, labels, embeddings, candidates)
 
     sums.__name__, sums.__doc__ = loss.__name__, loss.__doc__
     return sums
+
+
+def in_blocks(
+    at_once: Callable[[tf.Tensor, tf.Tensor, Candidates | None], Sums],
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    candidates: Candidates | None,
+) -> Sums:
+    """Computes sums over anchors, in bounded memory.
+
+    Where there are more pairs than fit into memory, one block of anchors comes after the other, and only "loss" has a
+    gradient. That needs sizes that are known when a function is traced, and is not done by XLA.
+
+    Args:
+        at_once: From labels and embeddings, tensors of shapes (A,) and (A, D), and candidates to the sums of these
+            anchors.
+        labels: (A,), the class of each image.
+        embeddings: (A, D).
+        candidates: Where anchors look for their partners; None for among themselves.
+    """
+    labels, embeddings = _inputs(labels, embeddings)
+    vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
+    num_anchors, num_candidates = (vector.shape[:1].num_elements() or 0 for vector in (vectors[0], vectors[-1]))
+    if _inside_xla() or num_anchors * num_candidates <= PAIRS_AT_ONCE:
+        return at_once(labels, embeddings, candidates)
+    others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))
+
+    @tf.function(autograph=False)
+    def of_block(start: tf.Tensor, size: int, *vectors: tf.Tensor) -> tuple[Sums, list[tf.Tensor]]:
+        of_these, places = (tf.slice(whole, [start], [size]) for whole in (labels, others.places))
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            among = Candidates(others.labels, vectors[-1], places, others.share * (size / num_anchors))
+            found = at_once(of_these, tf.slice(vectors[0], [start, 0], [size, -1]), among)
+        return found, [tf.convert_to_tensor(pull) for pull in tape.gradient(found["loss"][0], vectors)]
+
+    # As many blocks as are needed, of one size: only the last one may be smaller, and is compiled by itself.
+    size = -(-num_anchors // -(-num_anchors * num_candidates // PAIRS_OF_A_BLOCK))
+    so_far: Any = None
+    for start in range(0, num_anchors, size):
+        with tf.control_dependencies(tf.nest.flatten(so_far or [])):
+            part = of_block(tf.constant(start), min(size, num_anchors - start), *map(tf.stop_gradient, vectors))
+            so_far = tf.nest.map_structure(tf.add, so_far, part) if so_far else part
+    found, gradients = so_far
+    total, count = found["loss"]
+    return {**found, "loss": (with_gradient(total, vectors, gradients), count)}
 
 
 def with_gradient(total: tf.Tensor, vectors: Sequence[tf.Tensor], gradients: Sequence[tf.Tensor]) -> tf.Tensor:

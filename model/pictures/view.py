@@ -44,7 +44,7 @@ class View:
         subject: Which images these are, in words.
         step: The global step of the network that embedded them.
         class_names: Of the labels 0, 1, ..., as `text.class_name` returns them.
-        margin: Of the loss, a number or "soft".
+        margin: Of the loss, a number or "soft"; None where it has none, or none that distances should keep.
         shown: The images to show.
         gallery: Those among which their neighbours are: the gallery that the data say, else the training images, unless
             these have none of the classes.
@@ -62,7 +62,7 @@ class View:
     subject: str
     step: int
     class_names: tuple[str, ...]
-    margin: float | str
+    margin: float | str | None
     shown: Embedded
     gallery: Embedded
     neighbors: ClassNeighbors

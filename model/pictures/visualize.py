@@ -133,7 +133,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind}",
         step=trained.checkpoint.step,
         class_names=tuple(map(class_name, data.class_names)),
-        margin=params.margin,
+        margin=None if params.strategy.of_similarities else params.margin,
         shown=shown,
         gallery=gallery,
         neighbors=shown.neighbors_in(gallery, in_gallery, groups),

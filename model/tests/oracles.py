@@ -156,3 +156,57 @@ def terms_among(strategy, labels, anchors, candidate_labels, candidates, places,
             for p in positives:
                 farther = [n for n in negatives if n > p]
                 yield hinge(p - (min(farther) if farther else max(negatives)), margin)
+
+
+def log_sum_exp(values):
+    """log(e^a + e^b + ...), -inf of nothing."""
+    values = list(values)
+    largest = max(values, default=-math.inf)
+    return largest + math.log(sum(math.exp(v - largest) for v in values)) if values else -math.inf
+
+
+def softplus(x):
+    """log(1 + e^x)."""
+    return log_sum_exp([0.0, x])
+
+
+def multi_similarity(positives, negatives, margin, scale_positive, scale_negative, similarity_threshold):
+    """The multi-similarity loss of an anchor, whose cosine distances to positives and negatives these are."""
+    p, n = [1 - d for d in positives], [1 - d for d in negatives]
+    if not p or not n:
+        return None
+    hard_p, hard_n = [s for s in p if s < max(n) + margin], [s for s in n if s > min(p) - margin]
+    attraction = math.log(1 + sum(math.exp(-scale_positive * (s - similarity_threshold)) for s in hard_p))
+    repulsion = math.log(1 + sum(math.exp(scale_negative * (s - similarity_threshold)) for s in hard_n))
+    return attraction / scale_positive + repulsion / scale_negative
+
+
+def supervised_contrastive(positives, negatives, margin, temperature):
+    """L_out of an anchor: minus the mean log-probability of its positives among all others."""
+    if not positives:
+        return None
+    everyone = [math.exp((1 - d) / temperature) for d in [*positives, *negatives]]
+    return -average(math.log(math.exp((1 - d) / temperature) / sum(everyone)) for d in positives)
+
+
+def lifted_structured(positives, negatives, margin):
+    """The generalized lifted structured loss of an anchor."""
+    if not positives or not negatives:
+        return None
+    return max(math.log(sum(map(math.exp, positives))) + math.log(sum(math.exp(margin - d) for d in negatives)), 0.0)
+
+
+def circle(positives, negatives, margin, scale, fixed=None):
+    """The circle loss of an anchor; the weights are of the distances `fixed`, where these are others."""
+    if not positives or not negatives:
+        return None
+    fixed_positives, fixed_negatives = fixed or (positives, negatives)
+    of_positives = [
+        -scale * max(1 + margin - (1 - w), 0.0) * (1 - d - (1 - margin))
+        for d, w in zip(positives, fixed_positives, strict=True)
+    ]
+    of_negatives = [
+        scale * max(1 - w + margin, 0.0) * (1 - d - margin) for d, w in zip(negatives, fixed_negatives, strict=True)
+    ]
+    # log(1 + sum of e^x times sum of e^y), the product of the sums term by term.
+    return softplus(log_sum_exp(x + y for x in of_positives for y in of_negatives))

@@ -20,11 +20,14 @@ ROOMS = [
     {"model.data"},
     {"model.params", "model.losses"},
     {"model.strategies", "model.networks"},
+    {"model.metric_losses"},
     {"model.triplet_loss"},
     {"model.common"},
 ]
 # What every room stands on.
-GROUND = {"model.common", "model.params", "model.strategies", "model.networks", "model.triplet_loss"}
+GROUND = {
+    "model.common", "model.params", "model.strategies", "model.networks", "model.metric_losses", "model.triplet_loss",
+}  # fmt: skip
 MOST_ARROWS = 60
 
 # What has to answer before TensorFlow is there, or where there is none.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import losses, triplet_loss
+from model import losses, metric_losses, triplet_loss
 
 CLASSES = {
     losses.BatchAllTripletLoss: lambda *args, **options: triplet_loss.batch_all_triplet_loss(*args, **options)[0],
@@ -18,6 +18,16 @@ CLASSES = {
     losses.ContrastiveLoss: triplet_loss.contrastive_loss,
 }
 EVERY = [*CLASSES, losses.BatchRandomSemiHardTripletLoss]
+# With parameters that are not the defaults.
+OF_PAIRS = {
+    losses.MultiSimilarityLoss: (
+        metric_losses.multi_similarity_loss,
+        {"margin": 0.2, "scale_positive": 3.0, "scale_negative": 9.0, "similarity_threshold": 0.5},
+    ),
+    losses.SupervisedContrastiveLoss: (metric_losses.supervised_contrastive_loss, {"temperature": 0.4}),
+    losses.LiftedStructuredLoss: (metric_losses.lifted_structured_loss, {"margin": 0.2, "distance": "cosine"}),
+    losses.CircleLoss: (metric_losses.circle_loss, {"margin": 0.25, "scale": 9.0}),
+}
 LABELS = tf.constant([0, 0, 1, 1, 2, 2, 2])
 EMBEDDINGS = tf.constant(np.random.default_rng(0).normal(size=(7, 3)), tf.float32)
 
@@ -27,6 +37,20 @@ EMBEDDINGS = tf.constant(np.random.default_rng(0).normal(size=(7, 3)), tf.float3
 def test_a_class_gives_what_its_function_gives(loss, distance):
     expected = CLASSES[loss](LABELS, EMBEDDINGS, 0.7, distance=distance)
     assert float(loss(margin=0.7, distance=distance)(LABELS, EMBEDDINGS)) == float(expected)
+
+
+@pytest.mark.parametrize("loss", OF_PAIRS)
+def test_a_class_of_pairs_gives_what_its_function_gives_and_survives_serialization(loss):
+    function, parameters = OF_PAIRS[loss]
+    assert float(loss()(LABELS, EMBEDDINGS)) == float(function(LABELS, EMBEDDINGS))
+    original = loss(**parameters, name="mine")
+    restored = keras.losses.deserialize(keras.losses.serialize(original))
+    assert type(restored) is loss
+    assert restored.get_config() == original.get_config() and parameters.items() <= restored.get_config().items()
+    for each in (original, restored):
+        assert float(each(LABELS, EMBEDDINGS)) == float(function(LABELS, EMBEDDINGS, **parameters))
+    assert float(loss()(LABELS, EMBEDDINGS)) != float(original(LABELS, EMBEDDINGS))
+    assert loss()(LABELS, tf.cast(EMBEDDINGS, tf.bfloat16)).dtype == tf.float32
 
 
 @pytest.mark.parametrize("loss", CLASSES)
@@ -57,7 +81,8 @@ def compiled_model(loss, jit_compile):
     images = np.random.default_rng(0).normal(size=(136, 6)).astype(np.float32) + np.eye(4, 6, dtype=np.float32)[labels]
     dense = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(1))
     model = keras.Sequential([keras.Input((6,)), dense])
-    model.compile(keras.optimizers.Adam(0.02), loss=loss(margin=1.0), jit_compile=jit_compile)
+    loss = loss() if loss in OF_PAIRS else loss(margin=1.0)
+    model.compile(keras.optimizers.Adam(0.02), loss=loss, jit_compile=jit_compile)
     return model, images, labels
 
 
@@ -65,6 +90,8 @@ def check_learning(loss, model, images, labels):
     """Three batches an epoch, the last one smaller."""
     # Of a loss that draws anew each time, what it lowers: how many triplets break the margin.
     measure = CLASSES.get(loss, lambda *arguments: triplet_loss.batch_all_triplet_loss(*arguments)[1])
+    if loss in OF_PAIRS:
+        measure = lambda labels, embeddings, _: OF_PAIRS[loss][0](labels, embeddings)  # noqa: E731
     before = float(measure(labels, model(images), 1.0))
     model.fit(images, labels, batch_size=64, epochs=4, shuffle=False, verbose=0)
     assert float(measure(labels, model(images), 1.0)) < before
@@ -102,7 +129,7 @@ def test_a_model_compiled_with_it_learns_and_can_be_saved(loss, precision, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-@pytest.mark.parametrize("loss", [losses.BatchSemiHardTripletLoss, losses.ContrastiveLoss])
+@pytest.mark.parametrize("loss", [losses.BatchSemiHardTripletLoss, losses.ContrastiveLoss, *OF_PAIRS])
 def test_a_model_compiled_with_any_of_them_learns(loss):
     check_learning(loss, *compiled_model(loss, jit_compile=False))
 
@@ -126,6 +153,8 @@ def test_it_is_compiled_by_xla():
 
 def learn_compiled_by_xla():
     """In each of these losses, with batches of two sizes, by the methods of Keras."""
+    for loss in OF_PAIRS:
+        check_learning(loss, *compiled_model(loss, jit_compile=True))
     for loss in CLASSES:
         compiled = compiled_model(loss, jit_compile=True)
         check_three_batches(loss, *compiled)
@@ -187,5 +216,7 @@ def test_labels_stay_what_they_are():
 def test_sample_weights_and_columns_of_labels_are_refused():
     with pytest.raises(ValueError, match="Expected no sample weights"):
         losses.BatchAllTripletLoss()(LABELS, EMBEDDINGS, sample_weight=tf.ones(7))
+    with pytest.raises(ValueError, match="Expected no sample weights"):
+        losses.CircleLoss()(LABELS, EMBEDDINGS, sample_weight=tf.ones(7))
     with pytest.raises(ValueError, match=r"Expected labels of shape \(B,\)"):
         losses.BatchAllTripletLoss()(LABELS[:, tf.newaxis], EMBEDDINGS)

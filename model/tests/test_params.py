@@ -116,6 +116,32 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"holdout_classes": 1}', r"'holdout_classes' must be greater than or equal to 2 or .*received 1"),
         ('{"holdout_classes": "8"}', r"'holdout_classes' must .*valid list, received \"8\""),
         ('{"mining_size": 640}', r"'mining_size' needs triplet_strategy \"offline_semi_hard\" or \"offline_hard\""),
+        (
+            '{"temperature": 0.1}',
+            r"'temperature' needs .*_strategy \"supervised_contrastive\", received 0.1 with \"batch",
+        ),
+        (
+            '{"triplet_strategy": "circle", "temperature": 0.1}',
+            r"'temperature' needs .* \"supervised_contrastive\", received 0.1 with \"circle\"",
+        ),
+        (
+            '{"triplet_strategy": "multi_similarity", "scale": 9}',
+            "'scale' needs triplet_strategy \"circle\", received 9",
+        ),
+        ('{"triplet_strategy": "lifted_structured", "scale_positive": 2}', "'scale_positive' needs .*multi_similarity"),
+        ('{"triplet_strategy": "circle", "scale": 0}', "'scale' must be greater than or equal to 0.001, received 0"),
+        (
+            '{"triplet_strategy": "circle", "distance": "euclidean"}',
+            r"'distance' must be \"cosine\" with \"circle\", rec",
+        ),
+        ('{"triplet_strategy": "circle", "squared": true}', r"'distance' must be \"cosine\" .* \"squared_euclidean\""),
+        ('{"triplet_strategy": "circle", "margin": "soft"}', '\'margin\' "soft" needs triplet_strategy "batch_hard"'),
+        (
+            '{"triplet_strategy": "supervised_contrastive", "margin": 0.5}',
+            r"'margin' needs a strategy that has one, received 0.5 with \"supervised_contrastive\"",
+        ),
+        ('{"margin": null}', r"'margin' must be a number with \"batch_all\", received null"),
+        ('{"triplet_strategy": ["circle"]}', r"'triplet_strategy' must be a valid string"),
         ('{"augmentation_strength": 0.5}', r"'augmentation_strength' needs augmentation \"affine\" or .*received 0.5"),
         (
             '{"learning_rate_schedule": "cosine", "warmup_steps": 2147483648}',
@@ -191,6 +217,59 @@ def test_the_resolved_file_reads_back_as_equal(tmp_path):
     params = Params(margin=0.1 + 0.2, image_size=None, seed=2**32 - 1)
     assert read(tmp_path, params.to_json()) == params
     assert set(json.loads(params.to_json())) == set(Params.model_fields)
+
+
+# What each strategy fills in: margin, distance, and what its loss has of its own.
+FILLED_IN = {
+    "batch_all": (0.5, "euclidean", {}),
+    "multi_similarity": (
+        0.1, "cosine", {"scale_positive": 2.0, "scale_negative": 50.0, "similarity_threshold": 1.0},
+    ),
+    "supervised_contrastive": (None, "cosine", {"temperature": 0.1}),
+    "lifted_structured": (1.0, "euclidean", {}),
+    "circle": (0.4, "cosine", {"scale": 80.0}),
+}  # fmt: skip
+OF_LOSSES = {"temperature", "scale", "scale_positive", "scale_negative", "similarity_threshold"}
+
+
+@pytest.mark.parametrize("strategy", FILLED_IN)
+def test_a_strategy_fills_in_what_a_file_does_not_say(tmp_path, strategy):
+    params = read(tmp_path, json.dumps({"triplet_strategy": strategy}))
+    margin, distance, own = FILLED_IN[strategy]
+    assert (params.margin, params.distance) == (margin, distance)
+    assert {key: getattr(params, key) for key in OF_LOSSES} == dict.fromkeys(OF_LOSSES) | own
+    assert params.model_fields_set == {"triplet_strategy"}  # by somebody
+    assert params.differences().keys() <= {"seed", "triplet_strategy"}
+    assert json.loads(params.to_json())["margin"] == margin  # as the run had it
+    assert read(tmp_path, params.to_json()) == params == Params.model_validate_json(params.to_json())
+    nulls = {"triplet_strategy": strategy, **dict.fromkeys(OF_LOSSES)}
+    assert read(tmp_path, json.dumps(nulls)) == params
+    assert read(tmp_path, json.dumps(nulls)).model_fields_set == {"triplet_strategy"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"triplet_strategy": "circle", "margin": 0.5, "scale": 64.0},  # a margin that is the default of others
+        {"triplet_strategy": "lifted_structured", "distance": "cosine", "margin": 0.5},
+        {"triplet_strategy": "multi_similarity", "similarity_threshold": 0.5},
+        {"triplet_strategy": "supervised_contrastive", "temperature": 0.07},
+        {"margin": 0.4},
+    ],
+)
+def test_what_a_file_says_is_kept_and_what_differs_reads_back(tmp_path, said):
+    params = read(tmp_path, json.dumps(said))
+    assert params.differences() == {"seed": 230, **said}
+    assert read(tmp_path, json.dumps(params.differences())) == params == read(tmp_path, params.to_json())
+    assert params.model_fields_set == said.keys()
+
+
+def test_a_change_of_the_loss_is_told_with_all_that_changes_with_it():
+    changes = Params(triplet_strategy="circle").changes_from(Params())
+    assert changes == {
+        "triplet_strategy": ("batch_all", "circle"), "margin": (0.5, 0.4), "distance": ("euclidean", "cosine"),
+        "scale": (None, 80.0),
+    }  # fmt: skip
 
 
 def test_an_editor_may_name_the_schema(tmp_path):

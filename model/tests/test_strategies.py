@@ -62,9 +62,16 @@ def test_every_entry_is_whole():
     for name, strategy in STRATEGIES.items():
         assert callable(strategy.load()), name
         assert (strategy.mines is None) == (strategy.scored_as is None) and strategy.bytes_per_pair >= 0, name
-        assert strategy.scored_as is None or STRATEGIES[strategy.scored_as].mines is None, name
-        assert strategy.parameters <= set(Params.model_fields), name
+        scored_as = STRATEGIES[strategy.scored_as or name]
+        assert strategy.scored_as is None or scored_as.mines is None, name
+        assert scored_as.loss_parameters == strategy.loss_parameters, name
+        assert strategy.parameters | strategy.defaults.keys() <= set(Params.model_fields), name
+        assert not strategy.parameters & strategy.loss_parameters.keys(), name
+        assert not strategy.of_similarities or strategy.distance == "cosine", name
+        assert not strategy.takes_soft_margin or strategy.margin is not None, name
+        assert all(Params.model_fields[key].default is None for key in strategy.loss_parameters), name
     assert strategies_with("mining_size") == ["offline_semi_hard", "offline_hard"]
+    assert strategies_with("temperature") == ["supervised_contrastive"]
     assert strategies_with("margin") == []
 
 

@@ -5,6 +5,9 @@ gradient are those of one device that has the whole batch, but for rounding: an 
 device, and counts of triplets are of all of them. A device computes (B / R) x B pairs, not B x B.
 """
 
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -45,10 +48,11 @@ def loss_of_batch(
     strategy: Strategy,
     labels: tf.Tensor,
     embeddings: tf.Tensor,
-    margin: float | str,
+    margin: float | str | None,
     distance: str,
     seed: tf.Tensor,
     memory: Memory | None = None,
+    loss_parameters: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[tf.Tensor, Sums]:
     """Computes the mean loss of the whole batch from the part of it that is here.
 
@@ -60,12 +64,13 @@ def loss_of_batch(
         distance: As for the loss.
         seed: (2,), the same on all devices.
         memory: More candidates.
+        loss_parameters: What the loss has of its own, all that the strategy names.
 
     Returns:
         The loss of the whole batch, the same on all devices. The mean of their gradients with respect to the weights is
         the gradient of the loss. And the sums over the anchors that are here.
     """
-    devices, loss_of = replicas.count(), strategy.load()
+    devices, loss_of = replicas.count(), functools.partial(strategy.load(), **loss_parameters)
     if devices == 1 and memory is None:
         sums = loss_of(labels, embeddings, margin, distance, seed)
         return mean(*sums["loss"]), sums

@@ -150,10 +150,8 @@ def _is_finite(batch: Batch) -> bool:
 
 
 def _collapse(batch: Batch, first: Batch, params: Params) -> str:
-    distance, margin = rms_distance(batch.embeddings), params.margin
-    # The margin as a euclidean distance. Softplus asks for differences in the order of 1; of unit vectors at a
-    # distance d, the cosine distance is d^2 / 2.
-    asked = 1.0 if isinstance(margin, str) else margin
+    distance, asked = rms_distance(batch.embeddings), _asked(params)
+    # As a euclidean distance: of unit vectors at a distance d, the cosine distance is d^2 / 2.
     if params.distance == "squared_euclidean":
         asked = math.sqrt(asked)
     elif params.distance == "cosine":
@@ -162,8 +160,19 @@ def _collapse(batch: Batch, first: Batch, params: Params) -> str:
         return ""
     return (
         f"the embeddings have collapsed: two images are {distance:.2g} apart (root mean square), the loss is "
-        f"{batch.scalars['loss']:.4f} with margin {margin}; {_advice(params)}"
+        f"{batch.scalars['loss']:.4f}{_with_margin(params)}; {_advice(params)}"
     )
+
+
+def _asked(params: Params) -> float:
+    """Returns the differences of distances that the loss asks for: its margin, or in the order of 1 without one."""
+    if params.margin is None or isinstance(params.margin, str) or params.strategy.of_similarities:
+        return 1.0
+    return params.margin
+
+
+def _with_margin(params: Params) -> str:
+    return "" if params.margin is None else f" with margin {params.margin}"
 
 
 def _line(batch: Batch, first: Batch, params: Params) -> str:
@@ -224,7 +233,7 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
 def _few_triplets(batch: Batch, first: Batch, params: Params) -> str:
     fraction = batch.scalars.get("fraction_positive_triplets", 1.0)
     others_teach = params.strategy.teaches == "pairs" or params.margin == "soft"
-    if batch.scalars["loss"] > 0 and (others_teach or fraction >= _FEW_TRIPLETS):
+    if params.margin is None or (batch.scalars["loss"] > 0 and (others_teach or fraction >= _FEW_TRIPLETS)):
         return ""
     advice = "" if params.strategy.only_hardest else ", or use batch_hard"
     return (
@@ -236,13 +245,13 @@ def _few_triplets(batch: Batch, first: Batch, params: Params) -> str:
 def _exploded(batch: Batch, first: Batch, params: Params) -> str:
     loss = batch.scalars["loss"]
     # Images that are all alike have about the margin as their loss; a run that goes on may have begun with less.
-    usual = max(first.scalars["loss"], 1.0 if isinstance(params.margin, str) else params.margin)
+    usual = max(first.scalars["loss"], _asked(params))
     if loss <= _EXPLODED * usual or not usual:
         return ""
     advice = "" if params.has_unit_length else " or set normalize_embeddings"
     return (
-        f"the loss has grown to {loss:.3g}, with margin {params.margin}; lower learning_rate "
-        f"({params.learning_rate:g}){advice}"
+        f"the loss has grown to {loss:.3g}{_with_margin(params)}; lower "
+        f"learning_rate ({params.learning_rate:g}){advice}"
     )
 
 

@@ -86,7 +86,9 @@ def model_fn(
     if mode == ModeKeys.EVAL and strategy.scored_as:  # batches are images, not triplets
         strategy = STRATEGIES[strategy.scored_as]
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    loss, sums = loss_of_batch(strategy, labels, embeddings, params.margin, params.distance, seed, memory)
+    loss, sums = loss_of_batch(
+        strategy, labels, embeddings, params.margin, params.distance, seed, memory, params.of_the_loss
+    )
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}

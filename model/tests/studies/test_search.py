@@ -12,6 +12,7 @@ import pytest
 import search_hyperparams
 from model.common import cli, files
 from model.common.errors import UserError
+from model.params import Params
 from model.scoring.record import Record
 from model.studies.search import Search
 from model.studies.states import State, state_of
@@ -72,6 +73,26 @@ def test_parameters_that_belong_together_vary_together(tmp_path, fake):
         "num_classes_per_batch=5,num_images_per_class=2,batch_size=10",
         "num_classes_per_batch=5,num_images_per_class=4,batch_size=20",
     ]
+
+
+def test_a_trial_has_the_defaults_of_the_loss_that_it_varies(tmp_path, fake):
+    """Unless the parent or the search says another value; and what is written reads back as it was tried."""
+    losses = ["circle", "batch_all", "supervised_contrastive", {"triplet_strategy": "circle", "margin": 0.5}]
+    parent = write(tmp_path / "s", {"triplet_strategy": losses}, {"triplet_strategy": "circle"})
+    search = Search(parent, 1, None)
+    search.run(1)
+    tried = {trial.folder.name: next(iter(search.runs(trial).values())) for trial in search._trials()}
+    expected = {
+        "triplet_strategy=circle": (0.4, "cosine", 80.0, None),
+        "triplet_strategy=batch_all": (0.5, "euclidean", None, None),
+        "triplet_strategy=supervised_contrastive": (None, "cosine", None, 0.1),
+        "triplet_strategy=circle,margin=0.5": (0.5, "cosine", 80.0, None),
+    }
+    assert {name: (p.margin, p.distance, p.scale, p.temperature) for name, p in tried.items()} == expected
+    assert all(Params.from_json(parent / name / "params.json") == params for name, params in tried.items())
+    parent = write(tmp_path / "t", {"triplet_strategy": ["circle", "batch_all"]}, {"margin": 0.5})
+    search = Search(parent, 1, None)
+    assert [next(iter(search.runs(trial).values())).margin for trial in search._trials()] == [0.5, 0.5]
 
 
 def test_every_point_is_repeated_with_other_seeds(tmp_path, fake):

@@ -73,6 +73,10 @@ def check_same_gradient(found, expected):
         ({"triplet_strategy": "batch_hard", "memory_size": 20}, 2),
         ({"triplet_strategy": "batch_random_semi_hard", "micro_batch_size": 3, "augmentation": "affine"}, 1),
         ({"triplet_strategy": "offline_hard", "use_batch_norm": True}, 1),
+        ({"triplet_strategy": "multi_similarity", "memory_size": 20}, 2),
+        ({"triplet_strategy": "supervised_contrastive", "temperature": 0.3}, 1),
+        ({"triplet_strategy": "lifted_structured", "distance": "squared_euclidean"}, 1),
+        ({"triplet_strategy": "circle", "scale": 16.0, "memory_size": 20, "micro_batch_size": 3}, 2),
     ],
 )
 def test_two_devices_make_the_step_of_one(two_devices, changes, steps):
@@ -215,7 +219,7 @@ def test_another_size_of_the_memory_keeps_the_last_embeddings():
 # ------------------------------------------------------------------------------------------- parts of a batch
 
 
-@pytest.mark.parametrize("changes", [{}, {"triplet_strategy": "offline_hard"}])
+@pytest.mark.parametrize("changes", [{}, {"triplet_strategy": "offline_hard"}, {"triplet_strategy": "circle"}])
 def test_micro_batches_have_the_gradient_of_the_whole_batch(changes):
     params = Params(batch_size=12, num_channels=3, num_blocks=1, embedding_size=5, **changes)
     parts = params.model_copy(update={"micro_batch_size": 4})

@@ -91,6 +91,11 @@ def test_a_moment_of_collapse_is_not_named():
         ({"margin": "soft", "triplet_strategy": "batch_hard"}, 0.05),
         ({"margin": 0.25, "distance": "squared_euclidean"}, 0.025),
         ({"margin": 0.5, "distance": "cosine"}, 0.05),
+        ({"triplet_strategy": "lifted_structured", "margin": 2.0}, 0.1),
+        # These margins say nothing of how far apart images have to be, which is about 1.
+        ({"triplet_strategy": "multi_similarity"}, 0.05 * math.sqrt(2)),
+        ({"triplet_strategy": "circle", "margin": 0.1}, 0.05 * math.sqrt(2)),
+        ({"triplet_strategy": "supervised_contrastive"}, 0.05 * math.sqrt(2)),
     ],
 )
 def test_collapse_is_measured_by_the_margin(params, limit):
@@ -216,6 +221,21 @@ def test_mined_triplets_are_complete_whatever_else_is_in_the_batch():
 def test_pairs_teach_without_partners_of_the_other_kind():
     for labels in (np.zeros(64, int), np.arange(64)):
         assert names(Params(triplet_strategy="contrastive"), *[batch(labels=labels)] * 9) == []
+
+
+def test_a_loss_without_a_margin_is_not_told_to_change_it():
+    params = Params(triplet_strategy="supervised_contrastive")
+    for trouble in (batch(np.ones((64, 16))), batch(loss=0.0), batch(loss=99.0)):
+        for finding in findings(params, batch(), *[trouble] * 20):
+            assert "margin" not in finding.message and "None" not in finding.message
+    assert names(params, batch(), *[batch(loss=99.0)] * 3) == ["learning_rate"]
+    assert names(params, *[batch(labels=np.arange(64))] * 3) == ["no_triplets", "no_positives"]
+
+
+def test_losses_that_count_no_triplets_have_few_where_they_are_0():
+    for strategy in ("multi_similarity", "lifted_structured"):
+        assert names(Params(triplet_strategy=strategy), batch(), *[batch(loss=0.0)] * 20) == ["few_triplets"]
+        assert names(Params(triplet_strategy=strategy), batch(), *[batch(loss=1e-4)] * 20) == []
 
 
 def test_advice_is_not_what_is_done_already():

@@ -112,6 +112,14 @@ def test_offline_mining_learns(tmp_path, strategy):
     assert run.evaluate(eval_input(run))["recall_at_1"] > 0.95
 
 
+@pytest.mark.parametrize("strategy", ["multi_similarity", "supervised_contrastive", "lifted_structured", "circle"])
+def test_losses_of_pairs_learn(tmp_path, caplog, strategy):
+    """With the numbers of their papers, and nothing that worries the doctor."""
+    run = train(tmp_path, 60, learning_rate=0.01, num_channels=16, triplet_strategy=strategy)
+    assert run.evaluate(eval_input(run))["recall_at_1"] > 0.93
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 # A run of the defaults is interrupted by signals below.
 @pytest.mark.parametrize("changes", [EVERYTHING, OFFLINE], ids=["everything", "offline"])
 def test_a_run_in_pieces_ends_with_the_same_bits(tmp_path, changes):

@@ -23,7 +23,9 @@ def test_model_fn(strategy):
     network = build_network(params, (8, 8, 1))
     features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
     train = model_fn(features, labels, ModeKeys.TRAIN, params, network)
-    said = params.strategy.load()(labels, train.predictions["embeddings"], params.margin, "euclidean", [params.seed, 0])
+    own = params.strategy.loss_parameters
+    arguments = params.margin, params.distance, tf.constant([params.seed, 0], tf.int64)
+    said = params.strategy.load()(labels, train.predictions["embeddings"], *arguments, **own)
     assert "loss" in said
     assert set(train.metrics) == {*said, "embedding_mean_norm"}
     np.testing.assert_array_equal(train.images["train_image"], features[:1])
@@ -36,13 +38,35 @@ def test_model_fn(strategy):
     assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
 
     counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
-    seed = tf.constant([params.seed, 0], tf.int64)
-    expected = STRATEGIES[counterpart].load()(labels, embeddings, params.margin, "euclidean", seed)["loss"]
+    expected = STRATEGIES[counterpart].load()(labels, embeddings, *arguments, **own)["loss"]
     assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
 
     predicted = model_fn(features, None, ModeKeys.PREDICT, params, network)
     np.testing.assert_allclose(predicted.predictions["embeddings"], embeddings)
     assert predicted.loss is None and not predicted.metrics
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        ("multi_similarity", {"scale_positive": 3.0, "scale_negative": 9.0, "similarity_threshold": 0.3}),
+        ("supervised_contrastive", {"temperature": 0.7}),
+        ("circle", {"scale": 16.0}),
+    ],
+)
+def test_the_loss_has_the_parameters_of_its_own_that_params_say(strategy, changes):
+    assert changes.keys() == STRATEGIES[strategy].loss_parameters.keys()
+    network = build_network(Params(triplet_strategy=strategy), (8, 8, 1))
+    features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
+    seen = set()
+    for some in ({}, *({key: value} for key, value in changes.items()), changes):
+        params = Params(triplet_strategy=strategy, margin=STRATEGIES[strategy].margin, **some)
+        spec = model_fn(features, labels, ModeKeys.TRAIN, params, network)
+        own = STRATEGIES[strategy].loss_parameters | some
+        sums = params.strategy.load()(labels, spec.predictions["embeddings"], params.margin, "cosine", **own)
+        assert float(spec.loss) == pytest.approx(float(sums["loss"][0] / sums["loss"][1]), rel=1e-6)
+        seen.add(float(spec.loss))
+    assert len(seen) == len(changes) + 1 + (len(changes) > 1)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -1,0 +1,311 @@
+"""What came after the triplet loss: losses of all pairs of a batch, in which hard pairs weigh more than easy ones.
+
+A triplet loss looks at one positive and one negative at a time. These look at all positives and all negatives of an
+anchor at once, and the sum of their exponentials, of which the logarithm is taken, makes the hardest of them count
+most: log(e^x + e^y + ...) is a smooth maximum. Three of them are made of cosine similarities,
+
+    s(a, b) = <a, b> / (||a|| ||b||) = 1 - d(a, b)
+
+so their distance d is "cosine". P(a) are an anchor's positives, the other images of its class, N(a) its negatives, the
+images of other classes. All take O(B^2) memory, and cannot overflow.
+
+Each loss comes as a number, `circle_loss`, with the parameters of its paper for defaults, and as the sums that it is
+made of, `circle_sums`, which take what all of `triplet_loss.py` take: anchors may look among other `Candidates` than
+each other, and sums over anchors add up.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from model import triplet_loss
+from model.triplet_loss import Candidates, Sums, SumsOf
+
+# ------------------------------------------------------------------------------ 1. pairs
+
+
+class _Pairs(NamedTuple):
+    """What the A anchors of a batch see of their C candidates."""
+
+    distances: tf.Tensor  # (A, C)
+    is_positive: tf.Tensor  # (A, C)
+    is_negative: tf.Tensor  # (A, C)
+    has_positive: tf.Tensor  # (A,)
+    has_negative: tf.Tensor  # (A,)
+    is_finite: tf.Tensor  # () false with NaN among the labels, or NaN or infinity elsewhere
+
+    @property
+    def similarities(self) -> tf.Tensor:
+        """The cosine similarities, where the distance is the cosine distance: (A, C)."""
+        return 1.0 - self.distances
+
+    @property
+    def has_both(self) -> tf.Tensor:
+        """Which anchors have a positive and a negative: (A,)."""
+        return tf.logical_and(self.has_positive, self.has_negative)
+
+
+def _look(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidates: Candidates | None) -> _Pairs:
+    """Computes the distances of labels (A,) and embeddings (A, D) to their candidates."""
+    # Among themselves, the gradient takes one matrix product less.
+    others = None if candidates is None else candidates.embeddings
+    distances = triplet_loss.pairwise_distances(embeddings, distance, others)  # (A, C)
+    size = tf.shape(distances)[1]
+    among = candidates or Candidates(labels, embeddings, tf.range(size))
+    is_self = tf.equal(among.places[:, tf.newaxis], tf.range(size))  # (A, C)
+    same_class = tf.equal(labels[:, tf.newaxis], among.labels[tf.newaxis, :])  # (A, C)
+    is_positive = tf.logical_and(same_class, tf.logical_not(is_self))  # (A, C)
+    is_negative = tf.logical_not(same_class)  # (A, C)
+    is_finite = tf.reduce_all(tf.math.is_finite(distances)) & tf.reduce_all(tf.math.is_finite(among.embeddings))
+    if labels.dtype.is_floating:
+        is_finite &= tf.reduce_all(tf.equal(among.labels, among.labels))  # NaN is not equal to itself
+    return _Pairs(
+        distances,
+        is_positive,
+        is_negative,
+        has_positive=tf.reduce_any(is_positive, axis=1),
+        has_negative=tf.reduce_any(is_negative, axis=1),
+        is_finite=is_finite,
+    )
+
+
+def _log_sum_exp(exponents: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Computes the logarithm of the sum of e^x over what the mask takes of each row: (A, C) -> (A,).
+
+    Where it takes nothing, the smallest number there is, which has no gradient.
+    """
+    return tf.reduce_logsumexp(tf.where(mask, exponents, exponents.dtype.min), axis=1)
+
+
+# (pairs, margin, parameters of its own) -> the loss of each anchor, (A,), and whether it counts, (A,)
+_Losses = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+
+
+def _sums_of(losses_of: _Losses, *, of_similarities: bool = True) -> SumsOf:
+    """Returns the losses of anchors as a function of labels and embeddings, with what is to be seen beside them."""
+
+    def sums(
+        labels: tf.Tensor,
+        embeddings: tf.Tensor,
+        margin: float | None,
+        distance: str,
+        seed: tf.Tensor | None = None,
+        candidates: Candidates | None = None,
+        **parameters: float,
+    ) -> Sums:
+        if of_similarities and distance != "cosine":
+            raise ValueError(f'Expected distance "cosine", as the loss is one of similarities. Received: {distance!r}')
+
+        def at_once(labels: tf.Tensor, embeddings: tf.Tensor, candidates: Candidates | None) -> Sums:
+            pairs = _look(labels, embeddings, distance, candidates)
+            share = 1.0 if candidates is None else candidates.share
+            return _with_statistics(pairs, share, *losses_of(pairs, margin, **parameters))
+
+        return triplet_loss.in_blocks(at_once, labels, embeddings, candidates)
+
+    sums.__name__, sums.__doc__ = losses_of.__name__, losses_of.__doc__
+    return sums
+
+
+def _with_statistics(pairs: _Pairs, share: float, losses: tf.Tensor, counts: tf.Tensor) -> Sums:
+    """Returns the loss of the anchors that count, and how far apart pairs are, under the names of the triplet losses.
+
+    Which of their triplets are hard is left out: these losses have none.
+    """
+    positives = tf.where(pairs.is_positive, pairs.distances, 0.0)  # (A, C)
+    negatives = tf.where(pairs.is_negative, pairs.distances, 0.0)  # (A, C)
+    nearest = tf.reduce_min(tf.where(pairs.is_negative, pairs.distances, float("inf")), axis=1)  # (A,)
+    hardest_positive = tf.reduce_max(positives, axis=1)  # (A,)
+    hardest_negative = tf.where(pairs.has_negative, nearest, 0.0)  # (A,)
+    total = tf.cast(tf.reduce_sum(tf.where(counts, losses, 0.0)), tf.float64)
+    num_anchors, share = tf.cast(tf.size(losses), tf.float64), tf.constant(share, tf.float64)
+    sums = {
+        "loss": (tf.where(pairs.is_finite, total, float("nan")), _count(counts)),
+        "mean_positive_dist": (tf.reduce_sum(positives), _count(pairs.is_positive)),
+        "mean_negative_dist": (tf.reduce_sum(negatives), _count(pairs.is_negative)),
+        "hardest_positive_dist": (tf.reduce_sum(hardest_positive), _count(pairs.has_positive)),
+        "hardest_negative_dist": (tf.reduce_sum(hardest_negative), _count(pairs.has_negative)),
+        "anchors_without_positive": (num_anchors - _count(pairs.has_positive), share),
+        "anchors_without_negative": (num_anchors - _count(pairs.has_negative), share),
+    }
+    dtype = pairs.distances.dtype
+    return {name: (tf.cast(total, dtype), tf.cast(count, dtype)) for name, (total, count) in sums.items()}
+
+
+def _count(mask: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.math.count_nonzero(mask), tf.float64)
+
+
+# ------------------------------------------------------------------------------ 2. the losses
+
+
+def multi_similarity_loss(
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    margin: float = 0.1,
+    scale_positive: float = 2.0,
+    scale_negative: float = 50.0,
+    similarity_threshold: float = 1.0,
+) -> tf.Tensor:
+    """Computes the multi-similarity loss, of pairs that are hard beside the other pairs of their anchor.
+
+    L(a) = 1/alpha log(1 + sum over p of e^(-alpha (s(a, p) - lambda)))
+         + 1/beta log(1 + sum over n of e^(beta (s(a, n) - lambda)))
+
+    over the negatives that are more similar than the least similar positive less the margin, s(a, n) > min s(a, P) -
+    epsilon, and the positives that are less similar than the most similar negative and the margin, s(a, p) < max s(a,
+    N) + epsilon. Which these are has no gradient.
+
+    Args:
+        labels: Tensor of shape (B,), the class of each image.
+        embeddings: Tensor of shape (B, D), of any length: they are compared by their directions.
+        margin: epsilon, as a cosine similarity; at least 0.
+        scale_positive: alpha, above 0: the higher, the more the hardest positive counts.
+        scale_negative: beta, above 0: the same for negatives.
+        similarity_threshold: lambda, in [-1, 1]: the similarity at which both kinds of pairs begin to cost.
+
+    Returns:
+        The loss, a scalar: the mean over the anchors that have a positive and a negative, also those whose pairs are
+        all easy, which cost 0. 0 when no anchor has both. NaN or infinite embeddings and NaN labels give a NaN loss.
+
+    Raises:
+        ValueError: Labels are not of shape (B,), or embeddings not of shape (B, D).
+        tf.errors.InvalidArgumentError: The same, where a shape is known only when the function runs.
+
+    References:
+        Wang, Han, Huang, Dong, Scott: Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, 2019,
+        eq. 11, 12 and 15. The defaults are those of its experiments; its code has lambda 0.5 and beta 40.
+    """
+    sums = multi_similarity_sums(
+        labels,
+        embeddings,
+        margin,
+        "cosine",
+        scale_positive=scale_positive,
+        scale_negative=scale_negative,
+        similarity_threshold=similarity_threshold,
+    )
+    return triplet_loss.mean(*sums["loss"])
+
+
+def supervised_contrastive_loss(labels: tf.Tensor, embeddings: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
+    """Computes the supervised contrastive loss: which of all others is of the anchor's class?
+
+    L(a) = -1/|P(a)| sum over p of log(e^(s(a, p) / temperature) / sum over all others o of e^(s(a, o) / temperature))
+
+    With two images of each class, it is NT-Xent, the loss of SimCLR. All else is as for `multi_similarity_loss`.
+
+    Args:
+        labels: As there.
+        embeddings: As there.
+        temperature: Above 0: the lower, the more the hardest pairs count.
+
+    Returns:
+        The loss, a scalar: the mean over the anchors that have a positive. 0 when none has.
+
+    References:
+        Khosla, Teterwak, Wang et al.: Supervised Contrastive Learning, 2020, eq. 2 (L_out), where it is a sum;
+        Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual Representations, 2020,
+        eq. 1.
+    """
+    sums = supervised_contrastive_sums(labels, embeddings, None, "cosine", temperature=temperature)
+    return triplet_loss.mean(*sums["loss"])
+
+
+def lifted_structured_loss(
+    labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 1.0, distance: str = "euclidean"
+) -> tf.Tensor:
+    """Computes the lifted structured loss as generalized to any number of positives.
+
+    L(a) = max(log(sum over p of e^d(a, p)) + log(sum over n of e^(margin - d(a, n))), 0)
+
+    a smooth version of batch hard. All else is as for `multi_similarity_loss`.
+
+    Args:
+        labels: As there.
+        embeddings: As there; their length counts where the distance is not "cosine".
+        margin: How much farther than the positives the negatives have to be, in units of the distance; at least 0.
+        distance: "euclidean", "squared_euclidean" or "cosine".
+
+    Returns:
+        The loss, a scalar: the mean over the anchors that have a positive and a negative. 0 when none has.
+
+    References:
+        Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 8, where it is a
+        sum; Song, Xiang, Jegelka, Savarese: Deep Metric Learning via Lifted Structured Feature Embedding, 2016, eq. 4,
+        whose margin of 1 is the default.
+    """
+    return triplet_loss.mean(*lifted_structured_sums(labels, embeddings, margin, distance)["loss"])
+
+
+def circle_loss(labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 0.4, scale: float = 80.0) -> tf.Tensor:
+    """Computes the circle loss, in which a pair weighs the more, the farther it is from where it should be.
+
+    L(a) = log(1 + sum over n of e^(scale w(n) (s(a, n) - m)) sum over p of e^(-scale w(p) (s(a, p) - (1 - m))))
+
+    with the margin m and the weights w(n) = max(s(a, n) + m, 0) and w(p) = max(1 + m - s(a, p), 0), which have no
+    gradient. All else is as for `multi_similarity_loss`.
+
+    Args:
+        labels: As there.
+        embeddings: As there.
+        margin: m: the similarity of positives should be above 1 - m, that of negatives below m; in [0, 1).
+        scale: gamma, above 0: the higher, the more the hardest pairs count.
+
+    Returns:
+        The loss, a scalar: the mean over the anchors that have a positive and a negative. 0 when none has.
+
+    References:
+        Sun, Cheng, Zhang et al.: Circle Loss: A Unified Perspective of Pair Similarity Optimization, 2020, eq. 5 and 6
+        with O_p = 1 + m, O_n = -m, Delta_p = 1 - m and Delta_n = m. The defaults are those of its experiments on image
+        retrieval; for faces it has m = 0.25 and gamma = 256.
+    """
+    return triplet_loss.mean(*circle_sums(labels, embeddings, margin, "cosine", scale=scale)["loss"])
+
+
+@_sums_of
+def multi_similarity_sums(
+    pairs: _Pairs, margin: float, scale_positive: float, scale_negative: float, similarity_threshold: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sums of `multi_similarity_loss`."""
+    s = pairs.similarities  # (A, C)
+    least_positive = tf.reduce_min(tf.where(pairs.is_positive, s, float("inf")), axis=1, keepdims=True)  # (A, 1)
+    most_negative = tf.reduce_max(tf.where(pairs.is_negative, s, -float("inf")), axis=1, keepdims=True)  # (A, 1)
+    positives = tf.logical_and(pairs.is_positive, s < most_negative + margin)  # (A, C)
+    negatives = tf.logical_and(pairs.is_negative, s > least_positive - margin)  # (A, C)
+    above = s - similarity_threshold  # (A, C)
+    # log(1 + e^x) is the softplus of x.
+    attraction = tf.nn.softplus(_log_sum_exp(-scale_positive * above, positives)) / scale_positive  # (A,)
+    repulsion = tf.nn.softplus(_log_sum_exp(scale_negative * above, negatives)) / scale_negative  # (A,)
+    return attraction + repulsion, pairs.has_both
+
+
+@_sums_of
+def supervised_contrastive_sums(pairs: _Pairs, margin: None, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sums of `supervised_contrastive_loss`."""
+    logits = pairs.similarities / temperature  # (A, C)
+    of_others = _log_sum_exp(logits, tf.logical_or(pairs.is_positive, pairs.is_negative))  # (A,)
+    num_positives = tf.math.count_nonzero(pairs.is_positive, axis=1, dtype=logits.dtype)  # (A,)
+    of_positives = tf.reduce_sum(tf.where(pairs.is_positive, logits, 0.0), axis=1)  # (A,)
+    return of_others - of_positives / tf.maximum(num_positives, 1.0), pairs.has_positive
+
+
+@functools.partial(_sums_of, of_similarities=False)
+def lifted_structured_sums(pairs: _Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sums of `lifted_structured_loss`."""
+    farthest_positive = _log_sum_exp(pairs.distances, pairs.is_positive)  # (A,)
+    nearest_negative = -_log_sum_exp(-pairs.distances, pairs.is_negative)  # (A,)
+    return tf.maximum(farthest_positive - nearest_negative + margin, 0.0), pairs.has_both
+
+
+@_sums_of
+def circle_sums(pairs: _Pairs, margin: float, scale: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the sums of `circle_loss`."""
+    s = pairs.similarities  # (A, C)
+    fixed = tf.stop_gradient(s)  # (A, C)
+    of_positives = -scale * tf.maximum(1.0 + margin - fixed, 0.0) * (s - (1.0 - margin))  # (A, C)
+    of_negatives = scale * tf.maximum(fixed + margin, 0.0) * (s - margin)  # (A, C)
+    exponent = _log_sum_exp(of_positives, pairs.is_positive) + _log_sum_exp(of_negatives, pairs.is_negative)  # (A,)
+    return tf.nn.softplus(exponent), pairs.has_both
