@@ -38,6 +38,7 @@ proofs: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.triplet_loss
+	$(BIN)/python -m benchmarks.metric_losses
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.doctor
 	$(BIN)/python -m benchmarks.feeding

@@ -3,6 +3,8 @@
 `python -m benchmarks.triplet_loss` takes batches of 64 to 8,192 random embeddings (D = 64, 10 classes) and measures
 each strategy, the same loss over the B x B x B tensor ("naive"), semi-hard mining over B^2 x B tiles as TensorFlow
 Addons did it ("tiled"), and pytorch-metric-learning where it is installed (`pip install -r requirements-bench.txt`).
+`--losses circle "pml CircleLoss"` takes some of them.
+
 At each size all take turns of two calls; the time is the median of the second ones. Memory is the highest that a new
 process reaches during its first call at that size, above what it had after a call at a small one (Linux); what XLA
 needs to compile is in it. The last rows say how many times faster the losses are than the others, and give the exponent
@@ -30,6 +32,10 @@ _COMPARED = (
     ("batch_all", "naive batch_all"),
     ("batch_all", "pml TripletMarginLoss"),
     ("batch_semi_hard", "tiled semi_hard"),
+    ("multi_similarity", "pml MultiSimilarityLoss"),
+    ("supervised_contrastive", "pml SupConLoss"),
+    ("lifted_structured", "pml GeneralizedLifted"),
+    ("circle", "pml CircleLoss"),
 )
 _MARGIN = 0.5
 
@@ -41,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--losses", nargs="+", metavar="LOSS", help="some of those in the table, all by default")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # what a new process is asked for
     options = parser.parse_args()
     device = devices.start_tensorflow()
@@ -52,7 +59,9 @@ def main() -> None:
     times: dict[str, dict[int, float]] = {}
     memory: dict[str, dict[int, float]] = {}
     for size in options.sizes:
-        steps = {name: make(*_batch(size)) for name, make in _contenders().items() if size <= _LARGEST.get(name, size)}
+        named = options.losses or _contenders()
+        makers = {name: _contenders()[name] for name in named if size <= _LARGEST.get(name, size)}
+        steps = {name: make(*_batch(size)) for name, make in makers.items()}
         for step in steps.values():
             step()  # compiles
         turns = [{name: _seconds(step) for name, step in steps.items()} for _ in range(options.turns)]
@@ -66,7 +75,7 @@ def main() -> None:
                 f"{size:>6}  {name:<24}{1e3 * times[name][size]:>12,.1f}{memory[name][size] / 1e6:>10,.0f}", flush=True
             )
     for name, other in _COMPARED:
-        for size in times.get(other, {}):
+        for size in times.get(other, {}) if name in times else ():
             faster, smaller = (of[other][size] / of[name][size] for of in (times, memory))
             print(f"{name} at B = {size}: {faster:,.1f} times faster than {other}, with 1/{smaller:,.1f} of its memory")
     for name, seconds in times.items():
@@ -94,7 +103,7 @@ def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
         import pytorch_metric_learning  # noqa: F401
     except ImportError:
         return contenders
-    return {**contenders, "pml TripletMarginLoss": _pytorch_step}
+    return contenders | {f"pml {name}": functools.partial(_pytorch_step, name) for name in _PYTORCH}
 
 
 def _with_strategy(strategy: Strategy):  # type: ignore[no-untyped-def]
@@ -104,7 +113,9 @@ def _with_strategy(strategy: Strategy):  # type: ignore[no-untyped-def]
 
     def loss(labels, embeddings):  # type: ignore[no-untyped-def]
         seed = tf.constant([230, 0], tf.int64)
-        return triplet_loss.mean(*strategy.load()(labels, embeddings, _MARGIN, "euclidean", seed)["loss"])
+        parameters = strategy.margin, strategy.distance, seed
+        sums = strategy.load()(labels, embeddings, *parameters, **strategy.loss_parameters)
+        return triplet_loss.mean(*sums["loss"])
 
     return loss
 
@@ -163,12 +174,50 @@ def _tensorflow_step(loss, labels: np.ndarray, embeddings: np.ndarray) -> Step: 
     return step
 
 
-def _pytorch_step(labels: np.ndarray, embeddings: np.ndarray) -> Step:
-    import torch
+def _triplet_margin_loss():  # type: ignore[no-untyped-def]
     from pytorch_metric_learning import distances, losses
 
-    loss = losses.TripletMarginLoss(margin=_MARGIN, distance=distances.LpDistance(normalize_embeddings=False))
-    classes = torch.tensor(labels)
+    return losses.TripletMarginLoss(margin=_MARGIN, distance=distances.LpDistance(normalize_embeddings=False))
+
+
+def _multi_similarity_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import losses, miners
+
+    loss, miner = losses.MultiSimilarityLoss(2, 50, 1.0), miners.MultiSimilarityMiner(0.1)
+    return lambda points, classes: loss(points, classes, miner(points, classes))
+
+
+def _supervised_contrastive_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import losses
+
+    return losses.SupConLoss(0.1)
+
+
+def _lifted_structured_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import distances, losses
+
+    return losses.GeneralizedLiftedStructureLoss(1, distance=distances.LpDistance(normalize_embeddings=False))
+
+
+def _circle_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import losses
+
+    return losses.CircleLoss(0.4, 80)
+
+
+_PYTORCH: dict[str, Callable[[], Callable]] = {
+    "TripletMarginLoss": _triplet_margin_loss,
+    "MultiSimilarityLoss": _multi_similarity_loss,
+    "SupConLoss": _supervised_contrastive_loss,
+    "GeneralizedLifted": _lifted_structured_loss,
+    "CircleLoss": _circle_loss,
+}
+
+
+def _pytorch_step(name: str, labels: np.ndarray, embeddings: np.ndarray) -> Step:
+    import torch
+
+    loss, classes = _PYTORCH[name](), torch.tensor(labels)
 
     def step() -> None:
         points = torch.tensor(embeddings, requires_grad=True)
