@@ -4,7 +4,8 @@
 are float64. A row is a loss on one kind of batch: the value of `model.metric_losses` and that of the other library,
 each as it is by default, and how far value and gradient are apart, as a part of ours; in the last two columns for the
 sums over anchors instead of the means. Kinds of batches are "P x K", 8 classes of 8 images; "lone", the same and 8
-images more that are each the only one of its class; "learned", P x K with classes far apart, most pairs easy.
+images more that are each the only one of its class; "learned", P x K with classes far apart, most pairs easy. Losses
+with class vectors are compared with the same vectors, of which the gradient is told as well.
 
 What differs, and why:
 
@@ -44,6 +45,10 @@ def main() -> None:
             cells = "".join(f"{number:>9.0e}" for number in apart)
             print(f"{kind:<9}{name:<24}{title:<52}{ours[0][0]:>10.5f}{theirs[0][0]:>10.5f}{cells}")
     labels, embeddings = dict(_batches())["P x K"]
+    for name, title, other in _others_with_vectors():
+        expected, found = _ours_with_vectors(name)(labels, embeddings), other(labels, embeddings)
+        cells = "".join(f"{number:>9.0e}" for number in _apart(found, expected))
+        print(f"{'vectors':<9}{name:<24}{title:<52}{expected[0]:>10.5f}{found[0]:>10.5f}{cells}")
     direction = np.random.default_rng(1).normal(size=embeddings.shape)
     ahead, behind = (_ours("circle")(labels, embeddings + step * direction)[1][0] for step in (1e-6, -1e-6))
     slope = np.sum(_keras(labels, embeddings)[1][1] * direction)
@@ -100,6 +105,49 @@ def _others() -> Iterator[tuple[str, str, Both]]:
     )  # fmt: skip
     yield "circle", "CircleLoss(0.4, 80)", _pytorch(lambda **more: losses.CircleLoss(0.4, 80, **more))
     yield "circle", "keras.losses.Circle(80, 0.4)", _keras
+
+
+# A vector of each of ten classes, two of which have no image.
+_VECTORS = np.random.default_rng(2).normal(size=(10, 16))
+
+
+def _ours_with_vectors(name: str) -> Callable[[np.ndarray, np.ndarray], Result]:
+    import tensorflow as tf
+
+    from model import metric_losses
+
+    loss = {"proxy_anchor": metric_losses.proxy_anchor_loss, "arcface": metric_losses.arcface_loss}[name]
+
+    def with_gradients(labels: np.ndarray, embeddings: np.ndarray) -> Result:
+        both = tf.constant(embeddings), tf.constant(_VECTORS)
+        with tf.GradientTape() as tape:
+            tape.watch(both)
+            value = loss(labels, *both)
+        return float(value), np.concatenate([gradient.numpy() for gradient in tape.gradient(value, both)])
+
+    return with_gradients
+
+
+def _others_with_vectors() -> Iterator[tuple[str, str, Callable[[np.ndarray, np.ndarray], Result]]]:
+    import torch
+    from pytorch_metric_learning import losses
+
+    size = _VECTORS.shape
+    proxies, arcface = losses.ProxyAnchorLoss(*size), losses.ArcFaceLoss(*size, margin=float(np.degrees(0.5)))
+    proxies.proxies = torch.nn.Parameter(torch.tensor(_VECTORS))
+    arcface.W = torch.nn.Parameter(torch.tensor(_VECTORS.T))
+
+    def with_gradients(loss: Any, vectors: Any) -> Callable[[np.ndarray, np.ndarray], Result]:
+        def both(labels: np.ndarray, embeddings: np.ndarray) -> Result:
+            points = torch.tensor(embeddings, requires_grad=True)
+            value = loss(points, torch.tensor(labels))
+            of_points, of_vectors = (part.numpy() for part in torch.autograd.grad(value, [points, vectors]))
+            return value.item(), np.concatenate([of_points, of_vectors.T if of_vectors.shape != size else of_vectors])
+
+        return both
+
+    yield "proxy_anchor", "ProxyAnchorLoss", with_gradients(proxies, proxies.proxies)
+    yield "arcface", "ArcFaceLoss(margin 0.5 as 28.6 degrees)", with_gradients(arcface, arcface.W)
 
 
 def _pytorch(make: Callable[..., Any], miner: Any = None) -> Both:

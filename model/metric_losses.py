@@ -12,9 +12,12 @@ images of other classes. All take O(B^2) memory, and cannot overflow.
 Each loss comes as a number, `circle_loss`, with the parameters of its paper for defaults, and as the sums that it is
 made of, `circle_sums`, which take what all of `triplet_loss.py` take: anchors may look among other `Candidates` than
 each other, and sums over anchors add up.
+
+Two more compare images with a vector of each class instead of each other. Whoever calls them learns these vectors.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -309,3 +312,88 @@ def circle_sums(pairs: _Pairs, margin: float, scale: float) -> tuple[tf.Tensor, 
     of_negatives = scale * tf.maximum(fixed + margin, 0.0) * (s - margin)  # (A, C)
     exponent = _log_sum_exp(of_positives, pairs.is_positive) + _log_sum_exp(of_negatives, pairs.is_negative)  # (A,)
     return tf.nn.softplus(exponent), pairs.has_both
+
+
+# ------------------------------------------------------------------------------ 3. losses with class vectors
+
+
+def proxy_anchor_loss(
+    labels: tf.Tensor, embeddings: tf.Tensor, class_vectors: tf.Tensor, margin: float = 0.1, scale: float = 32.0
+) -> tf.Tensor:
+    """Computes the proxy anchor loss: each class vector is an anchor, and the images are its positives and negatives.
+
+    L = mean over c with images of log(1 + sum over its x of e^(-scale (s(x, c) - margin)))
+      + mean over all c of log(1 + sum over other x of e^(scale (s(x, c) + margin)))
+
+    Args:
+        labels: Tensor of shape (B,), for each image the number of the row of its class.
+        embeddings: Tensor of shape (B, D).
+        class_vectors: Tensor of shape (C, D), C at least 1, of the same dtype, with a gradient like the embeddings.
+        margin: delta, as a cosine similarity; at least 0.
+        scale: alpha, above 0: the higher, the more the hardest images count.
+
+    Returns:
+        The loss, a scalar; 0 for an empty batch. NaN or infinity anywhere, and a label that is no row, give NaN.
+
+    Raises:
+        ValueError: Labels are not of shape (B,), or embeddings or class vectors are no matrix.
+
+    References:
+        Kim, Kim, Cho, Kwak: Proxy Anchor Loss for Deep Metric Learning, 2020, eq. 4, and section 4.1 for the defaults.
+    """
+    s, is_own, is_finite = _to_classes(labels, embeddings, class_vectors)  # (B, C), (B, C), ()
+    attraction = tf.nn.softplus(_log_sum_exp(tf.transpose(-scale * (s - margin)), tf.transpose(is_own)))  # (C,)
+    repulsion = tf.nn.softplus(_log_sum_exp(tf.transpose(scale * (s + margin)), tf.transpose(~is_own)))  # (C,)
+    num_with_images = tf.math.count_nonzero(tf.reduce_any(is_own, axis=0), dtype=s.dtype)
+    loss = triplet_loss.mean(tf.reduce_sum(attraction), num_with_images) + tf.reduce_mean(repulsion)
+    return tf.where(is_finite, loss, float("nan"))
+
+
+def arcface_loss(
+    labels: tf.Tensor, embeddings: tf.Tensor, class_vectors: tf.Tensor, margin: float = 0.5, scale: float = 64.0
+) -> tf.Tensor:
+    """Computes the ArcFace loss: a softmax over classes, in which the angle to the own class is the margin larger.
+
+    L(x) = -log(e^(scale cos(t_y + margin)) / (e^(scale cos(t_y + margin)) + sum over other c of e^(scale cos t_c)))
+
+    of the angles t_c between an image and the class vectors, y being its class. Beyond pi - margin, where the cosine of
+    t_y + margin would rise again, it goes on as cos t_y - margin sin(margin). All else is as for `proxy_anchor_loss`.
+
+    Args:
+        labels: As there.
+        embeddings: As there.
+        class_vectors: As there.
+        margin: m, an angle in radians, in [0, pi / 2].
+        scale: s, above 0.
+
+    Returns:
+        The loss, a scalar: the mean over the images. 0 for an empty batch.
+
+    References:
+        Deng, Guo, Xue, Zafeiriou: ArcFace: Additive Angular Margin Loss for Deep Face Recognition, 2019, eq. 3; what
+        comes beyond pi - margin is that of its code.
+    """
+    cosines, is_own, is_finite = _to_classes(labels, embeddings, class_vectors)  # (B, C), (B, C), ()
+    own = tf.reduce_sum(tf.where(is_own, cosines, 0.0), axis=1)  # (B,)
+    # Where the sine is 0 its root has no gradient; the cosine, which the similarity is there, has none either.
+    square = 1.0 - tf.square(own)  # (B,)
+    sine = tf.where(square > 0.0, tf.sqrt(tf.where(square > 0.0, square, 1.0)), 0.0)  # (B,)
+    moved = own * math.cos(margin) - sine * math.sin(margin)  # (B,)
+    moved = tf.where(own > -math.cos(margin), moved, own - margin * math.sin(margin))  # (B,)
+    logits = scale * tf.where(is_own, moved[:, tf.newaxis], cosines)  # (B, C)
+    losses = tf.reduce_logsumexp(logits, axis=1) - scale * moved  # (B,)
+    loss = triplet_loss.mean(tf.reduce_sum(losses), tf.cast(tf.size(losses), losses.dtype))
+    return tf.where(is_finite, loss, float("nan"))
+
+
+def _to_classes(
+    labels: tf.Tensor, embeddings: tf.Tensor, class_vectors: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes similarities of images to classes, (B, C), which are their own, (B, C), and whether all is finite."""
+    labels, embeddings = triplet_loss.checked(labels, embeddings)
+    similarities = 1.0 - triplet_loss.pairwise_distances(embeddings, "cosine", class_vectors)  # (B, C)
+    labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.int64)  # 8 bits do not hold every row
+    rows = tf.cast(tf.range(tf.shape(similarities)[1]), labels.dtype)  # (C,)
+    is_own = tf.equal(labels[:, tf.newaxis], rows)  # (B, C)
+    is_finite = tf.reduce_all(tf.math.is_finite(similarities)) & tf.reduce_all(tf.reduce_any(is_own, axis=1))
+    return similarities, is_own, is_finite

@@ -177,7 +177,7 @@ class _Batch(NamedTuple):
 
 def _sort_out(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidates: Candidates | None) -> _Batch:
     """Computes the distances and sorts out each anchor's positives, which are few."""
-    labels, embeddings = _inputs(labels, embeddings)
+    labels, embeddings = checked(labels, embeddings)
     num_anchors = tf.shape(embeddings)[0]
     if candidates is None:
         if embeddings.shape[:1].num_elements() in (0, None):
@@ -474,7 +474,7 @@ def in_blocks(
         embeddings: (A, D).
         candidates: Where anchors look for their partners; None for among themselves.
     """
-    labels, embeddings = _inputs(labels, embeddings)
+    labels, embeddings = checked(labels, embeddings)
     vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
     num_anchors, num_candidates = (vector.shape[:1].num_elements() or 0 for vector in (vectors[0], vectors[-1]))
     if _inside_xla() or num_anchors * num_candidates <= PAIRS_AT_ONCE:
@@ -700,7 +700,7 @@ def offline_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
     """Returns the sums of `triplet_loss`, of a batch that is triplets, one after the other."""
-    _, embeddings = _inputs(labels, embeddings)
+    _, embeddings = checked(labels, embeddings)
     anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, tf.shape(embeddings)[1]]), axis=1)
     positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
     losses = _hinge(positives - negatives, margin)  # (B / 3,)
@@ -774,8 +774,8 @@ def _full_precision(embeddings: tf.Tensor) -> tf.Tensor:
     return embeddings if embeddings.dtype in (tf.float32, tf.float64) else tf.cast(embeddings, tf.float32)
 
 
-def _inputs(labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns labels (B,) and embeddings (B, D) as tensors, as many of the one as of the other."""
+def checked(labels: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns labels (B,) and embeddings (B, D) as tensors, having found as many of the one as of the other."""
     labels, embeddings = _vector(labels), _matrix(embeddings)
     if not labels.shape.is_compatible_with(embeddings.shape[:1]):
         raise ValueError(f"Expected a label for each embedding. Received: shapes {labels.shape} and {embeddings.shape}")

@@ -210,3 +210,33 @@ def circle(positives, negatives, margin, scale, fixed=None):
     ]
     # log(1 + sum of e^x times sum of e^y), the product of the sums term by term.
     return softplus(log_sum_exp(x + y for x in of_positives for y in of_negatives))
+
+
+def cosine(a, b):
+    """Cosine of the angle between two vectors."""
+    return 1 - distance(a, b, "cosine")
+
+
+def proxy_anchor(labels, embeddings, class_vectors, margin, scale):
+    """Proxy anchor, one class after the other."""
+    attraction, repulsion = [], []
+    for number, vector in enumerate(class_vectors):
+        s = [cosine(x, vector) for x in embeddings]
+        own = [math.exp(-scale * (value - margin)) for value, label in zip(s, labels, strict=True) if label == number]
+        other = [math.exp(scale * (value + margin)) for value, label in zip(s, labels, strict=True) if label != number]
+        attraction += [math.log(1 + sum(own))] if own else []
+        repulsion.append(math.log(1 + sum(other)))
+    return average(attraction) + average(repulsion)
+
+
+def arcface(labels, embeddings, class_vectors, margin, scale):
+    """ArcFace, one image after the other, by its angles."""
+    losses = []
+    for label, x in zip(labels, embeddings, strict=True):
+        angles = [math.acos(max(-1.0, min(1.0, cosine(x, vector)))) for vector in class_vectors]
+        logits = [scale * math.cos(angle) for angle in angles]
+        own = angles[label]
+        beyond = math.cos(own) - margin * math.sin(margin)
+        logits[label] = scale * (math.cos(own + margin) if own + margin < math.pi else beyond)
+        losses.append(log_sum_exp(logits) - logits[label])
+    return average(losses)

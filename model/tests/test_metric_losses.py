@@ -493,3 +493,104 @@ def test_a_large_batch_is_exact():
     of_negatives = np.sum(np.exp(80 * np.maximum(s + 0.4, 0) * (s - 0.4)) * ~same, axis=1)
     expected = np.mean(np.log1p(of_positives * of_negatives))
     assert float(circle_loss(labels, embeddings)) == pytest.approx(expected, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------ losses with class vectors
+
+WITH_VECTORS = {
+    "proxy_anchor": (metric_losses.proxy_anchor_loss, {"margin": 0.2, "scale": 5.0}),
+    "arcface": (metric_losses.arcface_loss, {"margin": 0.4, "scale": 6.0}),
+}
+DEFAULTS = {"proxy_anchor": {"margin": 0.1, "scale": 32.0}, "arcface": {"margin": 0.5, "scale": 64.0}}
+
+
+def images_and_vectors(dtype=np.float64):
+    """Of six classes, one without an image."""
+    rng = np.random.default_rng(3)
+    vectors, labels = rng.normal(size=(6, 4)), np.array([0, 0, 1, 2, 2, 2, 4, 5, 5])
+    embeddings = rng.normal(size=(9, 4))
+    embeddings[7] = -vectors[5] + 0.1 * embeddings[7]  # an angle beyond pi - margin
+    return labels, embeddings.astype(dtype), vectors.astype(dtype)
+
+
+def with_vectors(loss, labels, embeddings, vectors, **parameters):
+    embeddings, vectors = tf.Variable(embeddings), tf.Variable(vectors)
+    with tf.GradientTape() as tape:
+        value = loss(labels, embeddings, vectors, **parameters)
+    gradients = tape.gradient(value, [embeddings, vectors])
+    return float(value), *(tf.convert_to_tensor(gradient).numpy() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_losses_with_class_vectors(name):
+    loss, parameters = WITH_VECTORS[name]
+    oracle = getattr(oracles, name)
+    labels, embeddings, vectors = images_and_vectors()
+    value, *gradients = with_vectors(loss, labels, embeddings, vectors, **parameters)
+    assert value == pytest.approx(oracle(labels, embeddings, vectors, **parameters), rel=1e-9)
+    default = float(loss(labels, embeddings, vectors))
+    assert default == pytest.approx(oracle(labels, embeddings, vectors, **DEFAULTS[name]), rel=1e-9)
+    for which, gradient in enumerate(gradients):
+        for index in np.ndindex(gradient.shape):
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = [embeddings.copy(), vectors.copy()]
+                moved[which][index] += step
+                ends.append(oracle(labels, *moved, **parameters))
+            assert gradient[index] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
+    value, *_ = with_vectors(loss, labels, *images_and_vectors(np.float32)[1:])
+    assert value == pytest.approx(default, rel=1e-5)
+    assert loss(labels, tf.cast(embeddings, tf.bfloat16), tf.cast(vectors, tf.bfloat16)).dtype == tf.float32
+
+
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_class_vectors_are_rows_in_any_order_and_of_any_length(name):
+    loss, parameters = WITH_VECTORS[name]
+    labels, embeddings, vectors = images_and_vectors()
+    value, *_ = with_vectors(loss, labels, embeddings, vectors, **parameters)
+    order = np.array([4, 2, 5, 0, 1, 3])
+    lengths = np.random.default_rng(4).uniform(0.1, 9, (6, 1))
+    moved = with_vectors(loss, np.argsort(order)[labels], 3 * embeddings, vectors[order] * lengths, **parameters)
+    assert moved[0] == pytest.approx(value, rel=1e-9)
+    shuffled = np.random.default_rng(5).permutation(9)
+    assert with_vectors(loss, labels[shuffled], embeddings[shuffled], vectors, **parameters)[0] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_images_on_their_class_vector_and_opposite_have_finite_gradients(name):
+    loss, _ = WITH_VECTORS[name]
+    vectors = np.eye(3, dtype=np.float32)
+    embeddings = np.concatenate([2 * vectors, -vectors, np.zeros((1, 3), np.float32)])
+    labels = np.array([0, 1, 2, 0, 1, 2, 0], np.uint8)
+    value, *gradients = with_vectors(loss, labels, embeddings, vectors, scale=256.0)
+    assert np.isfinite(value) and all(np.isfinite(gradient).all() for gradient in gradients)
+    assert (gradients[0][6] == 0).all()
+
+
+@pytest.mark.parametrize("how", ["eager", pytest.param("XLA", marks=SLOW)])
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_no_images_and_what_is_no_number_and_no_row(name, how):
+    loss, _ = WITH_VECTORS[name]
+    loss = HOW[how](loss)
+    labels, embeddings, vectors = images_and_vectors()
+    expected = float(WITH_VECTORS[name][0](labels, embeddings, vectors))
+    assert float(loss(tf.constant(labels), tf.constant(embeddings), tf.constant(vectors))) == pytest.approx(expected)
+    value, *gradients = with_vectors(loss, tf.zeros(0, tf.int32), np.zeros((0, 4)), vectors)
+    assert value == 0 and all((gradient == 0).all() for gradient in gradients)
+    for row in (6, -1):
+        assert math.isnan(loss(tf.constant([*labels[:-1], row]), tf.constant(embeddings), tf.constant(vectors)))
+    for bad in (math.nan, math.inf):
+        for which in (embeddings, vectors):
+            before, which[1, 1] = which[1, 1], bad
+            assert math.isnan(loss(tf.constant(labels), tf.constant(embeddings), tf.constant(vectors)))
+            which[1, 1] = before
+    with pytest.raises(ValueError, match=r"Expected embeddings of shape \(B, D\)"):
+        loss(tf.constant(labels), tf.constant(embeddings), tf.constant(vectors[0]))
+
+
+def test_more_classes_than_a_label_of_8_bits_can_name():
+    vectors = np.random.default_rng(0).normal(size=(300, 4))
+    labels = np.array([3, 255], np.uint8)
+    for loss, _ in WITH_VECTORS.values():
+        embeddings = vectors[[3, 255]] + 0.1
+        assert float(loss(labels, embeddings, vectors)) == float(loss(labels.astype(int), embeddings, vectors))
