@@ -102,6 +102,13 @@ def test_mistakes_come_in_the_order_of_their_certainty():
     assert (np.diff(gaps) <= 0.021).all()  # two decimals are written of each distance
 
 
+@pytest.mark.parametrize(("margin", "is_drawn"), [(0.5, True), ("soft", False), (None, False)])
+def test_a_margin_is_drawn_where_distances_should_keep_it(margin, is_drawn):
+    said = texts(plots.distances(dataclasses.replace(view(), margin=margin)))
+    assert any(text.strip() == "margin 0.5" for text in said) == is_drawn
+    assert not any("None" in text for text in said)
+
+
 def test_retrieval_lists_the_nearest_in_order():
     some = view(in_gallery=True, spread=2.0)
     lengths = [float(text) for text in texts(plots.retrieval(some)) if text.replace(".", "").isdigit()]
