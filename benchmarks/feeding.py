@@ -61,7 +61,7 @@ def _steps(params: Params, folder: Path, kind: str):  # type: ignore[no-untyped-
 
     data = _train_input(params, folder, kind)
     estimator = Estimator(model_fn, folder, params)
-    learner = estimator.new_learner(data.images.shape[1:], 10**6)
+    learner = estimator.new_learner(data, 10**6)
     feed = Feed(estimator.strategy, data.images)
     step_of = compile_train_step(model_fn, learner, estimator.strategy, streams=feed.streams)
     labels = replicate(estimator.strategy, data.labels)

@@ -2,10 +2,17 @@
 
 Labels are of shape (B,), the class of each image, and the output of the model is the embeddings (B, D). A model
 compiled with one of these can be saved and loaded.
+
+Losses with class vectors take similarities to these: their model ends in a layer that has the vectors. What embeds
+images is the model up to it.
+
+    classifier = keras.Sequential([network, losses.ClassSimilarities(num_classes=10)])
+    classifier.compile("adam", losses.ArcFaceLoss())  # classifier.fit, and then network(images)
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -225,3 +232,73 @@ class CircleLoss(_PairLoss):
         dtype: str | keras.DTypePolicy | None = None,
     ) -> None:
         super().__init__({"margin": margin, "scale": scale}, name, reduction, dtype)
+
+
+@_register
+class ProxyAnchorLoss(_PairLoss):
+    """`metric_losses.proxy_anchor_loss`, where the parameters are explained, of the outputs of `ClassSimilarities`."""
+
+    loss = staticmethod(metric_losses.proxy_anchor_of_similarities)
+
+    def __init__(
+        self,
+        margin: float = 0.1,
+        scale: float = 32.0,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__({"margin": margin, "scale": scale}, name, reduction, dtype)
+
+
+@_register
+class ArcFaceLoss(_PairLoss):
+    """`metric_losses.arcface_loss`, where the parameters are explained, of the outputs of `ClassSimilarities`."""
+
+    loss = staticmethod(metric_losses.arcface_of_similarities)
+
+    def __init__(
+        self,
+        margin: float = 0.5,
+        scale: float = 64.0,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
+        super().__init__({"margin": margin, "scale": scale}, name, reduction, dtype)
+
+
+@_register
+class ClassSimilarities(keras.layers.Layer):
+    """A layer with a vector for each class, which is learned: embeddings (B, D) -> cosine similarities (B, C), float32.
+
+    Labels are the rows of the vectors, from 0 to C - 1.
+
+    Args:
+        num_classes: C.
+        seed: Decides the vectors to begin with; None makes others each time.
+        options: `name`, `trainable` and `dtype`, as for `keras.layers.Layer`; the last without an effect.
+    """
+
+    def __init__(self, num_classes: int, seed: int | None = None, **options: Any) -> None:
+        super().__init__(**options, autocast=False)
+        self.num_classes = num_classes
+        self.seed = seed
+
+    def build(self, input_shape: tuple[int | None, int]) -> None:
+        """Makes the vectors, of about length 1 in random directions."""
+        initializer = keras.initializers.RandomNormal(stddev=1 / math.sqrt(input_shape[-1]), seed=self.seed)
+        shape = (self.num_classes, input_shape[-1])
+        self.class_vectors = self.add_weight(
+            name="class_vectors", shape=shape, initializer=initializer, dtype="float32"
+        )
+
+    def call(self, embeddings: tf.Tensor) -> tf.Tensor:
+        """Returns the similarities, (B, C)."""
+        return metric_losses.class_similarities(
+            tf.cast(embeddings, tf.float32), tf.convert_to_tensor(self.class_vectors)
+        )
+
+    def get_config(self) -> dict[str, object]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "num_classes": self.num_classes, "seed": self.seed}

@@ -13,7 +13,8 @@ Each loss comes as a number, `circle_loss`, with the parameters of its paper for
 made of, `circle_sums`, which take what all of `triplet_loss.py` take: anchors may look among other `Candidates` than
 each other, and sums over anchors add up.
 
-Two more compare images with a vector of each class instead of each other. Whoever calls them learns these vectors.
+Two more compare images with a vector of each class instead of each other, which is learned with the network: by
+`train.py`, by the layer `losses.ClassSimilarities` in a Keras model, or by whoever calls them.
 """
 
 import functools
@@ -74,12 +75,12 @@ def _look(labels: tf.Tensor, embeddings: tf.Tensor, distance: str, candidates: C
     )
 
 
-def _log_sum_exp(exponents: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def _log_sum_exp(exponents: tf.Tensor, mask: tf.Tensor, axis: int = 1) -> tf.Tensor:
     """Computes the logarithm of the sum of e^x over what the mask takes of each row: (A, C) -> (A,).
 
     Where it takes nothing, the smallest number there is, which has no gradient.
     """
-    return tf.reduce_logsumexp(tf.where(mask, exponents, exponents.dtype.min), axis=1)
+    return tf.reduce_logsumexp(tf.where(mask, exponents, exponents.dtype.min), axis)
 
 
 # (pairs, margin, parameters of its own) -> the loss of each anchor, (A,), and whether it counts, (A,)
@@ -341,12 +342,7 @@ def proxy_anchor_loss(
     References:
         Kim, Kim, Cho, Kwak: Proxy Anchor Loss for Deep Metric Learning, 2020, eq. 4, and section 4.1 for the defaults.
     """
-    s, is_own, is_finite = _to_classes(labels, embeddings, class_vectors)  # (B, C), (B, C), ()
-    attraction = tf.nn.softplus(_log_sum_exp(tf.transpose(-scale * (s - margin)), tf.transpose(is_own)))  # (C,)
-    repulsion = tf.nn.softplus(_log_sum_exp(tf.transpose(scale * (s + margin)), tf.transpose(~is_own)))  # (C,)
-    num_with_images = tf.math.count_nonzero(tf.reduce_any(is_own, axis=0), dtype=s.dtype)
-    loss = triplet_loss.mean(tf.reduce_sum(attraction), num_with_images) + tf.reduce_mean(repulsion)
-    return tf.where(is_finite, loss, float("nan"))
+    return proxy_anchor_of_similarities(labels, class_similarities(embeddings, class_vectors), margin, scale)
 
 
 def arcface_loss(
@@ -373,7 +369,27 @@ def arcface_loss(
         Deng, Guo, Xue, Zafeiriou: ArcFace: Additive Angular Margin Loss for Deep Face Recognition, 2019, eq. 3; what
         comes beyond pi - margin is that of its code.
     """
-    cosines, is_own, is_finite = _to_classes(labels, embeddings, class_vectors)  # (B, C), (B, C), ()
+    return arcface_of_similarities(labels, class_similarities(embeddings, class_vectors), margin, scale)
+
+
+def class_similarities(embeddings: tf.Tensor, class_vectors: tf.Tensor) -> tf.Tensor:
+    """Computes the cosine similarities of images to class vectors: (B, D) and (C, D) -> (B, C)."""
+    return 1.0 - triplet_loss.pairwise_distances(embeddings, "cosine", class_vectors)
+
+
+def proxy_anchor_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, margin: float, scale: float) -> tf.Tensor:
+    """Computes `proxy_anchor_loss` from labels (B,) and `class_similarities` (B, C)."""
+    s, is_own, is_finite = _check_similarities(labels, similarities)  # (B, C), (B, C), ()
+    attraction = tf.nn.softplus(_log_sum_exp(-scale * (s - margin), is_own, axis=0))  # (C,)
+    repulsion = tf.nn.softplus(_log_sum_exp(scale * (s + margin), ~is_own, axis=0))  # (C,)
+    num_with_images = tf.math.count_nonzero(tf.reduce_any(is_own, axis=0), dtype=s.dtype)
+    loss = triplet_loss.mean(tf.reduce_sum(attraction), num_with_images) + tf.reduce_mean(repulsion)
+    return tf.where(is_finite, loss, float("nan"))
+
+
+def arcface_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, margin: float, scale: float) -> tf.Tensor:
+    """Computes `arcface_loss` from labels (B,) and `class_similarities` (B, C)."""
+    cosines, is_own, is_finite = _check_similarities(labels, similarities)  # (B, C), (B, C), ()
     own = tf.reduce_sum(tf.where(is_own, cosines, 0.0), axis=1)  # (B,)
     # Where the sine is 0 its root has no gradient; the cosine, which the similarity is there, has none either.
     square = 1.0 - tf.square(own)  # (B,)
@@ -386,12 +402,9 @@ def arcface_loss(
     return tf.where(is_finite, loss, float("nan"))
 
 
-def _to_classes(
-    labels: tf.Tensor, embeddings: tf.Tensor, class_vectors: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Computes similarities of images to classes, (B, C), which are their own, (B, C), and whether all is finite."""
-    labels, embeddings = triplet_loss.checked(labels, embeddings)
-    similarities = 1.0 - triplet_loss.pairwise_distances(embeddings, "cosine", class_vectors)  # (B, C)
+def _check_similarities(labels: tf.Tensor, similarities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns similarities to classes (B, C), which are to the own class, (B, C), and whether all can be used."""
+    labels, similarities = triplet_loss.checked(labels, similarities)
     labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.int64)  # 8 bits do not hold every row
     rows = tf.cast(tf.range(tf.shape(similarities)[1]), labels.dtype)  # (C,)
     is_own = tf.equal(labels[:, tf.newaxis], rows)  # (B, C)

@@ -313,6 +313,11 @@ class Params(BaseModel):
         description="The cosine similarity at which pairs of either kind begin to cost; by default "
         f"{_defaults_of('similarity_threshold')}",
     )
+    class_vector_learning_rate_factor: Annotated[float, Field(ge=1e-3, le=1e4)] | None = Field(
+        None,
+        description="What the learning rate is multiplied by for the vectors of the classes, which such a loss learns; "
+        f"by default {_defaults_of('class_vector_learning_rate_factor')}",
+    )
 
     memory_size: Annotated[int, Field(ge=1, le=2**20)] | None = Field(
         None,
@@ -401,9 +406,10 @@ class Params(BaseModel):
             raise ValueError(
                 f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
             )
-        if self.memory_size and self.strategy.mines:
+        if self.memory_size and (self.strategy.mines or self.strategy.learns_class_vectors):
+            does = "mines inside the batch" if self.strategy.mines else "compares images with each other"
             raise ValueError(
-                f"'memory_size' needs a strategy that mines inside the batch, received {self.memory_size} with "
+                f"'memory_size' needs a strategy that {does}, received {self.memory_size} with "
                 f'"{self.triplet_strategy}"'
             )
         if (self.memory_size or 0) * self.embedding_size > _MOST_NUMBERS_IN_MEMORY:

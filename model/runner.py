@@ -80,9 +80,7 @@ class Runner:
         """Yields lines on what training will meet: batches that cannot teach, memory, time."""
         data, params = self.experiment.train_input, self.experiment.params
         with one_line_errors(self.experiment.model_dir):
-            new_learner = functools.partial(
-                self._estimator.new_learner, data.images.shape[1:], self._train_spec.max_steps
-            )
+            new_learner = functools.partial(self._estimator.new_learner, data, self._train_spec.max_steps)
             yield from preflight.check(
                 data, params, new_learner, self._estimator.config.precision, self._estimator.strategy
             )

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # (labels (B,), embeddings (B, D), margin, distance, seed (2,)) -> by name, (sum, count): "loss", and any quantity that
 # is to be seen beside it. On several devices and with a memory, `triplet_loss.Candidates` come as a sixth. Parameters
-# that the loss has of its own come by name.
+# that the loss has of its own come by name. A loss that learns class vectors is the scalar itself: (rows of the class
+# vectors (B,), embeddings (B, D), class vectors (C, D), margin) -> the loss.
 LossSums = Callable[..., "Sums"]
 
 
@@ -27,13 +28,13 @@ class Strategy:
         bytes_per_pair: About how much memory it takes for each of the B x B pairs of a batch, as
             benchmarks/triplet_loss.py measured with B = 8,192; 0 where it does not look at pairs.
         teaches: What a batch has to hold for a network to learn from it: "triplets", two images of a class and one of
-            another, or "pairs", any two images.
+            another, "pairs", any two images, or "images", each by itself.
         only_hardest: Whether each anchor learns from its hardest triplet alone, which may pull everything together.
         takes_soft_margin: Whether the margin may be "soft".
         mines: For triplets that are mined offline, before the steps that train on them: which negative an anchor and
             its positive get, "semi_hard" or "hard". None where triplets are found inside each batch.
-        scored_as: With `mines`, the strategy whose loss is reported for validation and test batches, which are images
-            and not triplets.
+        scored_as: The strategy whose loss is reported for validation and test batches: with `mines`, as these are
+            images and not triplets; with class vectors, under its own defaults, as new classes have no vector.
         parameters: Keys of `params.json` that this strategy reads; with strategies that do not list them they are
             refused.
         loss_parameters: The same, for those that the loss is called with by name, each with the value of its paper,
@@ -42,11 +43,14 @@ class Strategy:
         distance: The distance where `params.json` says nothing.
         of_similarities: Whether the loss is made of cosine similarities: the distance has to be "cosine", and the
             margin does not say how far apart images have to be.
+        class_vector_learning_rate_factor: For a loss that compares images with a vector for each class, which is
+            learned with the network: what the learning rate of these vectors is multiplied by where `params.json` says
+            nothing. None for one that compares images with each other.
     """
 
     load: Callable[[], LossSums]
     bytes_per_pair: int
-    teaches: Literal["triplets", "pairs"] = "triplets"
+    teaches: Literal["triplets", "pairs", "images"] = "triplets"
     only_hardest: bool = False
     takes_soft_margin: bool = False
     mines: Literal["semi_hard", "hard"] | None = None
@@ -56,15 +60,24 @@ class Strategy:
     margin: float | None = 0.5
     distance: str = "euclidean"
     of_similarities: bool = False
+    class_vector_learning_rate_factor: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.mines is None) != (self.scored_as is None):
-            raise ValueError(f"Expected both of mines and scored_as, or neither. Received: {self}")
+        if (self.mines is None and not self.learns_class_vectors) != (self.scored_as is None):
+            raise ValueError(f"Expected scored_as with mines or class vectors, and only then. Received: {self}")
+
+    @property
+    def learns_class_vectors(self) -> bool:
+        """Whether the loss compares images with a vector for each class, which is learned with the network."""
+        return self.class_vector_learning_rate_factor is not None
 
     @property
     def defaults(self) -> dict[str, Any]:
         """What `params.json` means where it does not say it, as far as that depends on the strategy."""
-        return {"margin": self.margin, "distance": self.distance, **self.loss_parameters}
+        defaults = {"margin": self.margin, "distance": self.distance, **self.loss_parameters}
+        if self.learns_class_vectors:
+            defaults["class_vector_learning_rate_factor"] = self.class_vector_learning_rate_factor
+        return defaults
 
 
 def _triplet_loss() -> Any:
@@ -126,6 +139,28 @@ STRATEGIES: dict[str, Strategy] = {
         distance="cosine",
         of_similarities=True,
     ),
+    "proxy_anchor": Strategy(
+        lambda: _metric_losses().proxy_anchor_loss,
+        bytes_per_pair=26,
+        teaches="images",
+        scored_as="supervised_contrastive",
+        loss_parameters={"scale": 32.0},
+        margin=0.1,
+        distance="cosine",
+        of_similarities=True,
+        class_vector_learning_rate_factor=100.0,
+    ),
+    "arcface": Strategy(
+        lambda: _metric_losses().arcface_loss,
+        bytes_per_pair=26,
+        teaches="images",
+        scored_as="supervised_contrastive",
+        loss_parameters={"scale": 64.0},
+        margin=0.5,
+        distance="cosine",
+        of_similarities=True,
+        class_vector_learning_rate_factor=1.0,
+    ),
 }
 
 
@@ -134,5 +169,5 @@ def strategies_with(parameter: str) -> list[str]:
     return [
         name
         for name, strategy in STRATEGIES.items()
-        if parameter in strategy.parameters or parameter in strategy.loss_parameters
+        if parameter in strategy.parameters or parameter in strategy.defaults.keys() - {"margin", "distance"}
     ]

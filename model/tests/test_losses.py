@@ -1,5 +1,6 @@
 """The Keras classes: the same numbers as the functions, in `compile` and after saving."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -220,3 +221,61 @@ def test_sample_weights_and_columns_of_labels_are_refused():
         losses.CircleLoss()(LABELS, EMBEDDINGS, sample_weight=tf.ones(7))
     with pytest.raises(ValueError, match=r"Expected labels of shape \(B,\)"):
         losses.BatchAllTripletLoss()(LABELS[:, tf.newaxis], EMBEDDINGS)
+
+
+WITH_VECTORS = {
+    losses.ProxyAnchorLoss: (metric_losses.proxy_anchor_loss, {"margin": 0.2, "scale": 3.0}),
+    losses.ArcFaceLoss: (metric_losses.arcface_loss, {"margin": 0.3, "scale": 5.0}),
+}
+
+
+@pytest.mark.parametrize("loss", WITH_VECTORS)
+def test_a_class_of_similarities_gives_what_its_function_gives_and_survives_serialization(loss):
+    function, parameters = WITH_VECTORS[loss]
+    layer = losses.ClassSimilarities(4)
+    similarities = layer(EMBEDDINGS)
+    vectors = layer.class_vectors.value
+    assert vectors.shape == (4, 3) and similarities.shape == (7, 4)
+    assert float(loss()(LABELS, similarities)) == float(function(LABELS, EMBEDDINGS, vectors))
+    original = loss(**parameters, name="mine")
+    restored = keras.losses.deserialize(keras.losses.serialize(original))
+    assert type(restored) is loss and restored.get_config() == original.get_config()
+    for each in (original, restored):
+        assert float(each(LABELS, similarities)) == float(function(LABELS, EMBEDDINGS, vectors, **parameters))
+    assert layer(tf.cast(EMBEDDINGS, tf.bfloat16)).dtype == tf.float32
+    assert math.isnan(loss()(LABELS + 2, similarities))  # 4 is no row
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("loss", WITH_VECTORS)
+def test_a_model_that_ends_in_class_vectors_learns_them_and_can_be_saved(loss, precision, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    images = (np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))).astype(np.float32)
+    network = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(5, dtype=precision, kernel_initializer=keras.initializers.GlorotUniform(0)),
+        ]
+    )
+    model = keras.Sequential([keras.Input((3,)), network, losses.ClassSimilarities(3, seed=1, dtype=precision)])
+    model.compile(keras.optimizers.Adam(0.03), loss())
+    before = model.layers[-1].class_vectors.numpy()
+    history = model.fit(images, labels, batch_size=20, epochs=30, shuffle=False, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0] and (model.layers[-1].class_vectors.numpy() != before).all()
+    similarities = model.predict(images, verbose=0)
+    assert (similarities.argmax(axis=1) == labels).all()
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(restored.predict(images, verbose=0), similarities)
+    assert type(restored.loss) is loss
+    restored.fit(images, labels, batch_size=20, epochs=1, shuffle=False, verbose=0)
+
+
+def test_vectors_to_begin_with_depend_on_the_seed_alone():
+    first, again, other = (losses.ClassSimilarities(4, seed=seed) for seed in (1, 1, 2))
+    similarities = [layer(EMBEDDINGS).numpy() for layer in (first, again, other)]
+    np.testing.assert_array_equal(similarities[0], similarities[1])
+    assert not np.array_equal(similarities[0], similarities[2])

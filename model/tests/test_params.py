@@ -126,8 +126,21 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ),
         (
             '{"triplet_strategy": "multi_similarity", "scale": 9}',
-            "'scale' needs triplet_strategy \"circle\", received 9",
+            '\'scale\' needs triplet_strategy "circle" or "proxy_anchor" or "arcface", received 9',
         ),
+        (
+            '{"triplet_strategy": "arcface", "memory_size": 64}',
+            "'memory_size' needs a strategy that compares images with each other, received 64 with \"arcface\"",
+        ),
+        (
+            '{"class_vector_learning_rate_factor": 2}',
+            '\'class_vector_learning_rate_factor\' needs triplet_strategy "proxy_anchor" or "arcface", received 2',
+        ),
+        (
+            '{"triplet_strategy": "arcface", "class_vector_learning_rate_factor": 0}',
+            "'class_vector_learning_rate_factor' must be greater than or equal to 0.001, received 0",
+        ),
+        ('{"triplet_strategy": "proxy_anchor", "temperature": 1}', "'temperature' needs .*\"supervised_contrastive\""),
         ('{"triplet_strategy": "lifted_structured", "scale_positive": 2}', "'scale_positive' needs .*multi_similarity"),
         ('{"triplet_strategy": "circle", "scale": 0}', "'scale' must be greater than or equal to 0.001, received 0"),
         (

@@ -55,26 +55,33 @@ def test_params_the_schema_and_the_check_know_it(magnet, tmp_path):
         Params(triplet_strategy="batch_all", mining_size=64)
     with pytest.raises(ValueError, match="'magnet'"):
         Params(triplet_strategy="magnets")
-    assert preflight.bytes_of_the_loss(Params(**{**SMALL, "triplet_strategy": "magnet"})) == 8 * 64**2
+    assert preflight.bytes_of_the_loss(Params(**{**SMALL, "triplet_strategy": "magnet"}), 10) == 8 * 64**2
 
 
 def test_every_entry_is_whole():
     for name, strategy in STRATEGIES.items():
         assert callable(strategy.load()), name
-        assert (strategy.mines is None) == (strategy.scored_as is None) and strategy.bytes_per_pair >= 0, name
+        assert strategy.bytes_per_pair >= 0, name
         scored_as = STRATEGIES[strategy.scored_as or name]
-        assert strategy.scored_as is None or scored_as.mines is None, name
-        assert scored_as.loss_parameters == strategy.loss_parameters, name
+        assert strategy.scored_as is None or scored_as.scored_as is None, name
+        assert scored_as.loss_parameters == strategy.loss_parameters or strategy.learns_class_vectors, name
+        assert scored_as.distance == strategy.distance, name
         assert strategy.parameters | strategy.defaults.keys() <= set(Params.model_fields), name
         assert not strategy.parameters & strategy.loss_parameters.keys(), name
         assert not strategy.of_similarities or strategy.distance == "cosine", name
         assert not strategy.takes_soft_margin or strategy.margin is not None, name
-        assert all(Params.model_fields[key].default is None for key in strategy.loss_parameters), name
+        own = strategy.defaults.keys() - {"margin", "distance"}
+        assert all(Params.model_fields[key].default is None for key in own), name
     assert strategies_with("mining_size") == ["offline_semi_hard", "offline_hard"]
     assert strategies_with("temperature") == ["supervised_contrastive"]
     assert strategies_with("margin") == []
+    assert strategies_with("class_vector_learning_rate_factor") == ["proxy_anchor", "arcface"]
 
 
-def test_triplets_that_are_mined_need_a_strategy_that_scores():
-    with pytest.raises(ValueError, match="both of mines and scored_as"):
+def test_triplets_that_are_mined_and_class_vectors_need_a_strategy_that_scores():
+    with pytest.raises(ValueError, match="Expected scored_as with mines or class vectors"):
         Strategy(lambda: magnet_sums, bytes_per_pair=0, mines="hard")
+    with pytest.raises(ValueError, match="Expected scored_as with mines or class vectors"):
+        Strategy(lambda: magnet_sums, bytes_per_pair=0, class_vector_learning_rate_factor=2.0)
+    with pytest.raises(ValueError, match="Expected scored_as with mines or class vectors"):
+        Strategy(lambda: magnet_sums, bytes_per_pair=0, scored_as="batch_all")

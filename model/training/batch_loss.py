@@ -8,12 +8,13 @@ device, and counts of triplets are of all of them. A device computes (B / R) x B
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from model.strategies import Strategy
+from model.strategies import STRATEGIES, Strategy
 from model.training import replicas
+from model.training.class_vectors import ClassVectors
 from model.triplet_loss import Candidates, Sums, mean, with_gradient
 
 
@@ -96,6 +97,56 @@ def loss_of_batch(
         gradient = replicas.slice_of(replicas.total(gradient), size)  # what the anchors of all do to the images here
     loss = with_gradient(mean(total, count), [embeddings], [devices * mean(gradient, count)])
     return loss, sums
+
+
+def loss_with_class_vectors(
+    strategy: Strategy,
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    class_vectors: ClassVectors | None,
+    margin: float | str | None,
+    seed: tf.Tensor,
+    loss_parameters: Mapping[str, float],
+) -> tuple[tf.Tensor, Sums]:
+    """Computes the loss of the whole batch, which compares images with class vectors, from the part that is here.
+
+    Such a loss need not be a sum over images. So each device computes that of all images, which is little: B x C
+    similarities.
+
+    Args:
+        strategy: Which loss; it learns class vectors.
+        labels: (B / R,), R the number of devices.
+        embeddings: (B / R, D).
+        class_vectors: Those of all labels.
+        margin: As for the loss.
+        seed: As for `loss_of_batch`.
+        loss_parameters: What the loss has of its own.
+
+    Returns:
+        As from `loss_of_batch`, the gradient with respect to the class vectors included. Beside the loss there are the
+        sums of the strategy that it is scored as, of the images among each other.
+
+    Raises:
+        ValueError: There are no class vectors, or the strategy learns none.
+    """
+    if class_vectors is None or strategy.scored_as is None:
+        raise ValueError(f"Expected a loss that learns class vectors, and these. Received: {strategy}, {class_vectors}")
+    devices, size = replicas.count(), embeddings.shape[0]
+    fixed = tf.stop_gradient(embeddings)
+    rows, everyone = class_vectors.rows_of(replicas.gather(labels)), replicas.gather(fixed)  # (B,), (B, D)
+    vectors = tf.convert_to_tensor(class_vectors.variable)  # (C, D)
+    inputs = [everyone, tf.stop_gradient(vectors)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value: Any = strategy.load()(rows, *inputs, margin, **loss_parameters)
+    of_images, of_vectors = tape.gradient(value, inputs)  # (B, D), (C, D)
+    pulls = [devices * replicas.slice_of(of_images, size), of_vectors]
+    loss = with_gradient(tf.stop_gradient(value), [embeddings, vectors], pulls)
+    scored = STRATEGIES[strategy.scored_as]
+    _, sums = loss_of_batch(
+        scored, labels, fixed, scored.margin, scored.distance, seed, loss_parameters=scored.loss_parameters
+    )
+    return loss, {**sums, "loss": (value / devices, tf.constant(1.0 / devices, value.dtype))}
 
 
 def _with_memory(batch: Candidates, memory: Memory) -> Candidates:

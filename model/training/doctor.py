@@ -185,7 +185,7 @@ def _line(batch: Batch, first: Batch, params: Params) -> str:
 
 def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
     positives, negatives = _partners(batch)
-    if params.strategy.teaches == "pairs" or np.any((positives > 0) & (negatives > 0)):  # any pair teaches
+    if params.strategy.teaches != "triplets" or np.any((positives > 0) & (negatives > 0)):  # any pair teaches
         return ""
     return (
         f"a batch of {len(batch.labels)} images has no triplet, two images of a class and one of another; "
@@ -221,7 +221,7 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
         without: Part of the anchors.
         params: The experiment.
     """
-    if without <= _MANY_ANCHORS or params.strategy.teaches == "pairs" or params.strategy.mines:
+    if without <= _MANY_ANCHORS or params.strategy.teaches != "triplets" or params.strategy.mines:
         return ""  # any pair teaches, and an anchor that was mined comes with both
     advice = {
         "positive": f"{_more_positives(params)}, or raise batch_size",
@@ -232,7 +232,7 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
 
 def _few_triplets(batch: Batch, first: Batch, params: Params) -> str:
     fraction = batch.scalars.get("fraction_positive_triplets", 1.0)
-    others_teach = params.strategy.teaches == "pairs" or params.margin == "soft"
+    others_teach = params.strategy.teaches != "triplets" or params.margin == "soft"
     if params.margin is None or (batch.scalars["loss"] > 0 and (others_teach or fraction >= _FEW_TRIPLETS)):
         return ""
     advice = "" if params.strategy.only_hardest else ", or use batch_hard"

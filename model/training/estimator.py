@@ -30,6 +30,7 @@ from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
 from model.training import agreement, checkpoints, event_files, pretrained, steps
 from model.training.checkpoints import Checkpoint
+from model.training.class_vectors import ClassVectors
 from model.training.doctor import Batch, Finding
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
 from model.training.feeding import Feed, fetch_memory, replicate, send_memory
@@ -442,7 +443,7 @@ class Estimator:
     def _learner_to_train(self, data: TrainInput, max_steps: int) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
         self.check_devices(data)
-        learner = self.new_learner(data.images.shape[1:], max_steps)
+        learner = self.new_learner(data, max_steps)
         if self.config.peers.is_chief:
             self._go_on(learner, data)
         agreement.begin_alike(self.config.peers, learner, checkpoints.folder(self.model_dir) / "of the chief")
@@ -469,17 +470,19 @@ class Estimator:
         best = checkpoints.folder(self.model_dir) / checkpoints.name_of(state.best_step)
         return state if best.is_dir() else state.without_best()
 
-    def new_learner(self, image_shape: Shape, max_steps: int) -> Learner:
+    def new_learner(self, data: TrainInput, max_steps: int) -> Learner:
         """Returns a learner that has learned nothing yet.
 
         Args:
-            image_shape: Height, width and channels of the images.
+            data: What it is to learn from.
             max_steps: At which step the learning rate is to have come to its end.
         """
         with self.strategy.scope():
-            learner = self._build_learner(image_shape)
+            learner = self._build_learner(data.images.shape[1:])
+            if self.params.strategy.learns_class_vectors:
+                learner.class_vectors = ClassVectors(data.labels, self.params.embedding_size, self.params.seed)
             learner.optimizer = self.optimizer_fn(self.params, max_steps)
-            learner.optimizer.build(learner.network.trainable_variables)
+            learner.optimizer.build([*learner.network.trainable_variables, *learner.vectors])
         return learner
 
     def untrained_network(self, image_shape: Shape) -> keras.Model | None:

@@ -16,12 +16,16 @@ from model.common.errors import UserError
 from model.params import Params
 from model.training import checkpoints
 from model.training.checkpoints import Checkpoint
+from model.training.class_vectors import ClassVectors
 from model.training.run_state import RunState
 
 _log = logging.getLogger(__name__)
 
 # Parameters that decide which triplets are mined offline: those of a round are no use under others.
 _PARAMS_OF_THE_TRIPLETS = {"triplet_strategy", "mining_size", "batch_size", "distance", "seed"}
+
+# In a checkpoint, the labels of the classes whose vectors it holds.
+_CLASSES = "class_vectors/labels"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,16 @@ class PastBatches:
 
 @dataclass
 class Learner:
-    """A network, the optimizer that changes it (None where nothing is learned), and the state of the run."""
+    """A network, the optimizer that changes it (None where nothing is learned), and the state of the run.
+
+    With a loss that compares embeddings with a vector for each class, these vectors are learned, too; where nothing is
+    learned, they are not there.
+    """
 
     params: Params
     network: keras.Model
     optimizer: keras.optimizers.Optimizer | None = None
+    class_vectors: ClassVectors | None = None
     state: RunState = field(default_factory=RunState)
     mined: MinedRound | None = None
     memory: PastBatches | None = None
@@ -73,6 +82,8 @@ class Learner:
         tensors["run/params"] = np.array(self.params.to_json())
         if None not in self.network.input_shape[1:]:
             tensors["run/image_shape"] = np.array(self.network.input_shape[1:], np.int64)
+        if self.class_vectors is not None:
+            tensors[_CLASSES] = self.class_vectors.labels
         if self.mined is not None:
             tensors["mined/number"], tensors["mined/batches"] = np.array(self.mined.number), self.mined.batches
         if self.memory is not None:
@@ -89,6 +100,10 @@ class Learner:
         checkpoint.check_network(self.params)
         changed = self.params.changes_from(checkpoint.params)
         self._check_image_shape(checkpoint)
+        if self.class_vectors is not None and not np.array_equal(tensors.get(_CLASSES, []), self.class_vectors.labels):
+            raise UserError(
+                f"{path}: holds vectors of other classes than those of the training images; use a new folder"
+            )
         variables = self._variables()
         for name, variable in variables.items():
             if name not in tensors:
@@ -111,6 +126,11 @@ class Learner:
         if "memory/labels" in tensors:
             self.memory = PastBatches(tensors["memory/labels"], tensors["memory/embeddings"])
 
+    @property
+    def vectors(self) -> list[keras.Variable]:
+        """The vectors of the classes, one variable or none."""
+        return [] if self.class_vectors is None else [self.class_vectors.variable]
+
     def _check_image_shape(self, checkpoint: Checkpoint) -> None:
         """Finds images of another size than that of training, which weights behind an average would take."""
         trained_on, shape = checkpoint.tensors.get("run/image_shape"), self.network.input_shape[1:]
@@ -123,7 +143,7 @@ class Learner:
 
     def _variables(self) -> dict[str, tf.Variable]:
         """Returns everything that a step may change, by name: random-generator states of the layers, too."""
-        variables = list(self.network.variables)
+        variables = [*self.network.variables, *self.vectors]
         if self.optimizer is not None:
             # The learning rate is a variable only if it is constant; then params.json decides it.
             variables += [v for v in self.optimizer.variables if v is not self.optimizer.learning_rate]

@@ -8,6 +8,8 @@ References:
     Gao, Zhang, Han, Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -54,9 +56,14 @@ class InParts:
         self._tape.watch(self._embeddings)
         return self._embeddings
 
-    def gradient(self, loss: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the gradient of a loss of the embeddings with respect to each weight of the network."""
-        upstream = self._tape.gradient(loss, self._embeddings)  # (B, D)
+    def gradient(self, loss: tf.Tensor, others: Sequence[tf.Variable] = ()) -> list[tf.Tensor]:
+        """Returns the gradient of a loss of the embeddings with respect to each weight of the network.
+
+        Args:
+            loss: A scalar.
+            others: What else the loss depends on; these gradients come last.
+        """
+        upstream, *of_others = self._tape.gradient(loss, [self._embeddings, *others])  # (B, D)
         upstream = tf.reshape(upstream, [*self._parts.shape[:2], -1])  # (parts, size, D)
 
         def add(part: tf.Tensor, state: list[tf.Tensor], so_far: list[tf.Tensor]) -> tuple:
@@ -75,7 +82,7 @@ class InParts:
             (tf.constant(0), self._before, nothing),
             parallel_iterations=1,
         )
-        return gradient
+        return [*gradient, *of_others]
 
     def _embed(self, part: tf.Tensor, state: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Embeds a part by the network in a state, (size, D), and returns the state after it."""

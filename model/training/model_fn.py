@@ -10,9 +10,10 @@ import tensorflow as tf
 from model import triplet_loss
 from model.params import Params
 from model.strategies import STRATEGIES
+from model.training.adam import Adam
 from model.training.augmentation import test_time_views
-from model.training.batch_loss import Memory, loss_of_batch
-from model.training.frozen import Adam
+from model.training.batch_loss import Memory, loss_of_batch, loss_with_class_vectors
+from model.training.class_vectors import NAME_OF_VECTORS, ClassVectors
 
 
 class ModeKeys(StrEnum):
@@ -51,6 +52,7 @@ def model_fn(
     network: keras.Model,
     step: tf.Tensor | int = 0,
     memory: Memory | None = None,
+    class_vectors: ClassVectors | None = None,
 ) -> EstimatorSpec:
     """Embeds a batch and, unless predicting, computes the triplet loss of its embeddings.
 
@@ -63,6 +65,7 @@ def model_fn(
         network: From images to embeddings, as `build_network` makes it.
         step: Scalar, the steps made so far: with the seed it decides what is drawn at random.
         memory: Embeddings of batches gone by, among which positives and negatives are looked for as well.
+        class_vectors: In mode TRAIN, with a strategy that learns them, what images are compared with.
 
     Returns:
         The `EstimatorSpec`; predictions are "embeddings", float32 of shape (B, D).
@@ -82,13 +85,18 @@ def model_fn(
     if mode == ModeKeys.PREDICT:
         return EstimatorSpec(mode, predictions)
 
-    strategy = params.strategy
-    if mode == ModeKeys.EVAL and strategy.scored_as:  # batches are images, not triplets
-        strategy = STRATEGIES[strategy.scored_as]
+    strategy, margin = params.strategy, params.margin
+    of_the_loss: Mapping[str, float] = params.of_the_loss
+    if strategy.scored_as and mode == ModeKeys.EVAL:
+        scored = STRATEGIES[strategy.scored_as]
+        if strategy.learns_class_vectors:
+            margin, of_the_loss = scored.margin, scored.loss_parameters
+        strategy = scored
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
-    loss, sums = loss_of_batch(
-        strategy, labels, embeddings, params.margin, params.distance, seed, memory, params.of_the_loss
-    )
+    if strategy.learns_class_vectors:
+        loss, sums = loss_with_class_vectors(strategy, labels, embeddings, class_vectors, margin, seed, of_the_loss)
+    else:
+        loss, sums = loss_of_batch(strategy, labels, embeddings, margin, params.distance, seed, memory, of_the_loss)
     norms = tf.norm(embeddings, axis=1)  # (B,)
     metrics = {**sums, "embedding_mean_norm": (tf.reduce_sum(norms), tf.cast(tf.size(norms), norms.dtype))}
     images = {"train_image": features[:1]} if mode == ModeKeys.TRAIN else {}
@@ -110,6 +118,8 @@ def build_optimizer(params: Params, max_steps: int) -> keras.optimizers.Optimize
             warmup_target=params.learning_rate if params.warmup_steps else None,
             warmup_steps=params.warmup_steps,
         )
+    if factor := params.class_vector_learning_rate_factor:
+        return Adam(learning_rate, {NAME_OF_VECTORS: factor})
     # Some weights may be frozen at first, and how long is for each continuation of a run to say.
     kind = keras.optimizers.Adam if params.weights is None else Adam
     return kind(learning_rate, name="adam")

@@ -131,12 +131,16 @@ def _images_to_time(size: Size, data: TrainInput, params: Params, precision: str
     return min(data.images_per_step, max(most, fewest))
 
 
-def bytes_of_the_loss(params: Params) -> int:
-    """Returns about how much memory the loss takes, beside the network."""
+def bytes_of_the_loss(params: Params, num_classes: int) -> int:
+    """Returns about how much memory the loss takes, beside the network, with images of so many classes."""
     if params.strategy.mines:
         return 12 * 4 * params.batch_size * params.embedding_size
     pairs = params.batch_size * (params.batch_size + (params.memory_size or 0))
-    return params.strategy.bytes_per_pair * (pairs if pairs <= PAIRS_AT_ONCE else PAIRS_OF_A_BLOCK)
+    of_pairs = params.strategy.bytes_per_pair * (pairs if pairs <= PAIRS_AT_ONCE else PAIRS_OF_A_BLOCK)
+    if not params.strategy.learns_class_vectors:
+        return of_pairs
+    # Similarities to all vectors; and these, with a gradient and Adam's two numbers for each of theirs.
+    return of_pairs + num_classes * (params.batch_size * params.strategy.bytes_per_pair + 4 * 4 * params.embedding_size)
 
 
 def bytes_of_the_network(size: Size, batch_size: int, precision: str = "float32") -> int:
@@ -217,8 +221,9 @@ def check(
         yield (
             f"Batches: {params.batch_size} triplets, mined before the steps, {data.steps_per_mining:,} steps at a time."
         )
+    of_the_loss = bytes_of_the_loss(params, len(np.unique(data.labels)))
     yield (
-        f"Memory: the loss takes about {bytes_of_the_loss(params) / 1e6:,.1f} MB, the training images "
+        f"Memory: the loss takes about {of_the_loss / 1e6:,.1f} MB, the training images "
         f"{data.images.nbytes / 1e6:,.0f} MB."
     )
     free = free_memory()
@@ -234,7 +239,7 @@ def check(
     if warning := too_large(params, data.images.shape[1:]):
         yield f"Warning: {warning}."
         return
-    total = of_network + bytes_of_the_loss(params)
+    total = of_network + of_the_loss
     if free is not None and total > _SHARE_OF_MEMORY * free:
         has_channels = "num_channels" in NETWORKS[params.network].parameters
         yield (

@@ -61,7 +61,8 @@ def compile_train_step(
     if optimizer is None:
         raise ValueError("Expected a learner with an optimizer. Received: None")
     head = HeadAlone(network, params.micro_batch_size) if head_alone else None
-    variables = (head or network).trainable_variables
+    vectors = learner.vectors
+    variables = [*(head or network).trainable_variables, *vectors]
 
     def replica_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any) -> dict[str, Any]:
         step = tf.convert_to_tensor(optimizer.iterations)  # the ones made so far
@@ -71,10 +72,12 @@ def compile_train_step(
         classes = tf.gather(labels, indices)  # (B / R,)
         with tf.GradientTape() as tape:
             parts = InParts(network, params.micro_batch_size, tape) if params.micro_batch_size and not head else None
-            remembered = [] if memory is None else [memory.from_step(params.memory_start_step, step)]
-            spec = model_fn(features, classes, ModeKeys.TRAIN, params, head or parts or network, step, *remembered)
+            more = {} if memory is None else {"memory": memory.from_step(params.memory_start_step, step)}
+            if learner.class_vectors is not None:
+                more["class_vectors"] = learner.class_vectors
+            spec = model_fn(features, classes, ModeKeys.TRAIN, params, head or parts or network, step, **more)
             loss = tf.convert_to_tensor(spec.loss) / replicas.count()
-        gradients = parts.gradient(loss) if parts else tape.gradient(loss, variables)
+        gradients = parts.gradient(loss, vectors) if parts else tape.gradient(loss, variables)
         seen = {"embeddings": spec.predictions["embeddings"], "labels": classes, "indices": indices}
         seen = {name: replicas.gather(tf.stop_gradient(part)) for name, part in seen.items()}
         return {

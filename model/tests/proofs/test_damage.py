@@ -119,7 +119,7 @@ def test_damaged_checkpoints(half, tmp_path, tally, caplog):
     *_, before, newest = checkpoints.list_checkpoints(model_dir)
     experiment = open_experiment(model_dir, None)
     data = experiment.train_input
-    learner = Estimator(model_fn, model_dir, experiment.params).new_learner(data.images.shape[1:], max_steps=10**4)
+    learner = Estimator(model_fn, model_dir, experiment.params).new_learner(data, max_steps=10**4)
     originals = {file: file.read_bytes() for file in newest.iterdir()}
 
     def restored():

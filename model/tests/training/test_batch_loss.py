@@ -13,6 +13,7 @@ from model.params import Params
 from model.tests import oracles
 from model.tests.training.learners import embed, images, linear_learner
 from model.tests.training.test_estimator import estimator, final_tensors, linear_network, train_input
+from model.training.class_vectors import ClassVectors
 from model.training.estimator import RunConfig
 from model.training.feeding import fetch_memory, replicate, send_memory, upload
 from model.training.learner import Learner
@@ -45,17 +46,19 @@ def indices_of(step, params):
 def after_steps(strategy, params, steps=1):
     """What gradient descent with a rate of 1 has changed, the averages of the layers, the last result, the memory."""
     with strategy.scope():
-        network = build_network(params, IMAGES.shape[1:])
-        optimizer = keras.optimizers.SGD(1.0, name="sgd")
-        optimizer.build(network.trainable_variables)
-    before = [variable.numpy() for variable in network.trainable_variables]
-    train_step = compile_train_step(model_fn, Learner(params, network, optimizer), strategy)
+        learner = Learner(params, build_network(params, IMAGES.shape[1:]), keras.optimizers.SGD(1.0, name="sgd"))
+        if params.strategy.learns_class_vectors:
+            learner.class_vectors = ClassVectors(LABELS, params.embedding_size, seed=4)
+        network, learned = learner.network, [*learner.network.trainable_variables, *learner.vectors]
+        learner.optimizer.build(learned)
+    before = [variable.numpy() for variable in learned]
+    train_step = compile_train_step(model_fn, learner, strategy)
     there = replicate(strategy, IMAGES), replicate(strategy, LABELS)
     memory = send_memory(strategy, None, params)
     for _, batches, done in upload(strategy, lambda step: indices_of(step, params), range(1, steps + 1), None):
         result = train_step(*there, batches, done, memory)
         memory = result.memory
-    changes = [b - v.numpy() for b, v in zip(before, network.trainable_variables, strict=True)]
+    changes = [b - v.numpy() for b, v in zip(before, learned, strict=True)]
     averages = [variable.numpy() for variable in network.non_trainable_variables]
     return changes, averages, result, fetch_memory(strategy, memory)
 
@@ -77,6 +80,8 @@ def check_same_gradient(found, expected):
         ({"triplet_strategy": "supervised_contrastive", "temperature": 0.3}, 1),
         ({"triplet_strategy": "lifted_structured", "distance": "squared_euclidean"}, 1),
         ({"triplet_strategy": "circle", "scale": 16.0, "memory_size": 20, "micro_batch_size": 3}, 2),
+        ({"triplet_strategy": "proxy_anchor", "scale": 4.0, "use_batch_norm": True}, 1),
+        ({"triplet_strategy": "arcface", "scale": 4.0, "micro_batch_size": 3}, 1),
     ],
 )
 def test_two_devices_make_the_step_of_one(two_devices, changes, steps):

@@ -13,8 +13,9 @@ from model.data.input_fn import TrainInput
 from model.params import Params
 from model.tests.experiments import final_tensors
 from model.tests.training.learners import bits_of
+from model.training.adam import Adam
 from model.training.estimator import Estimator, RunConfig
-from model.training.frozen import Adam, HeadAlone
+from model.training.frozen import HeadAlone
 from model.training.model_fn import build_optimizer, model_fn
 from model.training.network import build_features, build_network
 from model.training.pretrained import load
@@ -92,7 +93,9 @@ def run(model_dir, begin, steps, **changes):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3}], ids=["whole", "parts"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"micro_batch_size": 3}, {"triplet_strategy": "arcface"}], ids=["whole", "parts", "vectors"]
+)
 def test_only_the_head_changes_until_the_boundary_and_a_run_goes_on_across_it(tmp_path, begin, changes):
     params = Params(network="MobileNetV3Small", embedding_size=4, normalize_embeddings=True, **begin)
     untrained = build_network(params, (32, 32, 3))
@@ -104,6 +107,7 @@ def test_only_the_head_changes_until_the_boundary_and_a_run_goes_on_across_it(tm
         changed = {name for name, value in before.items() if not np.array_equal(newest.tensors[name], value)}
         if steps <= 3:
             assert changed == {"network/embedding/kernel", "network/embedding/bias"}
+            assert ("class_vectors" in newest.tensors) == ("triplet_strategy" in changes)
         else:
             assert {"network/conv/kernel", "network/conv_bn/moving_mean"} < changed
     run(tmp_path / "whole", begin, 7, **changes)

@@ -195,7 +195,7 @@ def test_a_warm_up_without_an_end_is_not_trained_but_what_was_trained_with_it_op
     with monkeypatch.context() as changed:
         changed.setattr(preflight, "free_memory", lambda: 10**6)  # so that nothing is built
         assert f"Warning: {said}." in list(preflight.check(train_input(**warm), runner.experiment.params, never))
-    learner = runner._estimator.new_learner((8, 8, 1), 45)
+    learner = runner._estimator.new_learner(runner.experiment.train_input, 45)
     learner.state = learner.state.after_step(7)
     learner.save(tmp_path, keep=1)  # as an older version trained it
     assert start(tmp_path).trained().checkpoint.step == 7
@@ -253,15 +253,24 @@ def test_those_few_fill_the_parts_of_each_device(micro_batch_size, devices):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_memory_grows_with_the_pairs(strategy):
-    sizes = [preflight.bytes_of_the_loss(Params(triplet_strategy=strategy, batch_size=size)) for size in (1024, 2048)]
+    sizes = [
+        preflight.bytes_of_the_loss(Params(triplet_strategy=strategy, batch_size=size), 0) for size in (1024, 2048)
+    ]
     assert sizes[1] == sizes[0] * (2 if strategy.startswith("offline") else 4) > 0
 
 
+def test_class_vectors_take_memory_each():
+    """26 bytes for each image, and for each dimension a float for itself, its gradient and the two of Adam."""
+    params = Params(triplet_strategy="arcface", batch_size=200, embedding_size=32)
+    sizes = [preflight.bytes_of_the_loss(params, num_classes) for num_classes in (1000, 3000)]
+    assert sizes[1] - sizes[0] == 2000 * (200 * 26 + 32 * 4 * 4)
+
+
 def test_the_memory_of_a_large_batch_is_that_of_a_block():
-    sizes = [preflight.bytes_of_the_loss(Params(batch_size=size)) for size in (8192, 16384, 32768)]
+    sizes = [preflight.bytes_of_the_loss(Params(batch_size=size), 10) for size in (8192, 16384, 32768)]
     assert sizes[0] > sizes[1] == sizes[2] > 1e9
     with_memory = Params(batch_size=64, memory_size=960)
-    assert preflight.bytes_of_the_loss(with_memory) == 16 * preflight.bytes_of_the_loss(Params(batch_size=64))
+    assert preflight.bytes_of_the_loss(with_memory, 10) == 16 * preflight.bytes_of_the_loss(Params(batch_size=64), 10)
 
 
 def test_steps_with_a_memory_and_in_parts_are_timed(tmp_path, capsys):
