@@ -130,6 +130,7 @@ def _child_gradients(question: dict[str, Any]) -> None:
     strategy = devices.share_among(question["devices"])
     import keras
 
+    from model.training.class_vectors import ClassVectors
     from model.training.feeding import replicate, upload
     from model.training.learner import Learner
     from model.training.model_fn import model_fn
@@ -148,15 +149,17 @@ def _child_gradients(question: dict[str, Any]) -> None:
         with strategy.scope():
             network = _linear_float64(params) if kind == "float64" else build_network(params, images.shape[1:])
             optimizer = keras.optimizers.SGD(1.0, name="sgd")
-            optimizer.build(network.trainable_variables)
-        before = [variable.numpy() for variable in network.trainable_variables]
-        step = compile_train_step(
-            local_model_fn if question["local"] else model_fn, Learner(params, network, optimizer), strategy
-        )
+            learner = Learner(params, network, optimizer)
+            if params.strategy.learns_class_vectors:
+                learner.class_vectors = ClassVectors(labels, params.embedding_size, seed=1)
+            learned = [*network.trainable_variables, *learner.vectors]
+            optimizer.build(learned)
+        before = [variable.numpy() for variable in learned]
+        step = compile_train_step(local_model_fn if question["local"] else model_fn, learner, strategy)
         order = _triplets(labels) if params.strategy.mines else batch
         ((_, batches, done),) = upload(strategy, lambda _: order, range(1, 2), None)  # noqa: B023
         result = step(replicate(strategy, images), replicate(strategy, labels), batches, done)
-        changes = [b - v.numpy() for b, v in zip(before, network.trainable_variables, strict=True)]
+        changes = [b - v.numpy() for b, v in zip(before, learned, strict=True)]
         case = f"{name} / {distance} / {kind}"
         found[f"{case}/gradient"] = np.concatenate([change.ravel() for change in changes])
         found[f"{case}/sums"] = np.array([[float(x) for x in pair] for pair in result.sums.values()])
@@ -173,7 +176,7 @@ def _linear_float64(params: Params):  # type: ignore[no-untyped-def]
     return keras.Sequential(layers, name="network")
 
 
-def local_model_fn(features, labels, mode, params, network, step=0):  # type: ignore[no-untyped-def]
+def local_model_fn(features, labels, mode, params, network, step=0, class_vectors=None):  # type: ignore[no-untyped-def]
     """`model_fn`, whose loss knows the images of this device alone while it trains."""
     import tensorflow as tf
 
@@ -183,6 +186,11 @@ def local_model_fn(features, labels, mode, params, network, step=0):  # type: ig
     if mode != ModeKeys.TRAIN:
         return model_fn(features, labels, mode, params, network, step)
     embeddings = network(features, training=True)
+    if class_vectors is not None:
+        vectors = tf.cast(tf.convert_to_tensor(class_vectors.variable), embeddings.dtype)
+        rows = class_vectors.rows_of(labels)
+        loss = params.strategy.load()(rows, embeddings, vectors, params.margin, **params.of_the_loss)
+        return EstimatorSpec(mode, {"embeddings": embeddings}, loss, {"loss": (loss, tf.ones_like(loss))})
     seed = tf.stack([tf.cast(params.seed, tf.int64), tf.cast(step, tf.int64)])
     sums = params.strategy.load()(labels, embeddings, params.margin, params.distance, seed, **params.of_the_loss)
     return EstimatorSpec(mode, {"embeddings": embeddings}, triplet_loss.mean(*sums["loss"]), sums)

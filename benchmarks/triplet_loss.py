@@ -42,8 +42,11 @@ _COMPARED = (
     ("supervised_contrastive", "pml SupConLoss"),
     ("lifted_structured", "pml GeneralizedLifted"),
     ("circle", "pml CircleLoss"),
+    ("proxy_anchor", "pml ProxyAnchorLoss"),
+    ("arcface", "pml ArcFaceLoss"),
 )
 _MARGIN = 0.5
+_NUM_CLASSES, _DIMENSION = 10, 64
 
 Step = Callable[[], None]  # computes value and gradient, and waits for them
 
@@ -93,7 +96,7 @@ def main() -> None:
 
 def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 10, size), rng.normal(size=(size, 64)).astype(np.float32)
+    return rng.integers(0, _NUM_CLASSES, size), rng.normal(size=(size, _DIMENSION)).astype(np.float32)
 
 
 def _contenders() -> dict[str, Callable[[np.ndarray, np.ndarray], Step]]:
@@ -116,9 +119,16 @@ def _with_strategy(strategy: Strategy):  # type: ignore[no-untyped-def]
     import tensorflow as tf
 
     from model import triplet_loss
+    from model.training.batch_loss import loss_with_class_vectors
+    from model.training.class_vectors import ClassVectors
+
+    vectors = ClassVectors(np.arange(_NUM_CLASSES), _DIMENSION, seed=0) if strategy.learns_class_vectors else None
 
     def loss(labels, embeddings):  # type: ignore[no-untyped-def]
         seed = tf.constant([230, 0], tf.int64)
+        if vectors is not None:
+            batch = strategy, labels, embeddings, vectors
+            return loss_with_class_vectors(*batch, strategy.margin, seed, strategy.loss_parameters)[0]
         parameters = strategy.margin, strategy.distance, seed
         sums = strategy.load()(labels, embeddings, *parameters, **strategy.loss_parameters)
         return triplet_loss.mean(*sums["loss"])
@@ -211,12 +221,26 @@ def _circle_loss():  # type: ignore[no-untyped-def]
     return losses.CircleLoss(0.4, 80)
 
 
+def _proxy_anchor_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import losses
+
+    return losses.ProxyAnchorLoss(_NUM_CLASSES, _DIMENSION)
+
+
+def _arcface_loss():  # type: ignore[no-untyped-def]
+    from pytorch_metric_learning import losses
+
+    return losses.ArcFaceLoss(_NUM_CLASSES, _DIMENSION)
+
+
 _PYTORCH: dict[str, Callable[[], Callable]] = {
     "TripletMarginLoss": _triplet_margin_loss,
     "MultiSimilarityLoss": _multi_similarity_loss,
     "SupConLoss": _supervised_contrastive_loss,
     "GeneralizedLifted": _lifted_structured_loss,
     "CircleLoss": _circle_loss,
+    "ProxyAnchorLoss": _proxy_anchor_loss,
+    "ArcFaceLoss": _arcface_loss,
 }
 
 

@@ -134,7 +134,7 @@ def loss_with_class_vectors(
     devices, size = replicas.count(), embeddings.shape[0]
     fixed = tf.stop_gradient(embeddings)
     rows, everyone = class_vectors.rows_of(replicas.gather(labels)), replicas.gather(fixed)  # (B,), (B, D)
-    vectors = tf.convert_to_tensor(class_vectors.variable)  # (C, D)
+    vectors = tf.cast(tf.convert_to_tensor(class_vectors.variable), embeddings.dtype)  # (C, D)
     inputs = [everyone, tf.stop_gradient(vectors)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
