@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from model.params import Params
 from model.strategies import STRATEGIES
+from model.training.class_vectors import ClassVectors
 from model.training.model_fn import ModeKeys, build_optimizer, model_fn
 from model.training.network import build_network
 
@@ -22,10 +23,20 @@ def test_model_fn(strategy):
     params = Params(triplet_strategy=strategy, use_batch_norm=True)
     network = build_network(params, (8, 8, 1))
     features, labels = images(6, 8, 8, 1), tf.constant([0, 0, 1, 1, 2, 2])
-    train = model_fn(features, labels, ModeKeys.TRAIN, params, network)
-    own = params.strategy.loss_parameters
-    arguments = params.margin, params.distance, tf.constant([params.seed, 0], tf.int64)
-    said = params.strategy.load()(labels, train.predictions["embeddings"], *arguments, **own)
+    learned = {}
+    if params.strategy.learns_class_vectors:
+        learned["class_vectors"] = ClassVectors(labels.numpy(), params.embedding_size, seed=0)
+        with pytest.raises(ValueError, match="Expected a loss that learns class vectors, and these"):
+            model_fn(features, labels, ModeKeys.TRAIN, params, network)
+    train = model_fn(features, labels, ModeKeys.TRAIN, params, network, **learned)
+    # A loss with class vectors shows of the images what the loss shows that scores them, and is scored by its defaults.
+    counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
+    margin, own = params.margin, params.strategy.loss_parameters
+    if learned:
+        counterpart, margin, own = "supervised_contrastive", None, {"temperature": 0.1}
+    arguments = margin, params.distance, tf.constant([params.seed, 0], tf.int64)
+    shown = STRATEGIES[counterpart] if learned else params.strategy
+    said = shown.load()(labels, train.predictions["embeddings"], *arguments, **own)
     assert "loss" in said
     assert set(train.metrics) == {*said, "embedding_mean_norm"}
     np.testing.assert_array_equal(train.images["train_image"], features[:1])
@@ -37,7 +48,6 @@ def test_model_fn(strategy):
     assert float(total / count) == pytest.approx(np.linalg.norm(embeddings, axis=1).mean(), rel=1e-5)
     assert not np.allclose(train.predictions["embeddings"], embeddings)  # batch statistics against moving averages
 
-    counterpart = {"offline_semi_hard": "batch_semi_hard", "offline_hard": "batch_hard"}.get(strategy, strategy)
     expected = STRATEGIES[counterpart].load()(labels, embeddings, *arguments, **own)["loss"]
     assert float(evaluation.metrics["loss"][0]) == pytest.approx(float(expected[0]), rel=1e-4)
 
