@@ -32,5 +32,8 @@ class ClassVectors:
         self.variable = keras.Variable(initializer, (len(self.labels), size), "float32", name=NAME_OF_VECTORS)
 
     def rows_of(self, labels: tf.Tensor) -> tf.Tensor:
-        """Returns which vector is that of each label: (B,) integers, which are all among `labels` -> (B,) int32."""
-        return tf.searchsorted(self.labels, tf.cast(labels, tf.int32))
+        """Returns which vector is that of each label: (B,) integers -> (B,) int32, -1 for a label that has none."""
+        labels = tf.cast(labels, tf.int32)
+        rows = tf.searchsorted(self.labels, labels)
+        has_vector = tf.gather(self.labels, tf.minimum(rows, len(self.labels) - 1)) == labels
+        return tf.where(has_vector, rows, -1)

@@ -100,10 +100,8 @@ class Learner:
         checkpoint.check_network(self.params)
         changed = self.params.changes_from(checkpoint.params)
         self._check_image_shape(checkpoint)
-        if self.class_vectors is not None and not np.array_equal(tensors.get(_CLASSES, []), self.class_vectors.labels):
-            raise UserError(
-                f"{path}: holds vectors of other classes than those of the training images; use a new folder"
-            )
+        if self.class_vectors is not None:
+            self._check_classes(checkpoint, self.class_vectors)
         variables = self._variables()
         for name, variable in variables.items():
             if name not in tensors:
@@ -125,6 +123,20 @@ class Learner:
             self.mined = MinedRound(tensors["mined/number"].item(), tensors["mined/batches"])
         if "memory/labels" in tensors:
             self.memory = PastBatches(tensors["memory/labels"], tensors["memory/embeddings"])
+
+    def _check_classes(self, checkpoint: Checkpoint, vectors: ClassVectors) -> None:
+        """Finds that the vectors of a checkpoint are not those of the classes that are learned from."""
+        labels = checkpoint.tensors.get(_CLASSES)
+        if labels is None:
+            raise UserError(
+                f'{checkpoint.path}: holds no class vectors, as triplet_strategy was "'
+                f'{checkpoint.params.triplet_strategy}", and "{self.params.triplet_strategy}" learns them; use a new '
+                "folder"
+            )
+        if not np.array_equal(labels, vectors.labels):
+            raise UserError(
+                f"{checkpoint.path}: holds vectors of other classes than those of the training images; use a new folder"
+            )
 
     @property
     def vectors(self) -> list[keras.Variable]:

@@ -43,6 +43,7 @@ def test_vectors_belong_to_the_labels_that_there_are():
     vectors = ClassVectors(np.array([7, 3, 7, 900, 3]), 16, seed=1)
     assert vectors.labels.tolist() == [3, 7, 900] and vectors.variable.shape == (3, 16)
     assert vectors.rows_of(tf.constant([900, 3, 3, 7])).numpy().tolist() == [2, 0, 0, 1]
+    assert vectors.rows_of(tf.constant([0, 5, 7, 901])).numpy().tolist() == [-1, -1, 1, -1]
     lengths = np.linalg.norm(ClassVectors(np.arange(500), 64, seed=1).variable, axis=1)
     assert 0.95 < lengths.mean() < 1.05
 
@@ -73,6 +74,15 @@ def test_the_loss_is_that_of_the_paper_and_its_gradient_a_difference(name):
             moved[1][number][place] -= 1e-5
             difference = (expected(*moved[0]) - expected(*moved[1])) / 2e-5
             assert float(gradient[place]) == pytest.approx(difference, rel=2e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_of_a_class_without_a_vector_has_no_loss_that_could_be_believed(name):
+    points, own = tf.ones((2, 4)), {"scale": 3.0}
+    vectors = ClassVectors(np.array([3, 9]), 4, seed=0)
+    batches = [tf.constant(labels) for labels in ([3, 9], [3, 4], [3, 10])]
+    losses = [loss_with_class_vectors(STRATEGIES[name], batch, points, vectors, 0.2, SEED, own)[0] for batch in batches]
+    assert np.isnan(losses).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,6 +164,15 @@ def test_a_run_does_not_go_on_with_other_classes(tmp_path):
     with pytest.raises(UserError, match="holds vectors of other classes than those of the training images"):
         estimator(tmp_path, "arcface").train(lambda: noise([0, 0, 1, 1, 3, 3]), 2)
     assert estimator(tmp_path, "arcface").checkpoint("newest").step == 1
+
+
+@pytest.mark.slow
+def test_a_run_without_vectors_does_not_go_on_with_them(tmp_path):
+    data = noise([0, 0, 1, 1, 2, 2])
+    estimator(tmp_path, "batch_all").train(lambda: data, 1)
+    said = 'holds no class vectors, as triplet_strategy was "batch_all", and "arcface" learns them; use a new folder'
+    with pytest.raises(UserError, match=said):
+        estimator(tmp_path, "arcface", margin=0.5).train(lambda: data, 2)
 
 
 @pytest.mark.slow
