@@ -198,7 +198,8 @@ def test_sources_that_come_change_and_go(tmp_path_factory, versions, data):
         is_last = time_ == len(versions)
         dies_at = None if is_last else data.draw(st.one_of(st.none(), st.integers(0, 25)))
         source = Source(numbers, dies_at=dies_at, time=data.draw(st.integers(0, 1)))
-        if not whole & set(numbers):  # then nothing is kept
+        # Images make room once none of them is asked for. What has no image takes none, and that stays known.
+        if not whole & set(numbers) and (was_killed or any(image_of(n) is not None for n in whole)):
             whole = set()
         known = set(whole)
         try:
@@ -226,6 +227,14 @@ def test_what_nobody_asks_for_any_more_makes_room_once_nothing_is_of_use(tmp_pat
     store(tmp_path, Source([1, 2, 3]).contents())
     check(store(tmp_path, Source([4, 5]).contents()), [4, 5])
     assert (tmp_path / "pixels.u8").stat().st_size == 2 * 18
+
+
+def test_that_a_source_has_no_image_stays_known_where_nothing_has_to_make_room(tmp_path):
+    assert image_of(34) is None
+    for numbers, made in (([34], [34]), ([], []), ([34], [])):
+        source = Source(numbers)
+        check(store(tmp_path, source.contents()), numbers)
+        assert source.made == made
 
 
 def test_where_only_times_differ_the_contents_decide(tmp_path):
