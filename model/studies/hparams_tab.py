@@ -44,7 +44,11 @@ def session(model_dir: Path, params: Params) -> Iterator[None]:
     changes = "".join(f"| {key} | {json.dumps(value)} |\n" for key, value in params.differences().items())
     text = f"| parameter | value |\n|---|---|\n{changes}\nEverything else has its default."
     images = ("validation", "eval") if varied else ("eval", "validation")
-    metrics = [summary_v2.Metric(name, group=group) for group in images for name in HEADLINES]
+    metrics = [
+        summary_v2.Metric(event_files.tag_of(name), group=group, display_name=f"{group}.{name}")
+        for group in images
+        for name in HEADLINES
+    ]
     first = list(dict.fromkeys([*sorted(varied), *_FIRST]))[: max(len(varied), len(_FIRST))]
     columns = [summary_v2.HParam(name, _Column(name, name in first)) for name in Params.model_fields]
     start = [

@@ -101,7 +101,7 @@ def test_train_keeps_its_log_and_the_complete_parameters(trained, said):
 
 
 def test_without_validation_the_test_images_are_scored_once_at_the_end(trained):
-    assert [step for tag, step in scalars(trained / "eval") if tag == "recall_at_1"] == [180]
+    assert [step for tag, step in scalars(trained / "eval") if tag == "retrieval/recall_at_1"] == [180]
     assert not (trained / "validation").exists()
 
 

@@ -194,8 +194,7 @@ def score_embeddings(
 def write_scores(writer: tf.summary.SummaryWriter, scores: Mapping[str, float]) -> None:
     """Writes what `Evaluator.evaluate` returned to an event file, at its global step."""
     with writer.as_default(step=scores["global_step"]):
-        for name in scores.keys() - {"global_step"}:
-            tf.summary.scalar(name, scores[name])
+        event_files.write_scalars({name: score for name, score in scores.items() if name != "global_step"})
     writer.flush()
 
 

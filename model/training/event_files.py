@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -16,6 +17,42 @@ _log = logging.getLogger(__name__)
 
 # How the names of event files end that hold no curves, but what is written anew as a whole.
 _PICTURES, _HPARAMS = ".pictures", ".hparams"
+
+# The group of charts that each metric is in. TensorBoard lists groups, and the charts of each, by the alphabet, and
+# opens the first two groups. What is in none goes into `_OTHER`.
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    # Known by these names for long; they stand alone.
+    "": (
+        "loss", "embedding_mean_norm", "fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist",
+    ),
+    "classification": ("knn_accuracy", "knn_accuracy_k5"),
+    "clustering": ("nmi", "ami", "silhouette"),
+    "distances": ("mean_positive_dist", "mean_negative_dist"),
+    "retrieval": (
+        "recall_at_1", "recall_at_5", "recall_at_10", "precision_at_1", "r_precision", "map_at_r", "mrr",
+    ),
+    "run": ("learning_rate", "gradient_norm", "images_per_second", "steps_per_second", "broken_steps"),
+    "sizes": (
+        "num_images", "num_queries", "num_gallery_images", "queries_left_out",
+        "knn_images", "knn_images_left_out", "knn_gallery_images",
+    ),
+    "triplets": (
+        "fraction_hard_triplets", "fraction_semi_hard_triplets", "fraction_easy_triplets",
+        "anchors_without_positive", "anchors_without_negative",
+    ),
+    "verification": (
+        "roc_auc", "eer", "eer_threshold",
+        "verification_threshold", "verification_accuracy", "false_accept_rate", "false_reject_rate",
+        "tar_at_far_1e-1", "tar_at_far_1e-2", "tar_at_far_1e-3", "tar_at_far_1e-4",
+        "threshold_at_far_1e-1", "threshold_at_far_1e-2", "threshold_at_far_1e-3", "threshold_at_far_1e-4",
+    ),
+})  # fmt: skip
+_OTHER = "other"
+
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+
+# How the names of the ends of 95 % intervals end, which are no curves.
+_ENDS_OF_INTERVALS = ("_low95", "_high95")
 
 _FRAMING = 16  # bytes of length and checksums that a file adds to each record
 
@@ -44,6 +81,30 @@ def open_writer(folder: Path, steps: range) -> tf.summary.SummaryWriter:
     return tf.summary.create_file_writer(str(folder))
 
 
+def tag_of(name: str) -> str:
+    """Returns the tag under which TensorBoard shows a metric.
+
+    "recall_at_1" is "retrieval/recall_at_1" and "unseen/recall_at_1" is "unseen/retrieval/recall_at_1"; "loss" stays. A
+    name that `GROUPS` does not have goes into "other/", unless it says a group itself: "mine/score" stays.
+    """
+    classes, _, metric = name.rpartition("/")
+    group = _GROUP_OF.get(metric, "" if classes else _OTHER)
+    return "/".join(part for part in (classes, group, metric) if part)
+
+
+def write_scalars(scalars: Mapping[str, float]) -> None:
+    """Writes metrics to the default writer, at its step, each under its tag; the ends of intervals are left out."""
+    for name, value in scalars.items():
+        if not name.endswith(_ENDS_OF_INTERVALS):
+            tf.summary.scalar(tag_of(name), value)
+
+
+def write_images(images: Mapping[str, tf.Tensor]) -> None:
+    """Writes images by name, (n, H, W, C) each, to the default writer, at its step."""
+    for name, image in images.items():
+        tf.summary.image(f"images/{name}", image)
+
+
 def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> None:
     """Writes PNG files as images that TensorBoard shows, in place of the last ones.
 
@@ -53,8 +114,7 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> No
         step: The global step that they show.
     """
     with _replace(folder, _PICTURES) as writer, writer.as_default(step=step):
-        for name, png in pictures.items():
-            tf.summary.image(name, tf.io.decode_png(png, channels=3)[tf.newaxis])
+        write_images({name: tf.io.decode_png(png, channels=3)[tf.newaxis] for name, png in pictures.items()})
 
 
 def write_hparams(folder: Path, summaries: Sequence[Summary], text: str) -> None:

@@ -83,15 +83,14 @@ class TrainingProgress:
         steps, seconds = self._trained_steps - self._reported_steps, self._trained_seconds - self._reported_seconds
         self._reported_steps, self._reported_seconds = self._trained_steps, self._trained_seconds
         if steps:
-            scalars["global_step/sec"] = steps / seconds
-            self._show(step, scalars["loss"], steps * self._images_per_step / seconds)
+            scalars["steps_per_second"] = steps / seconds
+            scalars["images_per_second"] = steps * self._images_per_step / seconds
+            self._show(step, scalars["loss"], scalars["images_per_second"])
         with self._writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-            for name, values in _distributions(batch).items():
-                tf.summary.histogram(name, values)
-            for name, pictures in images.items():
-                tf.summary.image(name, pictures)
+            event_files.write_scalars(scalars)
+            event_files.write_images(images)
+            for tag, values in _distributions(batch).items():
+                tf.summary.histogram(tag, values)
 
     def warn(self, step: int, finding: Finding) -> None:
         """Shows and writes what the doctor found."""
@@ -121,13 +120,13 @@ class TrainingProgress:
 
 
 def _distributions(batch: Batch) -> dict[str, np.ndarray]:
-    """Returns norms of the embeddings of a batch, and distances of its pairs, those of one class and those of two."""
+    """Returns, by tag, norms of a batch's embeddings, and distances of its pairs: of one class, and of two."""
     embeddings, labels = batch.embeddings[:_MAX_PAIRED], batch.labels[:_MAX_PAIRED]
     first, second = np.triu_indices(len(labels), 1)
     distances = np.linalg.norm(embeddings[first] - embeddings[second], axis=1)
     same = labels[first] == labels[second]
     return {
-        "embedding_norm": np.linalg.norm(batch.embeddings, axis=1),
-        "distance/same_class": distances[same],
-        "distance/different_classes": distances[~same],
+        "distances/embedding_norm": np.linalg.norm(batch.embeddings, axis=1),
+        "distances/same_class": distances[same],
+        "distances/different_classes": distances[~same],
     }

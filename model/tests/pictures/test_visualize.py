@@ -374,7 +374,8 @@ def test_tensorboard_serves_the_bundle(tensorboard, pictured, embedded):
     (sprite,) = (pictured / "eval").glob("*-sprite.png")
     assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
     images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
-    assert set(images) == {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
+    shown = {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
+    assert set(images) == {f"images/{name}" for name in shown}
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 import errno
 import json
+import re
 import shutil
+import urllib.parse
 
 import pytest
 
 import train
 from model.common import cli
+from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError
 from model.common.files import lock_experiment
 from model.params import Params
@@ -41,7 +44,7 @@ def test_a_parameter_has_one_type_in_all_experiments(values):
 def served(tmp_path_factory):
     """Four experiments: two of equal parameters, one that breaks down and one that is killed."""
     folder = tmp_path_factory.mktemp("experiments")
-    changes = {"validation_size": 0.2, "evaluate_every_epochs": 1}
+    changes = {"validation_size": 0.2, "evaluate_every_epochs": 1, "holdout_classes": [8, 9]}
     train_here(write_params(folder / "first", **changes))
     train_here(shutil.copytree(folder / "first", folder / "second"))  # which is complete: only its session is new
     broken = write_params(folder / "broken", learning_rate=1000.0, **changes)
@@ -140,7 +143,10 @@ def test_the_tab_has_a_row_for_each_experiment(served):
     assert status == {name: f"STATUS_{end}" for name, end in expected.items()}
     assert found["broken"]["hparams"]["learning_rate"] == 1000.0
     scores = {value["name"]["tag"]: value["value"] for value in found["first"]["metricValues"]}
-    assert scores.keys() >= {"knn_accuracy", "recall_at_1", "map_at_r", "roc_auc", "eer"}
+    assert scores.keys() == {
+        "classification/knn_accuracy", "retrieval/recall_at_1", "retrieval/map_at_r",
+        "verification/roc_auc", "verification/eer",
+    }  # fmt: skip
     assert all(0 <= value <= 1 for value in scores.values())
 
 
@@ -151,19 +157,35 @@ def test_the_parameters_are_a_table_in_text(served):
 
 def test_training_validation_and_test_share_their_charts(served):
     tags = fetch(f"{served}/data/plugin/scalars/tags")
-    assert {"loss", "mean_positive_dist", "fraction_positive_triplets"} <= (
+    assert {"loss", "distances/mean_positive_dist", "fraction_positive_triplets"} <= (
         tags["first"].keys() & tags["first/validation"].keys() & tags["first/eval"].keys()
     )
-    assert {"knn_accuracy", "recall_at_1"} <= tags["first/validation"].keys() & tags["first/eval"].keys()
+    assert {"classification/knn_accuracy", "retrieval/recall_at_1"} <= (
+        tags["first/validation"].keys() & tags["first/eval"].keys()
+    )
+
+
+def test_sections_are_few(served):
+    tags = fetch(f"{served}/data/plugin/scalars/tags")
+    assert {tag.split("/")[0] for run in tags.values() for tag in run} == {
+        "loss", "embedding_mean_norm", "fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist",
+        "classification", "clustering", "distances", "retrieval", "run", "seen", "sizes", "triplets", "unseen",
+        "verification",
+    }  # fmt: skip
+    in_two = ("classification", "clustering", "retrieval", "sizes", "verification")
+    for classes in ("seen", "unseen"):
+        of_classes = {tag.removeprefix(f"{classes}/") for tag in tags["first/eval"] if tag.startswith(f"{classes}/")}
+        assert of_classes == {tag for tag in tags["first/eval"] if tag.startswith(in_two)}
 
 
 def test_distances_and_norms_are_histograms(served):
     tags = fetch(f"{served}/data/plugin/histograms/tags")
-    assert tags["first"].keys() == {"embedding_norm", "distance/same_class", "distance/different_classes"}
+    kinds = ("embedding_norm", "same_class", "different_classes")
+    assert tags["first"].keys() == {f"distances/{kind}" for kind in kinds}
     for tag in tags["first"]:
         (_, step, buckets), *_ = fetch(f"{served}/data/plugin/histograms/histograms?run=first&tag={tag}")
         total = sum(count for _, _, count in buckets)
-        assert step == 5 and total == 64 if tag == "embedding_norm" else 0 < total < 64 * 63 / 2
+        assert step == 5 and total == 64 if tag == "distances/embedding_norm" else 0 < total < 64 * 63 / 2
 
 
 def test_the_browser_shows_charts_and_a_row_for_each_experiment(page, served):
@@ -175,4 +197,19 @@ def test_the_browser_shows_charts_and_a_row_for_each_experiment(page, served):
     cells = page.locator("vaadin-grid-cell-content")
     rows = {"first", "second", "broken", "killed", "eval.knn_accuracy", "triplet_strategy"}
     wait_for(page, lambda: rows <= set(" ".join(cells.all_inner_texts()).split()))
+    assert page.errors == []
+
+
+def test_the_address_in_the_readme_shows_what_one_wants_first(page, served):
+    (query,) = re.findall(r"http://localhost:6006/(\?pinnedCards=[^#\s]+#timeseries)", (ROOT / "README.md").read_text())
+    pinned = json.loads(urllib.parse.parse_qs(query.partition("#")[0].removeprefix("?"))["pinnedCards"][0])
+    tags = fetch(f"{served}/data/plugin/scalars/tags")
+    assert {card["tag"] for card in pinned} <= tags["first"].keys() | tags["first/eval"].keys()
+    page.goto("about:blank")
+    page.errors.clear()
+    page.goto(f"{served}/{query}")
+    titles = page.locator("metrics-pinned-view card-view .tag")
+    wait_for(page, lambda: titles.count() == len(pinned))
+    shown = ["".join(title.split()) for title in titles.all_inner_texts()]
+    assert shown == [card["tag"] for card in pinned]
     assert page.errors == []

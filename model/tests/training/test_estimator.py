@@ -30,6 +30,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 STEPS = 44  # two epochs of the small experiment are 45
 
+# What the clock says of a run.
+RATES = {"run/steps_per_second", "run/images_per_second"}
+
 
 def train_input(run):
     return lambda: train_input_fn(divide(digits(), run.params), run.params)
@@ -182,26 +185,46 @@ def test_event_files_show_each_step_once_after_a_crash(tmp_path, monkeypatch):
         assert set(crashed) == set(whole)
         for (tag, step), values in crashed.items():
             assert len(values) == 1, (tag, step)
-            assert tag == "global_step/sec" or values == whole[tag, step]
+            assert tag in RATES or values == whole[tag, step]
 
 
-def test_curves_have_the_names_that_people_know(tmp_path):
+def test_curves_have_the_names_that_people_know_and_all_others_a_group(tmp_path):
     run = estimator(tmp_path)
     train_and_evaluate(run, TrainSpec(train_input(run), 14), EvalSpec(eval_input(run), 7))
-    of_the_loss = {"loss", "embedding_mean_norm", *oracles.statistics([], [], 0)}
-    assert {"fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist"} <= of_the_loss
+    of_the_loss = {
+        "loss", "embedding_mean_norm", "fraction_positive_triplets", "hardest_positive_dist", "hardest_negative_dist",
+        "distances/mean_positive_dist", "distances/mean_negative_dist",
+        "triplets/fraction_hard_triplets", "triplets/fraction_semi_hard_triplets", "triplets/fraction_easy_triplets",
+        "triplets/anchors_without_positive", "triplets/anchors_without_negative",
+    }  # fmt: skip
     trained, evaluated = scalars(tmp_path), scalars(tmp_path / "eval")
-    assert {tag for tag, _ in trained} == of_the_loss | {"learning_rate", "gradient_norm", "global_step/sec"}
+    assert {tag for tag, _ in trained} == of_the_loss | {"run/learning_rate", "run/gradient_norm", *RATES}
     assert {step for _, step in trained} == {5, 10, 14}
-    assert {tag for tag, _ in evaluated} >= of_the_loss | {"knn_accuracy", "recall_at_1", "map_at_r"}
+    watched = of_the_loss | {
+        "classification/knn_accuracy", "sizes/knn_images_left_out",
+        "retrieval/recall_at_1", "retrieval/recall_at_5", "retrieval/recall_at_10", "retrieval/precision_at_1",
+        "retrieval/r_precision", "retrieval/map_at_r", "retrieval/mrr",
+    }  # fmt: skip
+    assert {tag for tag, _ in evaluated} == watched  # the charts of training and evaluation are the same
     assert {step for _, step in evaluated} == {7, 14}
+
+    scores = run.evaluate(eval_input(run))
+    assert scores["recall_at_1_low95"] <= scores["recall_at_1"] <= scores["recall_at_1_high95"]
+    assert {tag for tag, step in scalars(tmp_path / "eval") if step == 14} == watched | {
+        "classification/knn_accuracy_k5", "clustering/nmi", "clustering/ami", "clustering/silhouette",
+        "sizes/num_images", "sizes/queries_left_out", "sizes/knn_images", "sizes/knn_gallery_images",
+        "verification/roc_auc", "verification/eer", "verification/eer_threshold",
+        "verification/verification_accuracy", "verification/verification_threshold",
+        "verification/false_accept_rate", "verification/false_reject_rate",
+        *(f"verification/{name}_at_far_1e-{power}" for name in ("tar", "threshold") for power in (1, 2, 3, 4)),
+    }  # fmt: skip
     tags = {
         value.tag
         for path in tmp_path.glob("events*")
         for _, event in event_files._readable_events(path)
         for value in event.summary.value
     }
-    assert "train_image" in tags
+    assert "images/train_image" in tags
 
 
 def test_evaluation_is_what_the_embeddings_give(tmp_path):
@@ -261,7 +284,7 @@ def test_an_interrupted_evaluation_loses_no_point(begun, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(eval_input(run))
-    assert len(scalars(tmp_path / "eval")["recall_at_1", 10]) == 1
+    assert len(scalars(tmp_path / "eval")["retrieval/recall_at_1", 10]) == 1
 
 
 def test_other_training_images_are_not_taken_for_the_same(begun):
@@ -405,7 +428,7 @@ def test_steps_that_break_down_are_skipped_if_asked(tmp_path, part, caplog):
     run.model_fn = breaking(part, 7, 12, 14, 33)
     run.train(train_input(run), STEPS)
     assert run.checkpoint("newest").path.name == f"step-{STEPS:08}"  # one that holds NaN is not saved
-    assert scalars(tmp_path)["broken_steps", STEPS] == [4]
+    assert scalars(tmp_path)["run/broken_steps", STEPS] == [4]
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         f"Step 10: the {part} is NaN or infinite at step 7; lower learning_rate (0.002)."
     ]
@@ -548,7 +571,7 @@ def test_a_run_cannot_go_on_with_another_network(tmp_path, changes, message):
 def test_a_changed_learning_rate_is_used_after_a_resume(tmp_path):
     run = quick(tmp_path, learning_rate=0.125)
     run.train(train_input(run), 20)
-    assert scalars(tmp_path)["learning_rate", 15] == [0.125]
+    assert scalars(tmp_path)["run/learning_rate", 15] == [0.125]
 
 
 def test_no_checkpoint_to_evaluate(tmp_path):

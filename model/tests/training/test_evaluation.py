@@ -164,9 +164,9 @@ def test_scores_are_in_the_event_file_as_soon_as_they_are_written(tmp_path):
     write_scores(writer, {"global_step": 7, "loss": 0.5, "unseen/map_at_r": 0.25, "silhouette": math.nan})
     found = scalars(tmp_path)  # before the file is closed
     writer.close()
-    assert found.keys() == {("loss", 7), ("unseen/map_at_r", 7), ("silhouette", 7)}
-    assert found["loss", 7] == [0.5] and found["unseen/map_at_r", 7] == [0.25]
-    assert math.isnan(found["silhouette", 7][0])
+    assert found.keys() == {("loss", 7), ("unseen/retrieval/map_at_r", 7), ("clustering/silhouette", 7)}
+    assert found["loss", 7] == [0.5] and found["unseen/retrieval/map_at_r", 7] == [0.25]
+    assert math.isnan(found["clustering/silhouette", 7][0])
 
 
 # ------------------------------------------------------------------------------------------- early stopping
@@ -253,7 +253,7 @@ def test_every_evaluation_is_written_and_remembered(tmp_path, validation, monkey
     last = json.loads((tmp_path / "validation" / "evaluations.json").read_text())[-1]
     assert last == watched.scores  # the loss among them
     points = scalars(tmp_path / "validation")
-    assert [points["knn_accuracy", step] for step in (10, 20, 30)] == [[0.5], [0.75], [0.25]]
+    assert [points["classification/knn_accuracy", step] for step in (10, 20, 30)] == [[0.5], [0.75], [0.25]]
 
 
 def test_what_a_killed_process_told_of_later_steps_is_dropped(tmp_path, validation, monkeypatch):
@@ -264,7 +264,7 @@ def test_what_a_killed_process_told_of_later_steps_is_dropped(tmp_path, validati
     evaluate_at(validation(learner, range(16, 41)), learner, 20, 35)
     assert kept(tmp_path) == [(10, 0.1), (20, 0.4), (35, 0.5)]
     points = scalars(tmp_path / "validation")
-    found = {step: values for (tag, step), values in points.items() if tag == "knn_accuracy"}
+    found = {step: values for (tag, step), values in points.items() if tag == "classification/knn_accuracy"}
     assert found == {10: [np.float32(0.1)], 20: [np.float32(0.4)], 35: [np.float32(0.5)]}
 
 

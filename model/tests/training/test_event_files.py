@@ -1,5 +1,6 @@
 """Event files: each step once, whatever was written before."""
 
+import contextlib
 import os
 import struct
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
+from model.tests.experiments import scalars
 from model.training import event_files
 
 
@@ -73,6 +75,48 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "validation").write_text("not ours")
     with pytest.raises(FileExistsError, match="validation"):
         event_files.open_writer(tmp_path / "validation", range(1, 2))
+
+
+# ------------------------------------------------------------------------------------------- tags
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("loss", "loss"),
+        ("embedding_mean_norm", "embedding_mean_norm"),
+        ("fraction_positive_triplets", "fraction_positive_triplets"),
+        ("hardest_positive_dist", "hardest_positive_dist"),
+        ("hardest_negative_dist", "hardest_negative_dist"),
+        ("fraction_easy_triplets", "triplets/fraction_easy_triplets"),
+        ("mean_positive_dist", "distances/mean_positive_dist"),
+        ("knn_accuracy", "classification/knn_accuracy"),
+        ("map_at_r", "retrieval/map_at_r"),
+        ("eer", "verification/eer"),
+        ("ami", "clustering/ami"),
+        ("learning_rate", "run/learning_rate"),
+        ("num_queries", "sizes/num_queries"),
+        ("unseen/map_at_r", "unseen/retrieval/map_at_r"),
+        ("seen/num_images", "seen/sizes/num_images"),
+        ("brier_score", "other/brier_score"),
+        ("calibration/brier_score", "calibration/brier_score"),
+    ],
+)
+def test_the_tag_of_a_metric(name, tag):
+    assert event_files.tag_of(name) == tag
+
+
+def test_no_metric_is_in_two_groups():
+    names = [name for group in event_files.GROUPS.values() for name in group]
+    assert len(names) == len(set(names))
+
+
+def test_the_ends_of_intervals_are_no_curves(tmp_path):
+    names = ["eer", "eer_low95", "eer_high95", "unseen/eer", "unseen/eer_low95", "unseen/eer_high95", "low95_score"]
+    with contextlib.closing(event_files.open_writer(tmp_path, range(3, 4))) as writer, writer.as_default(step=3):
+        event_files.write_scalars({name: float(value) for value, name in enumerate(names)})
+    expected = {"verification/eer": 0.0, "unseen/verification/eer": 3.0, "other/low95_score": 6.0}
+    assert scalars(tmp_path) == {(tag, 3): [value] for tag, value in expected.items()}
 
 
 # ------------------------------------------------------------------------------------------- what is no event

@@ -76,8 +76,11 @@ def test_rate_and_time_left(tmp_path, clock, caplog):
         "epoch 2/4, step 20/40, loss 0.3333, 12 images/s, 00:14 left",
         "epoch 4/4, step 40/40, loss 0.2500, 240 images/s, 00:00 left",
     ]
-    rates = {step: values for (tag, step), values in scalars(tmp_path).items() if tag == "global_step/sec"}
+    shown = scalars(tmp_path)
+    rates = {step: values for (tag, step), values in shown.items() if tag == "run/steps_per_second"}
     assert rates == {10: [1.0], 20: [2.0], 30: [pytest.approx(10 / 9.5)], 40: [40.0]}
+    rates = {step: values for (tag, step), values in shown.items() if tag == "run/images_per_second"}
+    assert rates == {10: [6.0], 20: [12.0], 30: [pytest.approx(60 / 9.5)], 40: [240.0]}
 
 
 def test_a_run_that_goes_on_knows_only_its_own_pace(tmp_path, clock, caplog):
@@ -152,16 +155,16 @@ def test_norms_and_distances_are_shown(tmp_path, size):
         same: [math.dist(embeddings[i], embeddings[j]) for i, j in pairs if (labels[i] == labels[j]) == same]
         for same in (True, False)
     }
-    check_histogram(found["embedding_norm"], [math.hypot(*embedding) for embedding in embeddings])
-    check_histogram(found["distance/same_class"], distances[True])
-    check_histogram(found["distance/different_classes"], distances[False])
+    check_histogram(found["distances/embedding_norm"], [math.hypot(*embedding) for embedding in embeddings])
+    check_histogram(found["distances/same_class"], distances[True])
+    check_histogram(found["distances/different_classes"], distances[False])
 
 
 @pytest.mark.parametrize("labels", [np.zeros(6, int), np.arange(6)], ids=["one class", "nothing but singletons"])
 def test_a_batch_without_pairs_of_a_kind(tmp_path, labels):
     reported(tmp_path, batch(5, labels=labels))
     counts = {name: rows[:, 2].sum() for name, rows in histograms(tmp_path).items()}
-    kinds = ("distance/same_class", "distance/different_classes")
+    kinds = ("distances/same_class", "distances/different_classes")
     assert sorted(counts[name] for name in kinds) == [0, 15]
 
 
@@ -172,13 +175,13 @@ def test_images_findings_and_scalars_stand_at_their_step(tmp_path):
         shown.write(6, Finding("nan", "the loss is NaN", True))
         shown.flush()
         found = scalars(tmp_path), texts(tmp_path)  # while it is open
-    assert found == ({("loss", 5): [0.5], ("learning_rate", 5): [0.125]}, {("doctor/nan", 6): "the loss is NaN"})
+    assert found == ({("loss", 5): [0.5], ("run/learning_rate", 5): [0.125]}, {("doctor/nan", 6): "the loss is NaN"})
     (path,) = tmp_path.iterdir()
     pictures = [
         tf.make_ndarray(value.tensor)
         for event in EventFileLoader(str(path)).Load()
         for value in event.summary.value
-        if value.tag == "train_image"
+        if value.tag == "images/train_image"
     ]
     (width, height, png) = pictures[0]
     assert (width, height, len(pictures)) == (b"2", b"2", 1)
