@@ -105,6 +105,11 @@ class EvalInput:
         check_images(self.images)
         check_images(self.gallery_images)
 
+    @property
+    def needs_gallery(self) -> bool:
+        """Whether a score depends on the gallery: an image to score is of one of its classes, or it has unseen ones."""
+        return bool(np.isin(self.gallery_labels, [*self.labels, *self.groups.get("unseen", ())]).any())
+
 
 def train_input_fn(partition: Partition, params: Params) -> TrainInput:
     """Returns the images that are learned from, in the order that the parameters ask for.

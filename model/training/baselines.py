@@ -43,17 +43,21 @@ def score_baselines(
     """
     number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
     flat = as_pixels(data.images.shape[1:], number)
-    pixels, gallery_pixels = flat(data.images), flat(data.gallery_images)
-    learned_pixels = gallery_pixels if learned_from is data.gallery_images else flat(learned_from)
+    pixels, learned_pixels = flat(data.images), flat(learned_from)
     dimensions = min(params.embedding_size, pixels.shape[1], len(learned_pixels))
     components = PCA(dimensions, random_state=params.seed).fit(learned_pixels)
+    gallery_pixels = None
+    if data.needs_gallery:
+        gallery_pixels = learned_pixels if learned_from is data.gallery_images else flat(data.gallery_images)
     embedded = {
         "raw_pixels": (pixels, gallery_pixels),
-        "pca": (components.transform(pixels), components.transform(gallery_pixels)),
-    }
+        "pca": (
+            components.transform(pixels), None if gallery_pixels is None else components.transform(gallery_pixels)
+        ),
+    }  # fmt: skip
     if network is not None:
         embed = as_untrained(params, network)
-        embedded["untrained"] = embed(data.images), embed(data.gallery_images)
+        embedded["untrained"] = embed(data.images), embed(data.gallery_images) if data.needs_gallery else None
     return {name: score_embeddings(data, embeddings, gallery) for name, (embeddings, gallery) in embedded.items()}
 
 

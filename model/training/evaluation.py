@@ -102,7 +102,11 @@ class Evaluator:
             parts.append(predictions["embeddings"].numpy())
         embeddings = np.concatenate(parts)[np.argsort(np.concatenate(data.batches))]  # in the order of the images
         _check_finite(embeddings)
-        gallery = predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
+        gallery = (
+            predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
+            if data.needs_gallery
+            else None
+        )
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
         measured = score_embeddings(data, embeddings, gallery, thorough)
         return {"global_step": self._learner.state.global_step, **scores, **measured}
@@ -168,14 +172,15 @@ class Validation:
 
 
 def score_embeddings(
-    data: EvalInput, embeddings: np.ndarray, gallery_embeddings: np.ndarray, thorough: bool = True
+    data: EvalInput, embeddings: np.ndarray, gallery_embeddings: np.ndarray | None, thorough: bool = True
 ) -> dict[str, float]:
     """Measures the embeddings of the images to score, whatever has made them.
 
     Args:
         data: The images to score, and the gallery.
         embeddings: Array of shape (N, D), of the images to score.
-        gallery_embeddings: Array of shape (G, D), of the gallery.
+        gallery_embeddings: Array of shape (G, D), of the gallery; None, where the data do not need it, measures as if
+            there were none.
         thorough: As for `Evaluator.evaluate`.
 
     Returns:
@@ -187,7 +192,11 @@ def score_embeddings(
         if roles is None
         else LabelledEmbeddings(embeddings, data.labels, roles.is_query, roles.is_gallery, roles.group)
     )
-    gallery = LabelledEmbeddings(gallery_embeddings, data.gallery_labels)
+    gallery = (
+        LabelledEmbeddings(embeddings[:0], data.labels[:0])
+        if gallery_embeddings is None
+        else LabelledEmbeddings(gallery_embeddings, data.gallery_labels)
+    )
     return protocol.score(images, gallery, data.seed, data.groups) if thorough else protocol.watch(images, gallery)
 
 

@@ -1,6 +1,7 @@
 """Evaluation: every image counts once and stays where it is, and what a run remembers of its evaluations."""
 
 import contextlib
+import dataclasses
 import json
 import math
 
@@ -75,6 +76,26 @@ def test_what_is_watched_is_part_of_what_is_measured():
     watched, measured = evaluator.evaluate(thorough=False), evaluator.evaluate()
     assert len(watched) < len(measured)
     assert watched == {name: measured[name] for name in watched}
+
+
+def test_a_gallery_in_which_nothing_can_be_found_is_not_embedded(monkeypatch):
+    """No image to score is of its classes; images that it has of an unseen class count, whatever the others are."""
+    learner, embedded = linear_learner(), []
+    monkeypatch.setattr(evaluation, "predict", lambda *args: embedded.append(args[1]) or predict(*args))
+    for unseen, is_needed in (((), False), ((0, 1, 2), False), ((2, 4), True)):
+        data = dataclasses.replace(eval_input(groups={"unseen": unseen}), gallery_labels=GALLERY_LABELS + 3)
+        assert data.needs_gallery == is_needed
+        scores = Evaluator(model_fn, learner, data).evaluate()
+        assert len(embedded) == is_needed
+        images_of_unseen = np.isin(LABELS, unseen).sum() + np.isin(GALLERY_LABELS + 3, unseen).sum()
+        assert scores["unseen/num_images"] == images_of_unseen
+        assert scores["knn_images"] == 0 and math.isnan(scores["knn_accuracy"])
+        embeddings, gallery = embed(learner, data.images), embed(learner, data.gallery_images)
+        measured = score_embeddings(data, embeddings, gallery)
+        of_the_gallery = {name for name in measured if name.endswith("knn_gallery_images")}
+        assert {name: scores[name] for name in measured.keys() - of_the_gallery} == pytest.approx(
+            {name: measured[name] for name in measured.keys() - of_the_gallery}, rel=1e-4, nan_ok=True
+        )
 
 
 def test_a_batch_without_triplets_adds_nothing():
