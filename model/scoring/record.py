@@ -18,8 +18,7 @@ from model.common import json_file
 from model.common.files import read_bytes, write_whole
 from model.common.versions import Provenance
 from model.params import part_of_a_run
-from model.scoring.protocol import HEADLINES
-from model.scoring.scoreboard import tabulate
+from model.scoring.scoreboard import Table, meanings, tables, tabulate
 
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind")
@@ -92,13 +91,14 @@ class Record:
         return tabulate(self.metrics, self.baselines)
 
     @property
-    def headlines(self) -> dict[str, float]:
-        """The scores that a person reads first, of all groups, as far as they are defined."""
-        return {
-            name: value
-            for name, value in self.metrics.items()
-            if name.rpartition("/")[-1] in HEADLINES and not math.isnan(value)
-        }
+    def tables(self) -> list[Table]:
+        """The same as tables, a title and cells each."""
+        return tables(self.metrics, self.baselines)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What the scores in `tables` mean, by name."""
+        return meanings(self.tables)
 
     def write(self, path: Path) -> None:
         """Writes a file as a whole, in JSON proper: null stands for NaN."""

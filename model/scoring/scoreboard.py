@@ -1,10 +1,15 @@
 """The scores of an experiment as a table to read."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from model.scoring.protocol import HEADLINES
 
 _GROUPS = ("", "seen/", "unseen/")
+
+
+# A title, and the lines of its table: what each cell says. The first line names the columns.
+Table = tuple[str, list[list[str]]]
 
 
 def tabulate(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
@@ -14,25 +19,35 @@ def tabulate(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
         scores: By name, as `Estimator.evaluate` returns them; 95 % intervals stand in brackets.
         baselines: By the name of a baseline, its scores.
     """
-    groups = [group for group in _GROUPS if scores.get(f"{group}num_images")]
-    if "unseen/" in groups and "seen/" not in groups:
-        groups.remove("")  # all classes are unseen
-    blocks = [_block(group, scores, baselines) for group in groups]
-    legend = [f"{name}: {meaning}" for name, meaning in HEADLINES.items() if any(f"  {name} " in b for b in blocks)]
+    found = tables(scores, baselines)
+    blocks = ["\n".join([title, *map(_line, cells)]) for title, cells in found]
+    legend = [f"{name}: {meaning}" for name, meaning in meanings(found).items()]
     return "\n\n".join([*blocks, "\n".join(legend)])
 
 
-def _block(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> str:
+def tables(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """Returns the headline scores as `tabulate` lays them out, a table for each group of classes."""
+    groups = [group for group in _GROUPS if scores.get(f"{group}num_images")]
+    if "unseen/" in groups and "seen/" not in groups:
+        groups.remove("")  # all classes are unseen
+    return [_table(group, scores, baselines) for group in groups]
+
+
+def meanings(found: Iterable[Table]) -> dict[str, str]:
+    """Returns what the headline scores that stand in some tables mean, by name."""
+    named = {cells[0] for _, lines in found for cells in lines}
+    return {name: meaning for name, meaning in HEADLINES.items() if name in named}
+
+
+def _table(group: str, scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> Table:
     names = list(HEADLINES)
     title = f"{group.rstrip('/') or 'all'} classes, {scores[f'{group}num_images']:,.0f} images"
     if f"{group}num_queries" in scores:
-        queries, size = scores[f"{group}num_queries"], scores[f"{group}num_gallery_images"]
+        queries, size = (scores.get(f"{group}{name}", math.nan) for name in ("num_queries", "num_gallery_images"))
         title += f"; {queries:,.0f} queries are looked up in {size:,.0f} gallery images"
     if scores.get(f"{group}knn_images") == 0:
         names.remove("knn_accuracy")
-    return "\n".join(
-        [title + _gallery(group, scores), *rows({name: group + name for name in names}, scores, baselines)]
-    )
+    return title + _gallery(group, scores), _cells({name: group + name for name in names}, scores, baselines)
 
 
 def rows(
@@ -45,14 +60,26 @@ def rows(
         scores: As for `tabulate`.
         baselines: As for `tabulate`.
     """
-    lines = [f"{'':<32}{'network':>9}{'95 % interval':>20}" + "".join(f"{name:>12}" for name in baselines)]
+    return [_line(cells) for cells in _cells(names, scores, baselines)]
+
+
+def _cells(
+    names: Mapping[str, str], scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> list[list[str]]:
+    """Returns what the lines say; NaN where a file of another version lacks a score."""
+    lines = [["", "network", "95 % interval", *baselines]]
     for name, key in names.items():
         interval = ""
         if f"{key}_low95" in scores:
-            interval = f"[{scores[f'{key}_low95']:.4f}, {scores[f'{key}_high95']:.4f}]"
-        others = "".join(f"{baseline[key]:>12.4f}" for baseline in baselines.values())
-        lines.append(f"  {name:<30}{scores[key]:>9.4f}{interval:>20}{others}")
+            interval = f"[{scores[f'{key}_low95']:.4f}, {scores.get(f'{key}_high95', math.nan):.4f}]"
+        others = (f"{baseline.get(key, math.nan):.4f}" for baseline in baselines.values())
+        lines.append([name, f"{scores.get(key, math.nan):.4f}", interval, *others])
     return lines
+
+
+def _line(cells: list[str]) -> str:
+    name, score, interval, *others = cells
+    return f"  {name:<30}{score:>9}{interval:>20}" + "".join(f"{other:>12}" for other in others)
 
 
 def _gallery(group: str, scores: Mapping[str, float]) -> str:
@@ -60,7 +87,7 @@ def _gallery(group: str, scores: Mapping[str, float]) -> str:
     size = scores.get(f"{group}knn_gallery_images")
     if size is None:  # of an older version
         return ""
-    asked, left_out = scores[f"{group}knn_images"], scores[f"{group}knn_images_left_out"]
+    asked, left_out = (scores.get(f"{group}{name}", math.nan) for name in ("knn_images", "knn_images_left_out"))
     if not asked:
         return "; no knn_accuracy, as the training images hold none of these classes"
     without = f", without {left_out:,.0f} images of classes that these lack" if left_out else ""

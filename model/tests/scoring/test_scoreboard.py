@@ -1,7 +1,7 @@
 """The table of scores, read as a person reads it."""
 
 from model.scoring.protocol import HEADLINES
-from model.scoring.scoreboard import tabulate
+from model.scoring.scoreboard import meanings, tables, tabulate
 
 
 def scores(group="", value=0.5, count=4):
@@ -23,6 +23,21 @@ def test_one_block_for_all_classes():
     assert lines[2].split() == ["knn_accuracy", "0.5000", "[0.4000,", "0.4000]"]
     assert [line.split()[0] for line in lines[2:]] == list(HEADLINES)
     assert legend.splitlines() == [f"{name}: {meaning}" for name, meaning in HEADLINES.items()]
+
+
+def test_the_same_as_tables():
+    ((title, lines),) = found = tables(scores(count=12345), {"pca": scores(value=0.2)})
+    assert title == "all classes, 12,345 images"
+    assert lines[:2] == [
+        ["", "network", "95 % interval", "pca"],
+        ["knn_accuracy", "0.5000", "[0.4000, 0.4000]", "0.2000"],
+    ]
+    assert meanings(found) == HEADLINES
+
+
+def test_scores_that_a_file_of_another_version_lacks_are_not_numbers():
+    ((_, lines),) = tables({"num_images": 3.0, "knn_accuracy": 0.5}, {"pca": {}})
+    assert lines[1] == ["knn_accuracy", "0.5000", "", "nan"] and lines[2][:2] == ["recall_at_1", "nan"]
 
 
 def test_a_block_for_each_group_and_a_column_for_each_baseline():
