@@ -126,6 +126,44 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """What thresholds decide, from one that accepts no pair to one that accepts all.
+
+    Attributes:
+        thresholds: (T,) float64, ascending, in the unit of distances.
+        far: (T,), the part of the different pairs that each accepts.
+        tar: (T,), the part of the same pairs.
+        eer: The equal error rate, as in `Verification`.
+    """
+
+    thresholds: np.ndarray
+    far: np.ndarray
+    tar: np.ndarray
+    eer: float
+
+
+def roc_curve(images: LabelledEmbeddings, points: int = 400) -> RocCurve | None:
+    """Returns the ROC curve of the pairs that `measure` takes; None where there are no same pairs or no different ones.
+
+    Args:
+        images: As for `measure`.
+        points: About how many there are to draw; dense at both ends of both rates.
+    """
+    images = images.at(np.union1d(images.queries, images.gallery)) if images.has_roles else images
+    _, classes = np.unique(images.labels, return_inverse=True)
+    _, histogram, unit = _pair_histograms(images, classes.astype(np.int32), np.zeros(len(classes), bool))
+    if not histogram.any(axis=1).all():
+        return None
+    thresholds, accepted = _roc(histogram)
+    tar, far = accepted / accepted[:, -1:]
+    levels = 1 / (1 + np.exp(-np.linspace(-12, 12, max(1, points // 2))))
+    ends = [0, len(thresholds) - 1]
+    chosen = np.unique(np.concatenate([ends, *(np.searchsorted(rate, levels) for rate in (far, tar))]))
+    _, eer = auc_and_eer(accepted)
+    return RocCurve(thresholds[chosen] * _STEP * unit, far[chosen], tar[chosen], float(eer))
+
+
 # ------------------------------------------------------------------------------------------ pairs, counted by distance
 
 

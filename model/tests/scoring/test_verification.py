@@ -60,6 +60,26 @@ def test_verification_by_hand():
     assert np.isnan([*found.tar_at_far, *found.threshold_at_far]).all()  # 4 different pairs
 
 
+def test_the_roc_curve_by_hand():
+    """The same images: 1 is accepted first, then 2 and 3, different, then 4, then 6 and 7."""
+    found = verification.roc_curve(labelled([[0.0], [1.0], [3.0], [7.0]], [0, 0, 1, 1]))
+    assert found.far.tolist() == [0, 0, 0.25, 0.5, 0.5, 0.75, 1]
+    assert found.tar.tolist() == [0, 0.5, 0.5, 0.5, 1, 1, 1]
+    assert found.thresholds[1:-1] == pytest.approx([1.5, 2.5, 3.5, 5, 6.5], abs=1e-4)
+    assert found.eer == 0.5
+    assert verification.roc_curve(labelled([[0.0], [1.0]], [0, 1])) is None
+
+
+def test_a_roc_curve_to_draw_has_few_points_of_that_of_scikit_learn():
+    images = clusters(160, 0.8)
+    lengths, is_same = pairs(images)
+    found = verification.roc_curve(images, points=50)
+    assert len(found.thresholds) <= 60 and (found.far[0], found.tar[-1]) == (0, 1)
+    for threshold, far, tar in zip(found.thresholds, found.far, found.tar, strict=True):
+        assert rates(lengths, is_same, threshold) == pytest.approx((far, tar))
+    assert found.eer == verification.measure(images, 0).eer
+
+
 def test_the_names_of_the_scores():
     """They are in the metrics.json of everybody."""
     fars = ("1e-1", "1e-2", "1e-3", "1e-4")
