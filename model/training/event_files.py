@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -129,6 +130,28 @@ def write_hparams(folder: Path, summaries: Sequence[Summary], text: str) -> None
         for summary in summaries:
             tf.summary.experimental.write_raw_pb(summary.SerializeToString())
         tf.summary.text("params", text)
+
+
+def read_curves(folder: Path, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Reads the curves of a run.
+
+    Args:
+        folder: Where its event files are; nothing is in one that is not there.
+        names: Of metrics.
+
+    Returns:
+        By name, in this order, the steps, ascending, with a finite value each; a metric that was not written is left
+        out.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in names}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        if path.is_file() and not path.name.endswith((_PICTURES, _HPARAMS)):
+            for _, event in _readable_events(path):
+                for value in event.summary.value:
+                    if value.tag in found and value.tensor.dtype == tf.float32.as_datatype_enum:
+                        found[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
+    curves = {name: sorted((step, y) for step, y in steps.items() if math.isfinite(y)) for name, steps in found.items()}
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def pictures_in(folder: Path) -> list[Path]:

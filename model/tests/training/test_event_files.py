@@ -37,6 +37,21 @@ def test_what_is_going_to_be_written_again_is_taken_out(tmp_path):
     assert read(tmp_path) == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0), (7, 2.0)]
 
 
+def test_curves_are_read_by_the_names_of_their_metrics(tmp_path):
+    write(tmp_path, range(1, 3), 1.0)
+    write(tmp_path, range(2, 4), 2.0)
+    writer = event_files.open_writer(tmp_path, range(9, 10))
+    with writer.as_default(step=9):
+        tf.summary.scalar("loss", float("nan"))
+        tf.summary.text("eer", "no number")
+        tf.summary.scalar("knn_accuracy", 0.5)
+    writer.close()
+    event_files.write_pictures(tmp_path, {}, 9)
+    found = event_files.read_curves(tmp_path, ["knn_accuracy", "loss", "eer", "mrr"])
+    assert list(found.items()) == [("knn_accuracy", [(9, 0.5)]), ("loss", [(1, 1.0), (2, 2.0), (3, 2.0)])]
+    assert event_files.read_curves(tmp_path / "nowhere", ["loss"]) == {}
+
+
 def test_a_single_step_in_the_middle(tmp_path):
     write(tmp_path, range(1, 4), 1.0)
     write(tmp_path, range(2, 3), 2.0)
