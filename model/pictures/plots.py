@@ -38,8 +38,8 @@ _PAIRS = 100_000
 
 _AUC = "ROC AUC: how often two images of one class are nearer to each other than an image of each; 0.5: by chance"
 
-# More classes than this are not named one by one.
-NAMED_CLASSES = 40
+# More classes than this are not named one by one: in a plane, and beside a matrix, where the names are smaller.
+NAMED_CLASSES, _NAMED_ROWS = 40, 120
 
 # Of so many unseen classes every two have a cell with their AUC; of more the worst pairs are shown, with some images of
 # each class.
@@ -70,14 +70,15 @@ def _dot_size(count: int) -> float:
 
 
 def scatter(view: View) -> Figure:
-    """Draws every image as a dot; the name of a class stands in the middle of its dots, wrong answers are crosses."""
+    """Draws every image as a dot; the name of a class stands in the middle of its dots, wrong answers have rings."""
     figure, axes = _plane(view)
-    draw_points(axes, view.points, view.shown.labels, size=_dot_size(len(view.points)))
+    size = _dot_size(len(view.points))
+    draw_points(axes, view.points, view.shown.labels, size)
     wrong = view.points[view.is_wrong]
-    axes.scatter(wrong[:, 0], wrong[:, 1], s=42, marker="x", color="black", linewidths=1.2)
+    axes.scatter(wrong[:, 0], wrong[:, 1], s=3 * size + 12, facecolors="none", edgecolors="black", linewidths=0.5)
     _name_classes(axes, view)
-    mark = f"x: its nearest {view.one_of_gallery} is of another class ({len(wrong):,})."
-    figure.text(0.5, 0.02, f"Each dot is an image, coloured by its class. {mark}", ha="center")
+    mark = f"Thin ring: its nearest {view.one_of_gallery} is of another class ({len(wrong):,})."
+    figure.text(0.5, 0.015, f"Each dot is an image, coloured by its class{_key(view)}.\n{mark}", ha="center")
     return figure
 
 
@@ -98,7 +99,7 @@ def thumbnails(view: View) -> Figure:
         box = AnnotationBbox(OffsetImage(picture, zoom=zoom), view.points[index], frameon=False, pad=0)
         axes.add_artist(box)
     _name_classes(axes, view)
-    caption = "As many of the images as find a place, coloured by their class."
+    caption = f"As many of the images as find a place, coloured by their class{_key(view)}."
     figure.text(0.5, 0.02, caption, ha="center")
     return figure
 
@@ -106,9 +107,7 @@ def thumbnails(view: View) -> Figure:
 def mistakes(view: View) -> Figure:
     """Shows the images whose nearest gallery image is of another class, the surest mistakes first."""
     neighbors, labels, gallery = view.neighbors, view.shown.labels, view.gallery
-    safety = np.full(len(labels), np.inf)
-    safety[view.is_wrong] = view.safety[view.is_wrong]
-    wrong = np.argsort(safety, kind="stable")[: np.count_nonzero(view.is_wrong)]
+    wrong = view.surest_mistakes
     shown = wrong[:_MISTAKES]
     of_all = "" if len(shown) == len(wrong) else f"{len(shown)} of "
     columns = min(4, max(1, len(shown)))
@@ -133,7 +132,7 @@ def mistakes(view: View) -> Figure:
 def distances(view: View) -> Figure:
     """Shows how far apart pairs of one class are, and of two classes, and how many images keep the margin."""
     embeddings = view.shown.embeddings
-    lengths = [np.sqrt(np.sum((embeddings[a] - embeddings[b]) ** 2, axis=1)) for a, b in _some_pairs(view.shown.labels)]
+    lengths = [np.linalg.norm(embeddings[a] - embeddings[b], axis=1) for a, b in some_pairs(view.shown.labels)]
     same, _ = lengths
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     figure.suptitle(view.title)
@@ -167,7 +166,7 @@ def distances(view: View) -> Figure:
     return figure
 
 
-def _some_pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def some_pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns random pairs of one class, and of two, as indices (2, P) each; of a kind that there is, about as many.
 
     Among pairs of any kind there are few of one class, where there are many classes.
@@ -201,12 +200,17 @@ def confusion(view: View) -> Figure:
             if number:
                 color = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
                 axes.text(column, row, f"{number}", ha="center", va="center", fontsize=8, color=color)
-        names = [_name(view, label) for label in range(count)]
-        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set_yticks(range(count), names)
     else:
         figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
-    axes.set(xlabel=f"class of the nearest {view.one_of_gallery}", ylabel="class of the image")
+    key = ""
+    if count <= _NAMED_ROWS:
+        names = [_name(view, label) for label in range(count)]
+        size = 10 if count <= NAMED_CLASSES else 500 / count
+        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=size)
+        axes.set_yticks(range(count), names, fontsize=size)
+    else:
+        key = ", by its number in report.html"
+    axes.set(xlabel=f"class of the nearest {view.one_of_gallery}{key}", ylabel=f"class of the image{key}")
     right = f"{view.is_right[asked].mean():.2%} right (colours: mistakes)" if asked.any() else "none could be right"
     left_out = np.count_nonzero(~asked)
     without = f"\n{left_out:,} images left out: no {view.one_of_gallery} is of their class" if left_out else ""
@@ -217,23 +221,18 @@ def confusion(view: View) -> Figure:
 def retrieval(view: View) -> Figure:
     """Shows images of different classes with the gallery images that are nearest to them."""
     labels, gallery = view.shown.labels, view.gallery
-    _, first = np.unique(labels, return_index=True)
-    queries = first[np.linspace(0, len(first) - 1, min(_QUERIES, len(first))).round().astype(int)]
+    queries = view.of_different_classes(_QUERIES)
     count = min(_NEIGHBORS, len(gallery.labels) - (view.in_gallery is not None))
     title = f"{view.title}: some of them, with the {count} nearest {view.one_of_gallery}s and their distances\n"
     title += "blue: the same class; red: another one"
     figure, axes = _sheet(title, width=count + 1.4, rows=len(queries))
     for row, query in enumerate(queries):
         _put(axes, 0, row, view.shown.images[query], _name(view, labels[query]), "")
-        length = np.linalg.norm(gallery.embeddings - view.shown.embeddings[query], axis=1)
-        may_be_found = view.may_be_found(query)
-        length[~may_be_found] = np.inf
-        nearest = np.argsort(length, kind="stable")[: np.count_nonzero(may_be_found)]
-        for place, index in enumerate(nearest[:count]):
+        for place, (index, length) in enumerate(zip(*view.nearest_in_gallery(query, count), strict=True)):
             is_right = gallery.labels[index] == labels[query]
             name = "" if is_right else _name(view, gallery.labels[index])
             color = _RIGHT if is_right else _WRONG
-            _put(axes, place + 1.4, row, gallery.images[index], name, f"{length[index]:.2f}", color)
+            _put(axes, place + 1.4, row, gallery.images[index], name, f"{length:.2f}", color)
     return figure
 
 
@@ -248,8 +247,7 @@ def _auc_matrix(view: View) -> Figure:
     """Draws the AUC of every two classes, and an image of each; classes that are confused stand beside each other."""
     told_apart = view.told_apart
     count = len(told_apart.classes)
-    alike = np.nan_to_num(told_apart.roc_auc, nan=1.0)  # as a distance: of what is told apart it is large
-    order = leaves_list(linkage(alike[np.triu_indices(count, 1)], "average", optimal_ordering=True))
+    order = order_of_alike(told_apart.roc_auc)
     labels = told_apart.classes[order]
     table = told_apart.roc_auc[np.ix_(order, order)]
     table[np.triu_indices(count)] = np.nan
@@ -271,6 +269,12 @@ def _auc_matrix(view: View) -> Figure:
     axes.spines[:].set_visible(False)
     figure.suptitle(f"{view.title}: {count} unseen classes\n{_AUC}", fontsize=11)
     return figure
+
+
+def order_of_alike(roc_auc: np.ndarray) -> np.ndarray:
+    """Returns the places of classes by the AUC of every two, (C, C), so that those that are confused stand together."""
+    alike = np.nan_to_num(roc_auc, nan=1.0)  # as a distance: of what is told apart it is large
+    return leaves_list(linkage(alike[np.triu_indices(len(alike), 1)], "average", optimal_ordering=True))
 
 
 def _worst_pairs(view: View) -> Figure:
@@ -329,6 +333,11 @@ def _name_classes(axes: Axes, view: View) -> None:
         name_class(axes, view, label, (np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.97)))
 
 
+def _key(view: View) -> str:
+    """Says where the names of classes are that a picture has no place for."""
+    return "" if len(np.unique(view.shown.labels)) <= NAMED_CLASSES else ", which report.html names"
+
+
 def name_class(axes: Axes, view: View, label: int, place: tuple[float, float]) -> Annotation:
     """Writes the name of a class above a place."""
     halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
@@ -343,6 +352,9 @@ def _tinted(image: np.ndarray, color: str) -> np.ndarray:
     rgb = np.array(colors.to_rgb(color))
     if image.shape[2] == 1:
         alpha = image[..., 0] / 255.0
+        border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+        if np.median(border) > 0.5:  # dark on white
+            alpha = 1 - alpha
         return np.dstack([np.broadcast_to(rgb, (*alpha.shape, 3)), alpha])
     width = max(1, max(image.shape[:2]) // 14)
     framed = np.pad(image / 255.0, [(width, width), (width, width), (0, 0)])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.common.images import Images, subset
-from model.scoring import class_pairs
+from model.scoring import class_pairs, verification
+from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.neighbors import ClassNeighbors, Groups, class_neighbors
 
 # More unseen classes than this are not compared with each other, but so many of them: every two have a number.
@@ -105,6 +106,63 @@ class View:
         """How much farther the nearest of another class is than that of its own, (N,) float32; NaN with neither."""
         same, other = self.neighbors.same_distance, self.neighbors.other_distance
         return np.subtract(other, same, out=np.full_like(same, np.nan), where=np.isfinite(same) | np.isfinite(other))
+
+    @property
+    def surest_mistakes(self) -> np.ndarray:
+        """The images that are wrong, (n,), those first whose nearest is nearest beside that of their own class."""
+        wrong = np.flatnonzero(self.is_wrong)
+        return wrong[np.argsort(self.safety[wrong], kind="stable")]
+
+    @property
+    def confusions(self) -> list[tuple[int, int, int]]:
+        """Of images that are wrong: their class, that of the nearest, how many they are; the most first."""
+        pairs = np.column_stack([self.shown.labels, self.predicted])[self.is_wrong]
+        found, counts = np.unique(pairs, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return [(int(a), int(b), int(n)) for (a, b), n in zip(found[order], counts[order], strict=True)]
+
+    def of_different_classes(self, count: int) -> np.ndarray:
+        """Returns the first image of so many classes, evenly spaced, (n,)."""
+        _, first = np.unique(self.shown.labels, return_index=True)
+        return first[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
+
+    def nearest_in_gallery(self, index: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns so many images of the gallery, or all that may be found, nearest to one shown, and how far they are.
+
+        Returns:
+            Two arrays (n,), indices and euclidean distances.
+        """
+        lengths = np.linalg.norm(self.gallery.embeddings - self.shown.embeddings[index], axis=1)
+        may_be_found = self.may_be_found(index)
+        lengths[~may_be_found] = np.inf
+        nearest = np.argsort(lengths, kind="stable")[: min(count, np.count_nonzero(may_be_found))]
+        return nearest, lengths[nearest]
+
+    def roc_curve(self, classes: np.ndarray | None = None) -> verification.RocCurve | None:
+        """Returns the ROC curve of the pairs that verification takes, as far as they are shown.
+
+        Args:
+            classes: The labels that count; None takes all.
+        """
+        images = self._compared if classes is None else self._compared.of_classes(classes)
+        return verification.roc_curve(images)
+
+    @functools.cached_property
+    def _compared(self) -> LabelledEmbeddings:
+        """The images shown, all of which look for each other, or the queries shown and their gallery."""
+        if not self.are_queries:
+            return LabelledEmbeddings(self.shown.embeddings, self.shown.labels)
+        places = np.full(len(self.shown.labels), -1) if self.in_gallery is None else self.in_gallery
+        alone = np.flatnonzero(places < 0)  # the queries that are not in the gallery
+        is_query = np.zeros(len(self.gallery.labels), bool)
+        is_query[places[places >= 0]] = True
+        return LabelledEmbeddings(
+            np.concatenate([self.gallery.embeddings, self.shown.embeddings[alone]]),
+            np.concatenate([self.gallery.labels, self.shown.labels[alone]]),
+            np.append(is_query, np.ones(len(alone), bool)),
+            np.arange(len(is_query) + len(alone)) < len(is_query),
+            None if self.groups is None else np.concatenate([self.groups[1], self.groups[0][alone]]),
+        )
 
     @property
     def unseen_shown(self) -> np.ndarray:

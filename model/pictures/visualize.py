@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ from model.common.draws import stratified_sample
 from model.common.errors import UserError, one_line_errors
 from model.common.images import Images, subset
 from model.common.text import class_name
+from model.params import Params
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
-from model.pictures.html_report import make_report
+from model.pictures.html_report import About, make_report
 from model.pictures.plane import pca, tsne
+from model.pictures.report_charts import OF_TRAINING, OF_VALIDATION
 from model.pictures.thumbnails import as_bytes
 from model.pictures.view import Embedded, View
 from model.runner import Trained
-from model.scoring import retrieval
-from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.record import Record
 from model.training import checkpoints, event_files
 
@@ -75,7 +76,7 @@ def visualize(
     with one_line_errors(folder):
         drawn = ((name, draw(view)) for name, draw in plots.PICTURES.items())
         pictures = {name: _png(figure) for name, figure in drawn if figure is not None}
-        report = make_report(view, pictures, _scores(experiment.model_dir, view), params.model_dump())
+        report = make_report(view, _about(trained, view))
         name = f"{split}_{len(view.points)}_images_step_{view.step}"
         with files.folder_beside(folder) as new:
             (new / "plots").mkdir()
@@ -184,26 +185,58 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
     return view.shown.labels[chosen], frames
 
 
-def _scores(model_dir: Path, view: View) -> dict[str, float]:
-    """Returns the headline scores of the last evaluation, if it was of this step, and those of the images shown."""
+def _about(trained: Trained, view: View) -> About:
+    """Returns what the report tells of the experiment, with the last evaluation if it was of this checkpoint."""
+    model_dir, state, params = trained.experiment.model_dir, trained.checkpoint.state, trained.params
     record = Record.read(model_dir / "metrics.json")
-    is_of_this_step = record is not None and record.metrics.get("global_step") == view.step
-    scores = {
-        "global_step": view.step,
-        **(record.headlines if record is not None and is_of_this_step else {}),
-        "recall_at_1": _recall_at_1(view),
-    }
-    if view.has_answer.any() and view.one_of_gallery != "other test image" and not view.are_queries:
+    if record is not None and record.metrics.get("global_step") != view.step:
+        record = None
+    seconds = f"{state.train_seconds:,.0f} seconds" if state.train_seconds else "no time was taken"
+    data = trained.experiment.data
+    about = About(
+        params=params,
+        facts={
+            "data": f"{data.name}, {len(data.class_names):,} classes; shown: {view.subject.partition(', ')[2]}",
+            "network": _describe_network(params),
+            "loss": _describe_loss(params),
+            "step": f"{view.step:,}",
+            "code version": state.code_version or "not known",
+            "training": seconds,
+        },
+        training=event_files.read_curves(model_dir, OF_TRAINING),
+        validation=event_files.read_curves(model_dir / "validation", OF_VALIDATION),
+        best_step=state.best_step,
+    )
+    if record is None:
+        found = {name: value for name, value in _scores(view).items() if np.isfinite(value)}
+        said = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "none is defined"
+        note = f"metrics.json has no scores of this step, evaluate.py makes them. Of the images shown: {said}."
+        return replace(about, note=note)
+    return replace(about, tables=record.tables, meanings=record.meanings, scores=record.metrics)
+
+
+def _describe_network(params: Params) -> str:
+    weights = f" from {params.weights}" if params.weights else ""
+    scaled = " of length 1" if params.has_unit_length else ""
+    return f"{params.network}{weights}, embeddings of {params.embedding_size} dimensions{scaled}"
+
+
+def _describe_loss(params: Params) -> str:
+    margin = "" if params.margin is None else f", margin {params.margin}"
+    return f"{params.triplet_strategy}, {params.distance} distance{margin}"
+
+
+def _scores(view: View) -> dict[str, float]:
+    """Returns the first scores of the images shown, as far as they are defined."""
+    neighbors = view.neighbors
+    if view.one_of_gallery == "training image":  # then the others that are shown are looked at
+        neighbors = view.shown.neighbors_in(view.shown, np.arange(len(view.points)), None)
+    has_other = np.isfinite(neighbors.same_distance)
+    is_first = neighbors.same_distance < neighbors.other_distance  # a tie counts against the query
+    scores = {"recall_at_1": float(np.mean(is_first[has_other])) if has_other.any() else np.nan}
+    if view.one_of_gallery == "training image" and view.has_answer.any():
         scores["knn_accuracy"] = float(np.mean(view.is_right[view.has_answer]))
     return scores
-
-
-def _recall_at_1(view: View) -> float:
-    """Returns recall@1 of the queries shown in their gallery, else of the images shown among themselves."""
-    if not view.are_queries:
-        return retrieval.measure(LabelledEmbeddings(view.shown.embeddings, view.shown.labels)).means()["recall_at_1"]
-    is_first = view.neighbors.same_distance < view.neighbors.other_distance  # a tie counts against the query
-    return float(np.mean(is_first[view.has_answer])) if view.has_answer.any() else float("nan")
 
 
 def _metadata(view: View) -> dict[str, list[object]]:

@@ -88,7 +88,25 @@ def test_the_scatter_names_the_classes_and_counts_the_wrong_ones():
         for e, label in zip(mixed.shown.embeddings, mixed.shown.labels, strict=True)
     )
     assert wrong > 5
-    assert any(f"x: its nearest training image is of another class ({wrong})." in text for text in written)
+    assert any(f"Thin ring: its nearest training image is of another class ({wrong})." in text for text in written)
+
+
+@pytest.mark.parametrize(("num_classes", "says"), [(40, ""), (100, ""), (130, ", by its number in report.html")])
+def test_the_axes_of_a_matrix_name_the_classes_or_say_where_they_are_named(num_classes, says):
+    some = view(num_images=2 * num_classes, num_classes=num_classes)
+    figure = plots.confusion(some)
+    assert figure.axes[0].get_ylabel() == f"class of the image{says}"
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (names == [f"kind {i}" for i in range(num_classes)]) == (not says)
+    assert any("which report.html names" in text for text in texts(plots.scatter(some))) == (num_classes > 40)
+
+
+@pytest.mark.parametrize("ink", [255, 0])
+def test_a_grey_drawing_is_tinted_where_its_ink_is(ink):
+    image = np.full((8, 8, 1), 255 - ink, np.uint8)
+    image[3:5, 3:5] = ink
+    tinted = plots._tinted(image, "#ff0000")
+    assert (tinted[..., 3] == (image[..., 0] == ink)).all() and (tinted[..., :3] == [1, 0, 0]).all()
 
 
 def test_mistakes_come_in_the_order_of_their_certainty():
@@ -120,17 +138,17 @@ def test_retrieval_lists_the_nearest_in_order():
 
 def test_pairs_of_one_class_are_as_many_as_others_and_each_is_as_likely():
     labels = np.array([7, 3, 7, 5, 3, 7])
-    same, different = plots._some_pairs(labels)
+    same, different = plots.some_pairs(labels)
     counts = Counter(map(tuple, same.T.tolist()))
     expected = {(a, b) for a in range(6) for b in range(6) if a != b and labels[a] == labels[b]}
     assert set(counts) == expected
     assert max(counts.values()) < 1.1 * min(counts.values())
     assert set(map(tuple, different.T.tolist())) == {(a, b) for a, b in np.ndindex(6, 6) if labels[a] != labels[b]}
-    same_of_many, _ = plots._some_pairs(np.arange(1000).repeat(2))
+    same_of_many, _ = plots.some_pairs(np.arange(1000).repeat(2))
     assert same_of_many.shape == same.shape
-    none, _ = plots._some_pairs(np.arange(3))
+    none, _ = plots.some_pairs(np.arange(3))
     assert none.shape == (2, 0)
-    _, none = plots._some_pairs(np.zeros(3, int))
+    _, none = plots.some_pairs(np.zeros(3, int))
     assert none.shape == (2, 0)
 
 

@@ -105,9 +105,38 @@ def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
     assert seen.indices.tolist() == [0, 3, 4]
     assert seen.gallery.embeddings[seen.neighbors.nearest, 0].tolist() == [nearest, 2, 9]
     assert seen.is_right.tolist() == [True, False, True]
-    assert visualize._recall_at_1(seen) == pytest.approx(2 / 3)
+    assert visualize._scores(seen) == {"recall_at_1": pytest.approx(2 / 3)}
     trained_images = visualize._look(trained, "train", 100, use_tsne=False)
     assert not trained_images.are_queries and trained_images.one_of_gallery == "other training image"
+
+
+def test_the_surest_mistakes_come_first_and_pairs_of_classes_with_the_most():
+    """On a line: class 0 at 0, 1 and 2, class 1 at 9; five images of class 0 near 9, one of class 1 near 0."""
+    places = np.array([[9.0], [8.5], [8.0], [0.5], [7.0], [1.0]], np.float32)
+    labels = np.array([0, 0, 0, 0, 0, 1], np.int32)
+    gallery = Embedded(
+        np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 0, 1], np.int32), np.float32([[0], [1], [2], [9]])
+    )
+    neighbors = class_neighbors(places, labels, gallery.embeddings, gallery.labels)
+    shown = Embedded(np.zeros((6, 2, 2, 1), np.uint8), labels, places)
+    some = dataclasses.replace(view(), shown=shown, gallery=gallery, neighbors=neighbors)
+    assert some.surest_mistakes.tolist() == [5, 0, 1, 2, 4]  # by -8, -7, -6, -5, -3
+    assert some.confusions == [(0, 1, 4), (1, 0, 1)]
+    nearest, lengths = some.nearest_in_gallery(3, 3)
+    assert nearest.tolist() == [0, 1, 2] and lengths.tolist() == [0.5, 0.5, 1.5]
+
+
+def test_pairs_of_queries_and_gallery_count_once_and_not_an_image_with_itself():
+    """On a line: 0 is a query, 1 both, 5 and 6 gallery images; 0 and 5 are of class a, 1 and 6 of b."""
+    shown = Embedded(np.zeros((2, 2, 2, 1), np.uint8), np.array([0, 1], np.int32), np.float32([[0], [1]]))
+    gallery = Embedded(np.zeros((3, 2, 2, 1), np.uint8), np.array([1, 0, 1], np.int32), np.float32([[1], [5], [6]]))
+    some = dataclasses.replace(
+        view(), shown=shown, gallery=gallery, are_queries=True, in_gallery=np.array([-1, 0]), groups=None
+    )
+    curve = some.roc_curve()
+    # Same pairs: 0-5, 1-6, both 5 apart; different: 0-1, 1-5 and 0-6, which are 1, 4 and 6 apart.
+    assert curve.far.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1])
+    assert curve.tar.tolist() == [0, 0, 0, 1, 1]
 
 
 def auc(same, different):

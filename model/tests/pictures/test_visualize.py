@@ -1,13 +1,15 @@
 """`visualize_embeddings.py` on real digits: files that agree with the data, in TensorBoard and in a real browser."""
 
-import base64
+import contextlib
 import csv
 import errno
 import io
 import json
+import os
 import re
 import shutil
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ from PIL import Image
 import train
 import visualize_embeddings
 from model.common import cli, files
+from model.params import Params
 from model.pictures import plots, projector
-from model.pictures.html_report import make_report
+from model.pictures.html_report import About, make_report
 from model.runner import Trained
 from model.scoring import verification
 from model.scoring.labelled import LabelledEmbeddings
@@ -139,18 +142,24 @@ def test_the_sprite_shows_the_images(pictured):
         np.testing.assert_array_equal(sprite[row * 24 :, column * 24 :][:24:3, :24:3], images[index, ..., 0])
 
 
-def test_the_report_needs_nothing_else(pictured):
+def test_the_report_tells_what_the_experiment_is(pictured):
     report = (pictured / "eval" / "report.html").read_text()
-    page = re.sub(r"<script.*?</script>", "", report, flags=re.DOTALL)  # the code of the library
-    assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(\w+:)""", page) == ["data:"] * 6
-    assert "digits, 359 test images, step 180" in report
+    facts = dict(re.findall("<dt>([^<]*)</dt><dd>([^<]*)</dd>", report))
+    assert facts["data"] == "digits, 10 classes; shown: 359 test images"
+    assert facts["network"] == "cnn, embeddings of 8 dimensions"
+    assert facts["loss"] == "batch_all, euclidean distance, margin 0.5"
+    assert facts["step"] == "180" and facts["code version"] and re.fullmatch(r"\d+ seconds", facts["training"])
     scores = json.loads((pictured / "metrics.json").read_text())["metrics"]
-    for name in HEADLINES:
-        assert f'<th>{name}</th><td class="number">{scores[name]:.4f}</td>' in report
-    pictures = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', report)
-    assert len(pictures) == 6
-    for _, encoded in pictures:
-        Image.open(io.BytesIO(base64.b64decode(encoded))).verify()
+    headlines = re.findall(
+        r'<th scope="row">(\w+)</th><td class="number">([^<]*)</td><td class="number">([^<]*)</td></tr>', report
+    )
+    expected = [
+        (name, f"{scores[name]:.4f}", f"[{scores[f'{name}_low95']:.4f}, {scores[f'{name}_high95']:.4f}]")
+        for name in HEADLINES
+    ]
+    assert [line for line in headlines if line[0] in HEADLINES][: len(HEADLINES)] == expected
+    assert f"threshold {scores['verification_threshold']:.3f}" in report
+    assert re.search('aria-label="Loss. loss: from|aria-label="Loss. training batches: from', report)
 
 
 def test_training_images_are_not_their_own_neighbors(pictured, tmp_path, monkeypatch):
@@ -191,7 +200,7 @@ def test_unseen_classes_have_a_picture_of_their_own_and_the_worst_are_named(tmp_
     monkeypatch.setattr(plots, "PICTURES", {"unseen-classes": plots.unseen_classes})
     visualize("--model_dir", model_dir, "--no_tsne")
     Image.open(model_dir / "eval" / "plots" / "unseen-classes.png").verify()
-    assert "<h2>Which unseen classes are told apart</h2>" in (model_dir / "eval" / "report.html").read_text()
+    assert "Which unseen classes are told apart</h2>" in (model_dir / "eval" / "report.html").read_text()
     (line,) = re.findall(
         r"Unseen classes that are told apart worst, by ROC AUC: (.*)\.$", capsys.readouterr().err, re.M
     )
@@ -219,7 +228,8 @@ def test_another_checkpoint_replaces_the_bundle(pictured):
     assert f"test_100_images_step_{step}.index" in after
     assert len([name for name in after if name.endswith(".pictures")]) == 1
     report = (earlier / "eval" / "report.html").read_text()
-    assert "<th>loss</th>" not in report  # metrics.json tells of another step
+    assert ">roc_auc</th>" not in report  # metrics.json tells of another step
+    assert re.search(r"has no scores of this step.* knn_accuracy 0\.\d{4}\.", report)
 
 
 def test_evaluating_again_leaves_the_pictures(pictured, tmp_path):
@@ -404,60 +414,142 @@ def test_the_projector_shows_the_points_and_runs_tsne(page, in_the_projector, tm
     assert page.errors == []
 
 
-def test_the_report_answers_to_the_mouse(page, pictured, embedded):
+@pytest.fixture
+def opened(page):
+    """`opened(path)` shows a report in the browser; in the end nothing went wrong in it, and nothing was fetched."""
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.errors.clear()
-    report = (pictured / "eval" / "report.html").resolve().as_uri()
-    page.goto(report)
-    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
-    x, y = page.evaluate("""
-        const figure = Bokeh.documents[0].roots()[0]
-        const view = Object.values(Bokeh.index)[0] ?? Bokeh.index.get(figure)
-        const data = figure.renderers[0].data_source.data
-        const rect = view.el.getBoundingClientRect();
-        [rect.left + view.frame.x_scale.compute(data.x[5]), rect.top + view.frame.y_scale.compute(data.y[5])]
-    """)
-    page.mouse.move(x, y)
-    page.get_by_text(
-        re.compile(r"^class \d, nearest training image \d")
-    ).first.wait_for()  # the dot that is pointed at is named
-    page.mouse.click(x, y)
-    page.locator("#neighbors figure").first.wait_for()
-    first, *neighbors = page.locator("#neighbors figcaption").all_inner_texts()
-    clicked = int(re.match(r"image (\d+): ", first)[1])  # dots lie on each other
+
+    def show(path):
+        page.goto(path.resolve().as_uri())
+        page.locator("#classes button").first.wait_for()
+        return page
+
+    yield show
+    assert page.errors == []
+    assert [url.rpartition("/")[-1] for url in requests if not url.startswith("data:")] == ["report.html"]
+
+
+def choose_the_middle(page):
+    """Chooses an image by keys, and returns what is said of it and of its neighbours."""
+    page.locator("#map").focus()
+    page.keyboard.press("Enter")
+    page.locator("#neighbors button").first.wait_for()
+    return page.locator("#chosen").inner_text().splitlines(), [
+        text.splitlines() for text in page.locator("#neighbors button").all_inner_texts()
+    ]
+
+
+def test_the_map_shows_the_neighbours_of_an_image(opened, pictured, embedded):
+    page = opened(pictured / "eval" / "report.html")
+    said, neighbors = choose_the_middle(page)
+    chosen = int(re.match(r"image (\d+): ", said[0])[1])
     labels = digits().test.labels
-    assert first.startswith(f"image {clicked}: class {labels[clicked]}, its nearest training image ")
-    lengths = np.linalg.norm(embedded[0][clicked] - embedded[0], axis=1)
-    lengths[clicked] = np.inf
-    expected = [f"class {labels[j]}, distance {lengths[j]:.2f}" for j in np.argsort(lengths)[:8]]
+    assert said[0] == f"image {chosen}: {labels[chosen]}"
+    lengths = np.linalg.norm(embedded[0][chosen] - embedded[0], axis=1)
+    lengths[chosen] = np.inf
+    expected = [
+        [f"{labels[j]}", f"distance {lengths[j]:.2f}" + ", another class" * bool(labels[j] != labels[chosen])]
+        for j in np.argsort(lengths)[:8]
+    ]
     assert neighbors == expected
-    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report]
-    assert page.errors == []
-    pixels = thumbnail(page)[3::7, 3::7]
-    np.testing.assert_allclose(pixels, digits().test.images[clicked, ..., 0], atol=2)
+    pixels = np.asarray(Image.open(io.BytesIO(page.locator("#chosen canvas").screenshot())).convert("L"))[3:-3, 3:-3]
+    assert pixels.shape == (96, 96)
+    np.testing.assert_allclose(pixels[6::12, 6::12], digits().test.images[chosen, ..., 0], atol=2)
+    page.locator("#neighbors button").first.click()  # from neighbour to neighbour
+    assert page.locator("#chosen").inner_text().startswith(f"image {np.argmin(lengths)}: ")
 
 
-def test_a_report_of_many_images_shows_them(page, tmp_path):
-    """More than a browser keeps in a value of a style sheet."""
-    many = view(num_images=2500, side=28)
+def test_the_mouse_names_and_chooses_images(opened, pictured):
+    page = opened(pictured / "eval" / "report.html")
+    page.locator("#map").scroll_into_view_if_needed()
+    box = page.locator("#map").bounding_box()
+    for y in np.linspace(0.3, 0.7, 12):  # somewhere there is a dot
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * y)
+        if page.locator("#tooltip").is_visible():
+            break
+    named = page.locator("#tooltip").inner_text()
+    assert re.match(r"image \d+: \d\nnearest training image: \d\n(right|wrong), safety ", named)
+    page.mouse.down()
+    page.mouse.up()
+    assert page.locator("#chosen").inner_text() == named
+    before = picture_of_the_map(page)
+    page.mouse.wheel(0, -500)
+    assert different_pixels(before, picture_of_the_map(page)) > 0.005
+
+
+def picture_of_the_map(page):
+    page.wait_for_timeout(150)  # until it is drawn
+    return np.asarray(Image.open(io.BytesIO(page.locator("#map").screenshot())).convert("RGB")).astype(int)
+
+
+def different_pixels(one, other):
+    return np.mean(np.abs(one - other).max(axis=2) > 40)
+
+
+def test_classes_are_searched_and_colours_chosen(opened, pictured):
+    page = opened(pictured / "eval" / "report.html")
+    everything = picture_of_the_map(page)
+    assert page.locator("#classes button").count() == 10
+    page.locator("#search").fill("3")
+    count = int(np.count_nonzero(digits().test.labels == 3))
+    assert page.locator("#classes button").all_inner_texts() == [f"3\n{count}"]
+    assert page.locator("#found").inner_text() == f"1 classes, {count} images are shown."
+    assert different_pixels(everything, picture_of_the_map(page)) > 0.005
+    said, _ = choose_the_middle(page)
+    assert said[0].endswith(": 3")
+    page.keyboard.press("Escape")
+    page.locator("#search").fill("")
+    page.locator("#classes button").nth(4).click()
+    assert page.locator("#classes [aria-pressed=true]").all_inner_texts()[0].startswith("4\n")
+    page.locator("#classes button").nth(4).click()
+    for by, key in (("correctness", r"wrong \(\d+\)right \(\d+\)"), ("safety", r"below -[\d.]+.*above [\d.]+")):
+        page.locator("#color-by").select_option(by)
+        assert re.fullmatch(key, page.locator("#key").inner_text().replace("\n", ""))
+        assert different_pixels(everything, picture_of_the_map(page)) > 0.005
+    page.locator("#show-images").check()
+    assert different_pixels(everything, picture_of_the_map(page)) > 0.05
+
+
+def test_all_of_the_report_is_reached_by_keys_in_order(opened, pictured):
+    page = opened(pictured / "eval" / "report.html")
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        if reached[-1] in ("BODY", "HTML"):
+            break
+    controls = ["color-by", "show-images", "zoom-in", "zoom-out", "reset", "map", "search"]
+    assert [name for name in reached if name in controls] == controls
+    assert "SUMMARY" in reached
+
+
+def test_a_report_of_a_thousand_classes(opened, tmp_path):
+    many = view(num_images=2000, num_classes=1000, side=28, spread=4.0)
     path = tmp_path / "report.html"
-    path.write_text(make_report(many, {}, {}, {}), encoding="utf-8")
-    assert path.stat().st_size > 4e6
-    page.errors.clear()
-    page.goto(path.as_uri())
-    page.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle")
-    page.evaluate("Bokeh.documents[0].roots()[0].renderers[0].data_source.selected.indices = [1234]")
-    page.locator("#neighbors figure").first.wait_for()
-    pixels = thumbnail(page)
-    expected = Image.fromarray(many.shown.images[1234, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
-    assert np.corrcoef(pixels.ravel(), np.ravel(expected))[0, 1] > 0.7
-    other = Image.fromarray(many.shown.images[1233, ..., 0]).resize(pixels.shape[::-1], Image.Resampling.NEAREST)
-    assert np.corrcoef(pixels.ravel(), np.ravel(other))[0, 1] < 0.2
-    assert page.errors == []
+    path.write_text(make_report(many, About(Params())), encoding="utf-8")
+    page = opened(path)
+    assert page.locator("#classes button").count() == 100
+    assert "1,000 classes, 2,000 images are shown; the first 100 are listed" in page.locator("#found").inner_text()
+    page.locator("#search").fill("kind 99")
+    assert page.locator("#classes button").count() == 11  # 99, and 990 to 999
+    said, _ = choose_the_middle(page)
+    assert re.match(r"image \d+: kind 99\d?$", said[0])
 
 
-def thumbnail(page):
-    """The first image beside the chart, without its frame."""
-    png = page.locator("#neighbors .thumbnail").first.screenshot()
-    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))[3:-3, 3:-3]
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_keeps_people_from_reading_the_report(page, pictured, scheme, width):
+    """By axe-core, which AXE_CORE names: the file axe.min.js of its npm package."""
+    if "AXE_CORE" not in os.environ:
+        pytest.skip("needs AXE_CORE, the path of axe.min.js")
+    with contextlib.closing(
+        page.context.browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    ) as other:
+        other.goto((pictured / "eval" / "report.html").resolve().as_uri())
+        other.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        other.evaluate(Path(os.environ["AXE_CORE"]).read_text())
+        found = other.evaluate("axe.run()")["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+        assert other.evaluate("document.documentElement.scrollWidth") <= width

@@ -22,7 +22,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from model.common.commands import ROOT
-from model.tests.proofs.cases import without_random_names
+from model.tests.proofs.cases import without_seconds
 from model.training import checkpoints
 
 # Everything that has a state: batch normalization, a schedule, augmentation, the order of the images, the best metric.
@@ -202,7 +202,7 @@ def contents(folder: Path) -> dict[str, object]:
         elif path.suffix in (".npz", ".npy"):
             found[name] = _arrays(path)
         elif path.suffix == ".html":
-            found[name] = without_random_names(path)
+            found[name] = without_seconds(path)
         else:
             found[name] = path.read_bytes()
     return found
