@@ -15,9 +15,12 @@ from matplotlib.ticker import MaxNLocator
 
 # The picture and the plot in it: left, top, right, bottom. Units are pixels where the page is as wide as it likes.
 _WIDTH, _HEIGHT = 460, 300
-_LEFT, _TOP, _RIGHT, _BOTTOM = 68, 28, 446, 250
+_LEFT, _TOP, _RIGHT, _BOTTOM = 68, 28, 434, 250
 
 _DASHES = ("", "7 4", "2 3", "9 3 2 3")
+
+# From the middle of a number below the plot to that of the next, at least.
+_ROOM = 46
 
 # Rates that an axis of normal deviates names.
 _RATES = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
@@ -192,7 +195,11 @@ def _number(value: float) -> str:
 
 def _draw_axes(x: Axis, y: Axis, across: _Scale, upward: _Scale) -> str:
     parts = [f'<line class="axis" x1="{_LEFT}" y1="{_BOTTOM}" x2="{_RIGHT}" y2="{_BOTTOM}"/>']
+    free = 0.0  # where the last number ends
     for place, text in across.ticks if x.has_numbers else ():
+        if place < free:
+            continue
+        free = place + _ROOM
         parts.append(f'<line class="axis" x1="{place:.1f}" y1="{_BOTTOM}" x2="{place:.1f}" y2="{_BOTTOM + 4}"/>')
         parts.append(f'<text x="{place:.1f}" y="{_BOTTOM + 20}" text-anchor="middle">{text}</text>')
     for place, text in upward.ticks if y.has_numbers else ():
