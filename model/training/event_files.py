@@ -140,16 +140,17 @@ def read_curves(folder: Path, names: Sequence[str]) -> dict[str, list[tuple[int,
         names: Of metrics.
 
     Returns:
-        By name, in this order, the steps, ascending, with a finite value each; a metric that was not written is left
-        out.
+        By name, in this order, the steps, ascending, with a finite value each, under its tag or, as runs of before
+        have it, under the bare name; a metric that was not written is left out.
     """
     found: dict[str, dict[int, float]] = {name: {} for name in names}
+    name_of = {tag: name for name in names for tag in (tag_of(name), name)}
     for path in sorted(folder.glob("events.out.tfevents.*")):
         if path.is_file() and not path.name.endswith((_PICTURES, _HPARAMS)):
             for _, event in _readable_events(path):
                 for value in event.summary.value:
-                    if value.tag in found and value.tensor.dtype == tf.float32.as_datatype_enum:
-                        found[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
+                    if value.tag in name_of and value.tensor.dtype == tf.float32.as_datatype_enum:
+                        found[name_of[value.tag]][event.step] = float(tf.make_ndarray(value.tensor))
     curves = {name: sorted((step, y) for step, y in steps.items() if math.isfinite(y)) for name, steps in found.items()}
     return {name: curve for name, curve in curves.items() if curve}
 

@@ -44,11 +44,13 @@ def test_curves_are_read_by_the_names_of_their_metrics(tmp_path):
     with writer.as_default(step=9):
         tf.summary.scalar("loss", float("nan"))
         tf.summary.text("eer", "no number")
-        tf.summary.scalar("knn_accuracy", 0.5)
+        tf.summary.scalar("classification/knn_accuracy", 0.5)
+        tf.summary.scalar("mrr", 0.25)  # as a run of before wrote it
     writer.close()
     event_files.write_pictures(tmp_path, {}, 9)
     found = event_files.read_curves(tmp_path, ["knn_accuracy", "loss", "eer", "mrr"])
-    assert list(found.items()) == [("knn_accuracy", [(9, 0.5)]), ("loss", [(1, 1.0), (2, 2.0), (3, 2.0)])]
+    losses = [(1, 1.0), (2, 2.0), (3, 2.0)]
+    assert list(found.items()) == [("knn_accuracy", [(9, 0.5)]), ("loss", losses), ("mrr", [(9, 0.25)])]
     assert event_files.read_curves(tmp_path / "nowhere", ["loss"]) == {}
 
 
