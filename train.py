@@ -49,7 +49,7 @@ def train(options: argparse.Namespace, peers: Peers) -> None:
     images = "validation" if options.validate else "test"
     with runner.session():
         runner.train()
-        if not peers.is_chief:
+        if options.no_scores or not peers.is_chief:
             return
         trained = runner.trained()
         record = trained.score(images)
@@ -76,9 +76,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to wait for the other processes that TF_CONFIG or SLURM's srun names",
     )
-    parser.add_argument(
+    at_the_end = parser.add_mutually_exclusive_group()
+    at_the_end.add_argument(
         "--validate", action="store_true", help="score the validation images at the end and leave the test images alone"
     )
+    at_the_end.add_argument("--no_scores", action="store_true", help="score no images at the end")
 
 
 if __name__ == "__main__":

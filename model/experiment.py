@@ -1,8 +1,9 @@
 """An experiment folder, opened: its `params.json`, its data, and who sees what of them; without TensorFlow."""
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from model.common.text import class_name
 from model.common.versions import source_sha256
 from model.data import datasets
 from model.data.dataset import Dataset, Split
-from model.data.input_fn import TrainInput, classes_too_small, train_input_fn
+from model.data.input_fn import (
+    EvalInput,
+    TrainInput,
+    classes_too_small,
+    eval_input_fn,
+    train_input_fn,
+    validation_input_fn,
+)
 from model.data.partition import Partition, divide
 from model.params import ONLY_WITH_VALIDATION, Params
 
@@ -77,6 +85,11 @@ class Experiment:
         """The data set."""
         return self.partition.data
 
+    def images_to_score(self, which: str, params: Params) -> EvalInput:
+        """Returns the "test" or the "validation" images, to be scored under parameters."""
+        input_fn = eval_input_fn if which == "test" else validation_input_fn
+        return input_fn(self.partition, params)
+
     @functools.cached_property
     def _loaded(self) -> tuple[Partition, TrainInput]:
         return self.load()
@@ -110,18 +123,44 @@ def open_experiment(
     stamp = hashlib.sha256("\n".join(made_with).encode()).hexdigest()
 
     def load() -> tuple[Partition, TrainInput]:
-        data = datasets.load_for(params, data_dir, images, blank)
-        try:
-            partition = divide(data, params)
+        partition = load_partition(model_dir, params, data_dir, images, blank)
+        with _naming_params(model_dir):
             return partition, train_input_fn(partition, params)
-        except UserError as error:
-            raise UserError(f"{model_dir / 'params.json'}: {error}") from None
 
     if known is not None and known.stamp == stamp:
         return Experiment(model_dir, params, known, load, data_dir)
     loaded = load()
     summary = _summarize(stamp, *loaded, params, notes, images)
     return Experiment(model_dir, params, summary, lambda: loaded, data_dir)
+
+
+def load_partition(
+    model_dir: Path, params: Params, data_dir: Path | None, images: Kind = "auto", blank: bool = False
+) -> Partition:
+    """Loads the data of an experiment and divides them.
+
+    Args:
+        model_dir: Its folder, for messages.
+        params: Its parameters.
+        data_dir: As for `open_experiment`, like all the others.
+        images: Where the images are to lie.
+        blank: Whether they are to be blank.
+
+    Raises:
+        UserError: The data cannot be used, by themselves or with the parameters.
+    """
+    data = datasets.load_for(params, data_dir, images, blank)
+    with _naming_params(model_dir):
+        return divide(data, params)
+
+
+@contextlib.contextmanager
+def _naming_params(model_dir: Path) -> Iterator[None]:
+    """Lets errors name the file of the parameters."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{model_dir / 'params.json'}: {error}") from None
 
 
 def _summarize(

@@ -125,6 +125,11 @@ class Params(BaseModel):
         description="skip: image files that cannot be decoded are left out, with a word; one that the system does not "
         "let be read ends the command either way",
     )
+    exclude_images: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="A text file that lists training images to leave out, as audit_labels.py writes it; relative paths "
+        "begin in the folder in which the command is started",
+    )
     rotated_classes: Literal["train", "all"] | None = Field(
         None,
         description="train: training images turned by 90, 180 and 270 degrees are three classes more for each class, "

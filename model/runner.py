@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,12 +16,12 @@ from model.common import devices
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, explain, is_read_only, one_line_errors
 from model.common.files import Place
-from model.common.images import Images
+from model.common.images import Images, Kind
 from model.common.peers import Peers
 from model.common.text import printable
 from model.common.versions import Provenance, code_version, library_versions
-from model.data.input_fn import EvalInput, eval_input_fn, validation_input_fn
-from model.experiment import Experiment
+from model.data.dataset import Split
+from model.experiment import Experiment, open_experiment
 from model.params import Params
 from model.scoring.record import Measurement, Record
 from model.studies import hparams_tab
@@ -69,7 +70,7 @@ class Runner:
         if experiment.partition.validation is None:
             return None
         return EvalSpec(
-            lambda: validation_input_fn(experiment.partition, params),
+            lambda: experiment.images_to_score("validation", params),
             every_steps=experiment.train_input.steps_per_epoch * params.evaluate_every_epochs,
             metric=params.early_stopping_metric,
             patience=params.early_stopping_patience,
@@ -144,6 +145,20 @@ class Runner:
         """
         return Trained(self.experiment, self._estimator.checkpoint(choice))
 
+    def trained_beside(self, model_dir: Path, images: Kind = "auto") -> "Trained":
+        """Opens what another experiment has learned from images of the same folder of data.
+
+        Args:
+            model_dir: Its folder.
+            images: Where its images are to lie.
+
+        Raises:
+            UserError: As `trained`, or its training images have changed since.
+        """
+        trained = Runner(open_experiment(model_dir, self.experiment.data_dir, images=images)).trained()
+        trained.checkpoint.check_data(trained.experiment.summary.train_sha256)
+        return trained
+
 
 class Trained:
     """A checkpoint of an experiment, under the parameters that it was trained with.
@@ -191,6 +206,11 @@ class Trained:
         return self._estimator.predict(lambda: images, checkpoint or self.checkpoint)["embeddings"]
 
     @property
+    def learned(self) -> Split:
+        """The images that it has learned from."""
+        return self.experiment.partition.train
+
+    @property
     def precision(self) -> str:
         """The arithmetic of the convolutions."""
         return self._estimator.config.precision
@@ -209,7 +229,7 @@ class Trained:
         record = self.score("test")
         self.keep(record, "test")
         if baselines:  # which may need more memory than there is
-            data = eval_input_fn(experiment.partition, params)
+            data = experiment.images_to_score("test", params)
             with one_line_errors(experiment.model_dir):
                 scored = score_baselines(data, experiment.train_input.images, params, self._untrained())
             record = dataclasses.replace(record, baselines=scored)
@@ -317,10 +337,9 @@ class Trained:
 
     def score(self, images: str) -> Record:
         """Scores the "test" or the "validation" images, and adds the scores to the curves."""
-        input_fn: Callable[..., EvalInput] = eval_input_fn if images == "test" else validation_input_fn
         name = "eval" if images == "test" else "validation"
         scores = self._estimator.evaluate(
-            lambda: input_fn(self.experiment.partition, self.params), self.checkpoint, name
+            lambda: self.experiment.images_to_score(images, self.params), self.checkpoint, name
         )
         return self._record(scores)
 

@@ -34,6 +34,8 @@ class Stream(enum.IntEnum):
     EPISODES = 8
     # Which images of each class are enrolled where open-set identification is tried out.
     ENROLMENTS = 9
+    # Which fold holds an image out while labels are audited.
+    FOLDS = 10
 
 
 def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from model.common import devices
 from model.common.errors import UserError, listed
 from model.common.images import Kind, StoredImages, are_blank, blank_images
 from model.common.text import printable
-from model.data import idx_files
+from model.data import exclusion, idx_files
 from model.data.dataset import Dataset, Rotated, Split, rotate_classes
 from model.data.decoding import Decoding
 from model.data.listing import ListedImage, Listing, Roles, roles_of
@@ -64,6 +64,7 @@ def load(
     decoding: Decoding = _AS_STORED,
     kind: Kind = "auto",
     rotated: Rotated | None = None,
+    without: Path | None = None,
 ) -> Dataset:
     """Loads a data set; the module's docstring says from where.
 
@@ -73,6 +74,7 @@ def load(
         decoding: how image files become arrays, and to which size.
         kind: whether the images are to be in memory or stored, as `Room` says.
         rotated: whose images are turned to be classes of their own, as `rotate_classes` says; None: nobody's.
+        without: a list of training images to leave out, as `exclusion.read` reads it.
 
     Returns:
         The data set. Images keep the order in which they are stored, image files that of their names.
@@ -101,6 +103,8 @@ def load(
             f"{folder}: classes to train on: {num_train_classes}, images to test on: {num_test}, expected at "
             f"least 2 and 1; add images"
         )
+    if without is not None:
+        dataset = dataset.exclude(exclusion.read(without))
     return rotate_classes(dataset, rotated) if rotated else dataset
 
 
@@ -119,7 +123,8 @@ def where_images_lie(dataset: Dataset, kind: Kind) -> str:
 def load_for(params: Params, data_dir: Path | None, kind: Kind = "auto", blank: bool = False) -> Dataset:
     """Loads the data set of an experiment, as `load` does; with blank images, as `Decoding` says, if asked for."""
     decoding = dataclasses.replace(decoding_of(params), blank=blank)
-    return load(params.dataset, data_dir, decoding, kind, params.rotated_classes)
+    without = None if params.exclude_images is None else Path(params.exclude_images)
+    return load(params.dataset, data_dir, decoding, kind, params.rotated_classes, without)
 
 
 def stamp_for(params: Params, data_dir: Path | None) -> str:
@@ -130,7 +135,11 @@ def stamp_for(params: Params, data_dir: Path | None) -> str:
     """
     files = [] if params.dataset == "digits" else _files_below(_folder_of(params.dataset, data_dir))
     versions = [_version_of(library) for library in _LIBRARIES]
-    read = [params.dataset, dataclasses.asdict(decoding_of(params)), params.rotated_classes, files, versions]
+    without = None
+    if params.exclude_images is not None:
+        listed_ones = exclusion.read(Path(params.exclude_images))
+        without = [sorted(listed_ones.names), listed_ones.labels_sha256]
+    read = [params.dataset, dataclasses.asdict(decoding_of(params)), params.rotated_classes, without, files, versions]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
 
@@ -237,7 +246,9 @@ def _read_images(name: str, room: Room, files: Listing, decoding: Decoding) -> D
         )
     class_names = files.in_order({image.class_name for image in read})
     index = {class_name: i for i, class_name in enumerate(class_names)}
-    everything = Split(pixels.images, np.array([index[image.class_name] for image in read]), roles_of(read))
+    labels = np.array([index[image.class_name] for image in read])
+    paths = np.array([image.path.relative_to(room.folder).as_posix() for image in read], object)
+    everything = Split(pixels.images, labels, roles_of(read), paths)
     split_of_each = np.array([image.split for image in read])
     if "all" in split_of_each:
         splits = dict(zip(("train", "test"), _hold_out(everything), strict=True))
@@ -324,14 +335,19 @@ SOURCES: Mapping[str, Callable[[str, Room, Decoding], Dataset]] = {
 def _dataset(
     name: str, splits: Mapping[str, Split], class_names: Sequence[str] = (), notes: tuple[str, ...] = ()
 ) -> Dataset:
-    """Renumbers the labels that occur to 0, 1, ..., and takes their names along."""
+    """Renumbers the labels that occur to 0, 1, ..., takes their names along, and numbers images that are no files."""
+    has_files = splits["train"].names is not None
     present = np.unique(np.concatenate([split.labels for split in splits.values()]))
     renumbered = {
-        part: dataclasses.replace(split, labels=np.searchsorted(present, split.labels).astype(np.int32))
+        part: dataclasses.replace(
+            split,
+            labels=np.searchsorted(present, split.labels).astype(np.int32),
+            names=split.names if has_files else np.array([f"{part}/{i}" for i in range(len(split.labels))], object),
+        )
         for part, split in splits.items()
     }
     names = tuple(class_names[label] if label < len(class_names) else str(label) for label in present.tolist())
-    return Dataset(name, **renumbered, class_names=names, notes=notes)
+    return Dataset(name, **renumbered, class_names=names, notes=notes, has_files=has_files)
 
 
 def _cut(everything: Split, num_train: int) -> tuple[Split, Split]:

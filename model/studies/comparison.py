@@ -8,6 +8,7 @@ import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from model.common.errors import UserError
@@ -15,7 +16,7 @@ from model.common.text import printable
 from model.common.versions import Provenance
 from model.scoring.protocol import HEADLINES, LOW_IS_GOOD
 from model.studies import table
-from model.studies.runs import Pool, value_as_text
+from model.studies.runs import Pool, find_runs, pool_runs, value_as_text
 
 # What is compared where nobody asks for something else.
 DEFAULT_METRICS = tuple(HEADLINES)
@@ -99,6 +100,32 @@ def interval(pool: Pool, metric: str) -> tuple[float, float]:
             scores = run.record.metrics
             return scores.get(f"{metric}_low95", math.nan), scores.get(f"{metric}_high95", math.nan)
     return math.nan, math.nan
+
+
+def find_pools(folder: Path, file: str) -> list[Pool]:
+    """Returns the experiments in a folder and below it.
+
+    Args:
+        folder: Where to look.
+        file: The name of the files with their scores.
+
+    Raises:
+        UserError: There is none, or one cannot be read.
+    """
+    return pool_runs(find_runs(folder, file), folder)
+
+
+def choose(pools: Sequence[Pool], folder: Path, name: str) -> Pool:
+    """Returns the experiment of this name, or with a run in the folder of this name.
+
+    Raises:
+        UserError: There is none.
+    """
+    for pool in pools:
+        if pool.name == name or any(run.folder == folder / name for run in pool.runs):
+            return pool
+    known = ", ".join(pool.name for pool in pools)
+    raise UserError(f"--against {name}: no such experiment; there are {known}")
 
 
 def tabulate(pools: Sequence[Pool], metrics: Sequence[str], against: Pool | None = None) -> list[Row]:

@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
 from model.common.errors import Interrupted, UserError
 from model.common.files import Held, Place, lock_experiment
 from model.params import Params
-from model.scoring.protocol import HEADLINES
+from model.studies.comparison import DEFAULT_METRICS
 from model.studies.search_space import SearchSpace
 from model.training import event_files
 
@@ -47,7 +47,7 @@ def session(model_dir: Path, params: Params) -> Iterator[None]:
     metrics = [
         summary_v2.Metric(event_files.tag_of(name), group=group, display_name=f"{group}.{name}")
         for group in images
-        for name in HEADLINES
+        for name in DEFAULT_METRICS
     ]
     first = list(dict.fromkeys([*sorted(varied), *_FIRST]))[: max(len(varied), len(_FIRST))]
     columns = [summary_v2.HParam(name, _Column(name, name in first)) for name in Params.model_fields]

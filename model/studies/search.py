@@ -25,10 +25,10 @@ from pydantic import ValidationError
 from model.common import devices, json_file
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError, says_full
-from model.common.files import ANOTHER_TRAINS, lock, lock_experiment, open_to_append, write_whole
+from model.common.files import ANOTHER_TRAINS, lock, open_to_append, write_whole
 from model.common.images import Kind
 from model.common.signals import STOPPING, stop_requests
-from model.data import datasets, partition
+from model.experiment import load_partition
 from model.params import KNOWN_KEYS, Params
 from model.scoring.evaluations import Evaluations
 from model.studies import comparison, trial_process
@@ -95,11 +95,7 @@ class Search:
         if "image_size" in self.space.varied:
             return
         with devices.without_gpus():
-            data = datasets.load_for(self.params, self._data_dir, self._images)
-        try:
-            divided = partition.divide(data, self.params)
-        except UserError as error:
-            raise UserError(f"{self.parent / 'params.json'}: {error}") from None
+            divided = load_partition(self.parent, self.params, self._data_dir, self._images)
         if divided.validation is None:
             raise UserError(
                 f"{self.parent / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
@@ -310,7 +306,7 @@ class Search:
         Raises:
             UserError: There was no room on the disk, as there will be none for others; it counts as begun.
         """
-        self._wait_for_others(folder)
+        trial_process.wait_for_others(folder, self._stopping.is_set)
         if self._stopping.is_set():
             return State.BEGUN
         arguments: list[str | Path] = ["--model_dir", folder.absolute(), "--validate"]
@@ -355,17 +351,6 @@ class Search:
                 if math.isfinite(value) and source.should_prune(trial, number, value):
                     return True, number
         return False, len(values)
-
-    def _wait_for_others(self, folder: Path) -> None:
-        """Waits while a process trains there, as one may that belonged to a search that was killed."""
-        is_said = False
-        while not self._stopping.is_set():
-            with contextlib.suppress(UserError), lock_experiment(folder):
-                return
-            if not is_said:
-                _log.info("%s: another process trains here; waiting for its end.", folder)
-                is_said = True
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _params_of(self, trial: Trial) -> Params:
         """Returns the parameters of a trial.

@@ -4,11 +4,12 @@
 when it was ended early.
 """
 
+import contextlib
 from enum import Enum, auto
 from pathlib import Path
 
 from model.common.errors import UserError
-from model.scoring.record import Record
+from model.studies.runs import read_run
 
 
 class State(Enum):
@@ -38,10 +39,10 @@ def read_value(folder: Path, metric: str) -> float:
     Raises:
         UserError: Its `validation.json` does not say.
     """
-    record = Record.read(folder / "validation.json")
-    if record is None or metric not in record.metrics:
-        raise UserError(f"{folder / 'validation.json'}: damaged; delete it, and the search scores this trial again")
-    return record.metrics[metric]
+    path = folder / "validation.json"
+    with contextlib.suppress(UserError, KeyError):
+        return read_run(path).record.metrics[metric]
+    raise UserError(f"{path}: damaged; delete it, and the search scores this trial again")
 
 
 def last_line(log: Path) -> str:

@@ -4,17 +4,26 @@ The parent runs `start`, the child this file as `__main__`. The parent holds the
 the parent is gone, even by kill -9, stdin ends, and the child sends SIGTERM to itself.
 """
 
+import contextlib
+import logging
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from model.common.commands import ROOT
+from model.common.errors import UserError
+from model.common.files import lock_experiment
+
+_log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subprocess.Popen[bytes]":
@@ -42,6 +51,23 @@ def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subp
         # one of them, and the parent alone decides when it stops.
         start_new_session=True,
     )
+
+
+def wait_for_others(model_dir: Path, is_stopping: Callable[[], bool]) -> None:
+    """Waits while a process trains in a folder, as one may whose parent was killed.
+
+    Args:
+        model_dir: The folder.
+        is_stopping: Whether to wait no longer.
+    """
+    is_said = False
+    while not is_stopping():
+        with contextlib.suppress(UserError), lock_experiment(model_dir):
+            return
+        if not is_said:
+            _log.info("%s: another process trains here; waiting for its end.", model_dir)
+            is_said = True
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _end_with_parent() -> None:

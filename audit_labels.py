@@ -1,0 +1,78 @@
+"""Says which labels of the images of the experiment in --model_dir are probably wrong."""
+
+from model.common import signals
+
+signals.end_at_once(__name__)  # Ctrl-C while the rest is imported
+
+import argparse
+import functools
+
+from model.common import cli
+from model.common.text import printable
+from model.start import start
+from model.studies import audit
+
+
+def main(options: argparse.Namespace) -> None:
+    """Trains the folds, judges all labels, and writes what came of it."""
+    model_dir, images = options.model_dir, options.where_images_lie
+    runner = start(model_dir, options.data_dir, images=images)
+    data, params = runner.experiment.data, runner.experiment.params
+    audit.check(model_dir, params)
+    trained = runner.trained(options.checkpoint) if "test" in options.splits else None  # before hours of training
+    audited = {}
+    if "train" in options.splits:
+        folds = audit.prepare(model_dir, params, data.train.labels, options.folds, data.exclusion_list)
+        audit.train(folds, options.data_dir, images)
+        open_fold = functools.partial(runner.trained_beside, images=images)
+        audited["train"] = audit.judge_held_out(folds, data.train, open_fold, options.neighbors)
+    if trained is not None:
+        audited["test"] = [audit.judge_by(trained, data.test, options.neighbors)]
+
+    from model.pictures import contact_sheet  # which imports Pillow
+
+    written = []
+    for split, judged in audited.items():
+        rows = audit.doubted_rows(judged, data.class_names, options.num_images)
+        sheet = contact_sheet.draw_png(rows) if rows else None
+        written += audit.write(model_dir, split, judged, data.class_names, sheet)
+        print(f"{audit.describe(judged, split)}.")
+    if "train" in audited and options.exclude_below != "off":
+        written.append(audit.write_exclusions(model_dir, audited["train"], options.exclude_below, data.exclusion_list))
+    print("Written:", *(printable(str(path)) for path in written), sep="\n  ")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    cli.add_checkpoint_option(parser)
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=("train", "test"),
+        default=["train", "test"],
+        help="whose labels: training images, by a network for each fold; test images, by the checkpoint",
+    )
+    parser.add_argument(
+        "--folds",
+        type=cli.whole_number(2, 100),
+        default=5,
+        metavar="N",
+        help="deal the training images into so many folds, each judged by a network that learns from all others",
+    )
+    parser.add_argument(
+        "--neighbors", type=cli.whole_number(1, 100), default=10, metavar="K", help="neighbours that vote"
+    )
+    parser.add_argument(
+        "--exclude_below",
+        type=cli.fraction_or_off,
+        default=0.5,
+        metavar="SCORE",
+        help="audit/exclude.txt lists training images with a lower score, for exclude_images in params.json; or off",
+    )
+    parser.add_argument(
+        "--num_images", type=cli.whole_number(1, 1000), default=60, help="most images of a contact sheet"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, add_options=add_options)

@@ -1,0 +1,56 @@
+"""A contact sheet: rows of images with a line of text below each, several rows beside each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from model.common.text import printable
+from model.pictures.thumbnails import as_bytes, make_thumbnails
+
+# Images with their captions: the one that the row is about, and those to compare it with.
+Row = Sequence[tuple[np.ndarray, str]]
+
+_ROWS_BESIDE = 3
+_SIDE = 96  # of the place for an image, in pixels
+_TEXT, _GAP, _BETWEEN = 12, 8, 24  # height of a line of text; between images; between rows beside each other
+_CHARACTERS = 18  # of a caption, as many as fit below an image
+
+
+def draw_png(rows: Sequence[Row]) -> bytes:
+    """Draws rows as `draw` does, and returns the content of a PNG file."""
+    return as_bytes(lambda file: draw(rows).save(file, "PNG"))
+
+
+def draw(rows: Sequence[Row]) -> Image.Image:
+    """Draws rows of images, in reading order.
+
+    Args:
+        rows: At least one. Each has as many images, (H, W, C) uint8, all of one shape. Of a caption the first line is
+            black and others are grey.
+    """
+    thumbnails = make_thumbnails(np.stack([image for row in rows for image, _ in row]), max_side=2**20)
+    captions = [caption.split("\n") for row in rows for _, caption in row]
+    per_row, lines = len(rows[0]), max(map(len, captions))
+    row_width = per_row * (_SIDE + _GAP) + _BETWEEN
+    row_height = _SIDE + lines * _TEXT + _BETWEEN
+    beside = min(_ROWS_BESIDE, len(rows))
+    size = beside * row_width + _GAP, -(-len(rows) // beside) * row_height + _GAP
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT - 2)
+    for number, (thumbnail, caption) in enumerate(zip(thumbnails, captions, strict=True)):
+        row, place = divmod(number, per_row)
+        left = _GAP + row % beside * row_width + place * (_SIDE + _GAP)
+        top = _GAP + row // beside * row_height
+        picture = Image.fromarray(thumbnail if thumbnail.shape[2] == 3 else thumbnail[..., 0])
+        sheet.paste(_enlarged(picture), (left, top))
+        for line, text in enumerate(caption):
+            shown = printable(text, _CHARACTERS)
+            pen.text((left, top + _SIDE + line * _TEXT), shown, "black" if line == 0 else "dimgrey", font)
+    return sheet
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """Returns a picture in its place, enlarged by a whole number of times if it is small."""
+    factor = max(1, _SIDE // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
