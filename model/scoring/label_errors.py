@@ -115,7 +115,8 @@ def judge(
         )
     neighbors = class_neighbors(queries, labels, gallery, gallery_labels)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.divide(neighbors.same_distance, neighbors.other_distance, dtype=np.float64), nan=1.0)
+        ratio = np.divide(neighbors.same_distance, neighbors.other_distance, dtype=np.float64)
+    ratio[np.isnan(ratio)] = 1.0  # both at the same place as the image
     return JudgedLabels(score, suggested, nearest[:, :k], distances[:, :k], ratio)
 
 
