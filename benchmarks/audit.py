@@ -32,11 +32,11 @@ RESULTS = ROOT / "benchmarks" / "results" / "audit"
 
 # By data set: the experiment whose parameters are taken, what is changed in them, and how many training images are
 # used where these are not all.
-SHORT = {"num_epochs": 2, "warmup_steps": 50}
+SHORT = {"num_epochs": 2, "warmup_steps": 20}
 SETS: Mapping[str, tuple[str, dict[str, Any], int | None]] = {
     "digits": ("digits", {"num_epochs": 10}, None),
-    "mnist": ("mnist_fast", SHORT, 20_000),
-    "fashion_mnist": ("mnist_fast", SHORT | {"dataset": "fashion_mnist"}, 20_000),
+    "mnist": ("mnist_fast", SHORT, 12_000),
+    "fashion_mnist": ("mnist_fast", SHORT | {"dataset": "fashion_mnist"}, 12_000),
     "grocery": ("grocery", {"num_epochs": 30}, None),
 }
 KINDS = ("uniform", "similar")

@@ -125,7 +125,7 @@ class Params(BaseModel):
         description="skip: image files that cannot be decoded are left out, with a word; one that the system does not "
         "let be read ends the command either way",
     )
-    exclude_images: Annotated[str, Field(min_length=1)] | None = Field(
+    exclude_images: Annotated[str, Field(pattern=r"^[^\x00]+$")] | None = Field(
         None,
         description="A text file that lists training images to leave out, as audit_labels.py writes it; relative paths "
         "begin in the folder in which the command is started",

@@ -39,7 +39,6 @@ def read(path: Path) -> ExclusionList:
     Raises:
         UserError: It is not there, or cannot be read.
     """
-    path = path.expanduser()
     try:
         text = os.fsdecode(read_bytes(path).removeprefix(b"\xef\xbb\xbf"))
     except FileNotFoundError:

@@ -140,7 +140,8 @@ def _vote(
     weights = np.where(all_equal & votes, 1.0, weights)
     total = weights.sum(axis=1)
     is_same = neighbor_labels[:, :, np.newaxis] == neighbor_labels[:, np.newaxis, :]  # (n, F, F)
-    of_class = np.einsum("nij,nj->ni", is_same, weights)  # what each neighbour's class has of the vote
+    # What each neighbour's class has of the vote. Added up in the same order as the total, so that all of it is 1.
+    of_class = np.where(is_same, weights[:, np.newaxis, :], 0.0).sum(axis=2)  # (n, F)
     is_own = neighbor_labels == labels[:, np.newaxis]
     own = np.where(is_own, weights, 0.0).sum(axis=1)
     others = np.where(is_own | ~votes, 0.0, of_class)

@@ -188,7 +188,7 @@ def _prepare(folder: Path, params: Params, held_out: str) -> None:
             return
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(list_path, os.fsencode(held_out))
-    write_whole(params_path, params.to_json())
+    write_whole(params_path, json.dumps(params.differences(), indent=2) + "\n")
 
 
 def train(folds: Sequence[Fold], data_dir: Path | None, images: Kind = "auto") -> None:

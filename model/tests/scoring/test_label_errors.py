@@ -101,6 +101,7 @@ def test_against_a_loop(k):
     queries, gallery = queries.astype(np.float32).tolist(), gallery.astype(np.float32).tolist()
     expected = [slow(q, label, gallery, gallery_labels.tolist(), k) for q, label in zip(queries, labels, strict=True)]
     np.testing.assert_allclose(judged.score, expected, atol=1e-9)
+    assert np.nanmin(judged.score) >= 0 and np.nanmax(judged.score) <= 1
     assert np.isnan(judged.score).any() and judged.is_doubted.any()
 
 
@@ -117,3 +118,13 @@ def test_neither_the_unit_nor_the_place_of_embeddings_matters(factor):
 def test_one_class_alone_judges_nobody():
     with pytest.raises(ValueError, match="two classes"):
         judge(GALLERY, LABELS, GALLERY[:3], LABELS[:3])
+
+
+def test_a_vote_of_one_class_alone_is_exactly_0_or_1():
+    """So that these are ties, among which the ratio decides."""
+    rng = np.random.default_rng(0)
+    gallery = np.concatenate([rng.normal(size=(500, 3)), rng.normal(size=(500, 3)) + 50])
+    queries = rng.normal(size=(500, 3))
+    for label, score in ((3, 1.0), (8, 0.0)):
+        judged = judge(queries, np.full(500, label), gallery, np.repeat([3, 8], 500), 10)
+        assert set(judged.score.tolist()) == {score}
