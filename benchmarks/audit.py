@@ -169,8 +169,8 @@ def table() -> str:
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     lines = [
         "python -m benchmarks.audit: flipped labels, found by networks that have not learned from them. Of the labels",
-        "that are doubted: how many, precision and recall. Of as many of the most suspicious as were flipped: precision,",
-        "which is their recall as well.",
+        "that are doubted: how many, precision and recall. Of as many of the most suspicious as were flipped:",
+        "precision, which is their recall as well.",
         "",
         f"{'':<44}{'':<12}{'doubted':>9}{'precision':>11}{'recall':>9}{'of as many':>12}",
     ]

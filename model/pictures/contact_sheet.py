@@ -30,10 +30,13 @@ def draw(rows: Sequence[Row]) -> Image.Image:
             black and others are grey.
     """
     thumbnails = make_thumbnails(np.stack([image for row in rows for image, _ in row]), max_side=2**20)
+    factor = max(1, _SIDE // max(thumbnails.shape[1:3]))  # small images are enlarged by a whole number
+    thumbnails = thumbnails.repeat(factor, axis=1).repeat(factor, axis=2)
+    height = thumbnails.shape[1]
     captions = [caption.split("\n") for row in rows for _, caption in row]
     per_row, lines = len(rows[0]), max(map(len, captions))
-    row_width = per_row * (_SIDE + _GAP) + _BETWEEN
-    row_height = _SIDE + lines * _TEXT + _BETWEEN
+    row_width = per_row * (_SIDE + _GAP) + _BETWEEN  # as captions need, however narrow images are
+    row_height = height + lines * _TEXT + _BETWEEN
     beside = min(_ROWS_BESIDE, len(rows))
     size = beside * row_width + _GAP, -(-len(rows) // beside) * row_height + _GAP
     sheet = Image.new("RGB", size, "white")
@@ -43,14 +46,8 @@ def draw(rows: Sequence[Row]) -> Image.Image:
         left = _GAP + row % beside * row_width + place * (_SIDE + _GAP)
         top = _GAP + row // beside * row_height
         picture = Image.fromarray(thumbnail if thumbnail.shape[2] == 3 else thumbnail[..., 0])
-        sheet.paste(_enlarged(picture), (left, top))
+        sheet.paste(picture, (left, top))
         for line, text in enumerate(caption):
             shown = printable(text, _CHARACTERS)
-            pen.text((left, top + _SIDE + line * _TEXT), shown, "black" if line == 0 else "dimgrey", font)
+            pen.text((left, top + height + line * _TEXT), shown, "black" if line == 0 else "dimgrey", font)
     return sheet
-
-
-def _enlarged(picture: Image.Image) -> Image.Image:
-    """Returns a picture in its place, enlarged by a whole number of times if it is small."""
-    factor = max(1, _SIDE // max(picture.size))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

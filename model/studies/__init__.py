@@ -1,1 +1,1 @@
-"""Many runs beside each other: searches, comparisons, and TensorBoard's table of them."""
+"""Many runs beside each other: searches, comparisons, audits of labels, and TensorBoard's table of them."""

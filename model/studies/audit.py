@@ -211,7 +211,9 @@ def train(folds: Sequence[Fold], data_dir: Path | None, images: Kind = "auto") -
         for number, fold in enumerate(folds, 1):
             if (fold.folder / "trained").exists():
                 continue
-            _log.info("Fold %d of %d is trained; %s tells how.", number, len(folds), fold.folder / "output.log")
+            _log.info(
+                "Training fold %d of %d; what it prints goes to %s.", number, len(folds), fold.folder / "output.log"
+            )
             code = _train(fold.folder, data_dir, images, lambda: stop.signal_number is not None)
             if stop.signal_number is not None:
                 raise Interrupted(
@@ -308,7 +310,7 @@ def table(audited: Sequence[Audited], class_names: Sequence[str]) -> bytes:
         for neighbor, distance in zip(near, distances, strict=True):
             label = class_names[part.learned.labels[neighbor]]
             row += [_name(part.learned, neighbor), label, f"{distance:.4f}"]
-        writer.writerow(row)
+        writer.writerow([*row, *[""] * (len(columns) - len(row))])
     return file.getvalue().encode("utf-8", "surrogateescape")
 
 

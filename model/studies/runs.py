@@ -102,7 +102,7 @@ def find_runs(folder: Path, file: str = "metrics.json") -> list[Run]:
     return runs
 
 
-def read_run(path: Path) -> Run:
+def read_record(path: Path) -> Record:
     """Reads a file with scores.
 
     Raises:
@@ -111,6 +111,16 @@ def read_run(path: Path) -> Run:
     record = Record.read(path)
     if record is None:
         raise UserError(f"{path}: not the scores of an experiment; delete this file, or evaluate again")
+    return record
+
+
+def read_run(path: Path) -> Run:
+    """Reads what was measured, and with which parameters.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    record = read_record(path)
     if not record.params:  # by an older version
         params = Params.from_json(path.with_name("params.json")).differences()
         record = dataclasses.replace(record, params=params)

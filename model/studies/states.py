@@ -9,7 +9,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from model.common.errors import UserError
-from model.studies.runs import read_run
+from model.studies.runs import read_record
 
 
 class State(Enum):
@@ -41,7 +41,7 @@ def read_value(folder: Path, metric: str) -> float:
     """
     path = folder / "validation.json"
     with contextlib.suppress(UserError, KeyError):
-        return read_run(path).record.metrics[metric]
+        return read_record(path).metrics[metric]
     raise UserError(f"{path}: damaged; delete it, and the search scores this trial again")
 
 

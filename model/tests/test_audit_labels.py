@@ -65,7 +65,7 @@ def test_flipped_digits_are_found_and_left_out(tmp_path, flipped_digits, capsys)
 
     # Once more: nothing is trained again, and with another bound there is another list.
     assert run_here(audit_labels, *arguments, "--exclude_below", 0.01) == 0
-    assert "is trained" not in capsys.readouterr().err
+    assert "Training fold" not in capsys.readouterr().err
     fewer = (model_dir / "audit/exclude.txt").read_text().splitlines()[1:]
     assert set(fewer) < set(listed)
 
