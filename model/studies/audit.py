@@ -327,13 +327,14 @@ def doubted_rows(
     doubted = [(part, index) for part, index in _ranked(audited) if part.judged.is_doubted[index]]
     rows = []
     for part, index in doubted[:most]:
+        judged = part.judged
         label, suggested = (
-            class_name(class_names[c], 16) for c in (part.images.labels[index], part.judged.suggested[index])
+            class_name(class_names[place], 14) for place in (part.images.labels[index], judged.suggested[index])
         )
-        name = printable(_name(part.images, index), 18, keeps_start=False)
-        caption = f"{label} or {suggested}?\n{part.judged.score[index]:.2f}\n{name}"
+        name = printable(_name(part.images, index), 12, keeps_start=False)
+        caption = f"{label}\nor {suggested}?\n{judged.score[index]:.2f} {name}"
         row = [(part.images.images[index], caption)]
-        for neighbor in part.judged.nearest[index, :NUM_TOLD]:
+        for neighbor in judged.nearest[index, :NUM_TOLD]:
             row.append((part.learned.images[neighbor], class_name(class_names[part.learned.labels[neighbor]], 18)))
         rows.append(row)
     return rows

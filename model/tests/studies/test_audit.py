@@ -236,7 +236,7 @@ def test_the_table_begins_with_the_most_suspicious(audited):
 
 def test_what_is_written(tmp_path, audited):
     rows = audit.doubted_rows(audited, ["cat", "dog", "eel"], most=1)
-    assert [caption.split("\n")[0] for _, caption in rows[0]] == ["dog or cat?", "cat", "cat"]
+    assert [caption for _, caption in rows[0]] == ["dog\nor cat?\n0.00 train/6", "cat", "cat"]
     assert rows[0][0][0].tolist() == [[[1]]]
     written = audit.write(tmp_path, "train", audited, ["cat", "dog", "eel"], b"png")
     assert [path.name for path in written] == ["train.csv", "train.png"]
