@@ -1,6 +1,7 @@
 """audit_labels.py as a user runs it: flipped digits are found and left out; and one line for every mistake."""
 
 import csv
+import json
 import struct
 
 import numpy as np
@@ -10,8 +11,10 @@ from PIL import Image
 import audit_labels
 import train
 from model.common import cli
+from model.common.errors import UserError
 from model.data.idx_files import FILES
 from model.experiment import open_experiment
+from model.start import start
 from model.tests.experiments import digits, write_params
 
 
@@ -54,7 +57,8 @@ def test_flipped_digits_are_found_and_left_out(tmp_path, flipped_digits, capsys)
     assert len(first) >= 0.6 * len(flipped)  # by chance 5 %
     right = [row for row in first if (int(row["suggested"]) + 1) % 10 == int(row["label"])]
     assert len(right) >= 0.9 * len(first)
-    assert Image.open(model_dir / "audit/train.png").size[0] > 900
+    with Image.open(model_dir / "audit/train.png") as sheet:
+        assert sheet.size[0] > 900  # three beside each other
     listed = (model_dir / "audit/exclude.txt").read_text().splitlines()[1:]
     assert set(listed) == {row["image"] for row in rows if float(row["score"]) < 0.5}
 
@@ -114,3 +118,13 @@ def test_experiments_that_cannot_be_audited(tmp_path, capsys, params, arguments,
     *_, last = capsys.readouterr().err.splitlines()
     assert expected in last
     assert not (model_dir / "audit").exists()
+
+
+def test_a_fold_whose_images_have_changed_since_judges_nobody(trained, trained_copy):
+    (trained_copy / "list.txt").write_text("train/3\n")
+    params = json.loads((trained_copy / "params.json").read_text())
+    (trained_copy / "params.json").write_text(json.dumps(params | {"exclude_images": str(trained_copy / "list.txt")}))
+    runner = start(trained)
+    assert runner.trained_beside(trained).learned.names[3] == "train/3"
+    with pytest.raises(UserError, match="the training images are not those that this was trained on"):
+        runner.trained_beside(trained_copy)

@@ -128,3 +128,10 @@ def test_a_vote_of_one_class_alone_is_exactly_0_or_1():
     for label, score in ((3, 1.0), (8, 0.0)):
         judged = judge(queries, np.full(500, label), gallery, np.repeat([3, 8], 500), 10)
         assert set(judged.score.tolist()) == {score}
+
+
+def test_an_outlier_that_makes_the_search_coarse_does_not_change_the_order():
+    gallery, labels = np.array([[0.30], [0.29], [0.28], [1e5]]), np.array([3, 8, 8, 3])
+    judged = judge(np.array([[0.0]]), np.array([8]), gallery, labels, 2)
+    assert judged.nearest.tolist() == [[2, 1]]
+    assert judged.score.tolist() == [1.0]
