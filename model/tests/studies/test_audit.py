@@ -13,7 +13,7 @@ import pytest
 from model.common.commands import ROOT
 from model.common.errors import UserError
 from model.params import Params
-from model.scoring.label_errors import judge
+from model.scoring.label_errors import JudgedLabels, judge
 from model.studies import audit
 from model.tests.studies.searches import is_running, wait_for
 
@@ -252,3 +252,14 @@ def test_what_is_written(tmp_path, audited):
 def test_turned_copies_have_no_labels_to_be_wrong(tmp_path):
     with pytest.raises(UserError, match="'rotated_classes' is \"train\", and turned copies"):
         prepare(tmp_path, rotated_classes="train")
+
+
+def test_among_equal_scores_the_farther_own_class_is_more_suspicious():
+    score, suggested = np.array([0.5, 0.0, 0.0, np.nan]), np.array([0, 0, 0, -1])
+    nearest = np.zeros((4, 1), int)
+    judged = JudgedLabels(score, suggested, nearest, np.zeros((4, 1)), ratio=np.array([9.0, 1.5, 3.0, np.inf]))
+    images = Images([0, 1, 2, 3], [0, 1, 1, 2], ["even", "near", "far", "alone"])
+    table = audit.table([audit.Audited(np.arange(4), images, IMAGES, judged)], ["cat", "dog", "eel"]).decode()
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [row["image"] for row in rows] == ["far", "near", "even", "alone"]
+    assert rows[-1]["score"] == rows[-1]["suggested"] == "" and rows[0]["neighbor_2"] == ""  # there is but one
