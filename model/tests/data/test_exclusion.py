@@ -181,7 +181,7 @@ def test_an_experiment_leaves_out_what_its_params_name(tmp_path, monkeypatch):
     assert again.summary is experiment.summary
     write(tmp_path, "train/3")
     again = open_experiment(model_dir, None, experiment.summary)
-    assert len(again.train_input.labels) == 1437
+    assert again.summary is not experiment.summary and len(again.summary.train_labels) == 1437
 
 
 def test_blank_images_are_left_out_as_well(tmp_path, photos):
