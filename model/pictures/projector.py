@@ -25,7 +25,12 @@ LAST_FILES = ("checkpoint", "projector_config.pbtxt")
 
 
 def write_bundle(
-    folder: Path, name: str, embeddings: np.ndarray, images: Images, metadata: Mapping[str, Sequence[object]]
+    folder: Path,
+    name: str,
+    embeddings: np.ndarray,
+    images: Images,
+    metadata: Mapping[str, Sequence[object]],
+    bookmarks: bytes,
 ) -> None:
     """Writes what the Projector needs into a folder.
 
@@ -35,6 +40,7 @@ def write_bundle(
         embeddings: float32 array of shape (N, D), N at most 100,000, which TensorBoard shows.
         images: uint8, of shape (N, H, W, C), C is 1 or 3.
         metadata: Columns by name, at least two, each with N entries.
+        bookmarks: A file as `bookmarks.make_bookmarks` returns it.
     """
     tf.train.Checkpoint(**{name: tf.Variable(embeddings)}).write(str(folder / name))
     (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')  # what says which is the newest
@@ -46,6 +52,7 @@ def write_bundle(
             *thumbnails.shape[1:3], len(images),
         )  # fmt: skip
     make_sprite(thumbnails).save(folder / f"{name}-sprite.png")
+    (folder / f"{name}-bookmarks.json").write_bytes(bookmarks)
 
     config = projector.ProjectorConfig()
     entry = config.embeddings.add()
@@ -53,6 +60,7 @@ def write_bundle(
     entry.metadata_path = f"{name}-metadata.tsv"
     entry.sprite.image_path = f"{name}-sprite.png"
     entry.sprite.single_image_dim.extend([thumbnails.shape[2], thumbnails.shape[1]])
+    entry.bookmarks_path = f"{name}-bookmarks.json"
     projector.visualize_embeddings(str(folder), config)
 
 
@@ -65,7 +73,7 @@ def bundle_in(folder: Path) -> set[Path]:
     if named is None or not (folder / f"{named[1].decode()}-metadata.tsv").is_file():
         return set()
     name = re.escape(named[1].decode())
-    of_bundle = re.compile(name + r"(\.index|\.data-\d{5}-of-\d{5}|-metadata\.tsv|-sprite\.png)")
+    of_bundle = re.compile(name + r"(\.index|\.data-\d{5}-of-\d{5}|-metadata\.tsv|-sprite\.png|-bookmarks\.json)")
     return {path for path in folder.iterdir() if of_bundle.fullmatch(path.name)}
 
 

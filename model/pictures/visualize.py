@@ -16,6 +16,7 @@ from model.common.text import class_name
 from model.params import Params
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
+from model.pictures.bookmarks import make_bookmarks
 from model.pictures.html_report import About, make_report
 from model.pictures.plane import pca, tsne
 from model.pictures.report_charts import OF_TRAINING, OF_VALIDATION
@@ -83,7 +84,9 @@ def visualize(
             for picture, png in pictures.items():
                 files.write_whole(new / "plots" / f"{picture}.png", png)
             event_files.write_pictures(new, pictures, view.step)
-            projector.write_bundle(new, name, view.shown.embeddings, view.shown.images, _metadata(view))
+            projector.write_bundle(
+                new, name, view.shown.embeddings, view.shown.images, _metadata(view), make_bookmarks(view)
+            )
             if animate:
                 draw_evolution(new / "plots", *_frames(trained, view), view)
             files.write_whole(new / "report.html", report)

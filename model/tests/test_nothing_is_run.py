@@ -123,7 +123,8 @@ def rewrite(path):
 
 def bundle(path):
     metadata = {"index": [0, 1, 2], "label": ["a", "b", "c"]}
-    projector.write_bundle(path.parent, "some", np.eye(3, dtype=np.float32), np.zeros((3, 4, 4, 1), np.uint8), metadata)
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    projector.write_bundle(path.parent, "some", np.eye(3, dtype=np.float32), images, metadata, b"[]")
 
 
 STEP = "checkpoints/step-00000001"

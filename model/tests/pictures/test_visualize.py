@@ -88,7 +88,7 @@ def test_what_is_written(pictured):
     names = {path.name for path in (pictured / "eval").iterdir()}
     bundle = [name for name in names if name.startswith("test_359_images_step_180")]
     assert sorted(name.removeprefix("test_359_images_step_180") for name in bundle) == [
-        "-metadata.tsv", "-sprite.png", ".data-00000-of-00001", ".index",
+        "-bookmarks.json", "-metadata.tsv", "-sprite.png", ".data-00000-of-00001", ".index",
     ]  # fmt: skip
     (pictures,) = (name for name in names if name.endswith(".pictures"))
     (curves,) = (name for name in names if name.endswith(".v2"))
@@ -258,7 +258,7 @@ def test_the_old_pictures_may_be_taken_away_by_another_command(pictured, tmp_pat
 
 def write_bundle(folder, name):
     images, metadata = np.zeros((3, 4, 4, 1), np.uint8), {"index": [0, 1, 2], "label": ["a", "b", "c"]}
-    return projector.write_bundle(folder, name, np.eye(3, dtype=np.float32), images, metadata)
+    return projector.write_bundle(folder, name, np.eye(3, dtype=np.float32), images, metadata, b"[]")
 
 
 def test_the_bundle_in_a_folder_is_what_its_checkpoint_file_names_and_nothing_else(tmp_path):
@@ -266,7 +266,7 @@ def test_the_bundle_in_a_folder_is_what_its_checkpoint_file_names_and_nothing_el
     for name in ("first-notes.txt", "first.npy", "second-metadata.txt", "x.index"):
         (tmp_path / name).touch()
     assert {path.name for path in projector.bundle_in(tmp_path)} == {
-        "first.index", "first.data-00000-of-00001", "first-metadata.tsv", "first-sprite.png",
+        "first.index", "first.data-00000-of-00001", "first-metadata.tsv", "first-sprite.png", "first-bookmarks.json",
     }  # fmt: skip
     assert projector.bundle_in(tmp_path / "elsewhere") == set()
 
@@ -286,7 +286,7 @@ def test_what_a_checkpoint_file_of_somebody_else_names_is_no_bundle(tmp_path, na
 def test_white_space_in_names_is_replaced_and_a_bundle_alone_is_whole(tmp_path):
     images = np.zeros((3, 4, 4, 3), np.uint8)
     metadata = {"index": [0, 1, 2], "label": ["a\tb", "c\nd", "é\r"]}
-    projector.write_bundle(tmp_path, "some", np.eye(3, dtype=np.float32), images, metadata)
+    projector.write_bundle(tmp_path, "some", np.eye(3, dtype=np.float32), images, metadata, b"[]")
     assert (tmp_path / "some-metadata.tsv").read_text(encoding="utf-8") == "index\tlabel\n0\ta b\n1\tc d\n2\té \n"
     saved = tf.train.load_variable(str(tmp_path), "some/.ATTRIBUTES/VARIABLE_VALUE")
     np.testing.assert_array_equal(saved, np.eye(3))
