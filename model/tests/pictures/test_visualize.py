@@ -134,6 +134,28 @@ def test_the_metadata_is_what_plain_loops_find(pictured, embedded):
     assert scores["knn_accuracy"] == pytest.approx(1 - wrong / 359)
 
 
+def bookmarks(folder):
+    (path,) = folder.glob("*-bookmarks.json")
+    return json.loads(path.read_text())
+
+
+def test_the_bookmarks_are_of_the_places_and_the_mistakes(pictured, tmp_path, monkeypatch):
+    """Places that are known, in the order of the bookmark, and the mistakes of the metadata."""
+    draw_nothing(monkeypatch)
+    monkeypatch.setattr("model.pictures.visualize.tsne", lambda embeddings, seed, start=None: embeddings[:, :2])
+    visualize("--model_dir", pictured, "--output_dir", tmp_path)
+    everything, mistakes = bookmarks(tmp_path)
+    order, seen = everything["filteredPoints"], rows(tmp_path)
+    (tensor,) = (name for name, _ in tf.train.list_variables(str(tmp_path)) if name.startswith("test_"))
+    embeddings = tf.train.load_variable(str(tmp_path), tensor)
+    found = [(place["linear-x"], place["linear-y"]) for place in everything["projections"]]
+    np.testing.assert_array_equal(np.array(found, np.float32), embeddings[order, :2])
+    wrong = [row["index"] for row in seen if row["correct"] == "no"]
+    assert wrong and [seen[order[place]]["index"] for place in mistakes["selectedPoints"]] == wrong
+    assert everything["label"] == "t-SNE, coloured by label"
+    assert bookmarks(pictured.with_name("earlier") / "eval")[0]["label"] == "PCA, coloured by label"
+
+
 def test_the_sprite_shows_the_images(pictured):
     (path,) = (pictured / "eval").glob("*-sprite.png")
     sprite, images = np.asarray(Image.open(path)), digits().test.images
@@ -384,6 +406,7 @@ def test_tensorboard_serves_the_bundle(tensorboard, pictured, embedded):
     assert fetch(f"{plugin}/metadata?{query}").decode().splitlines() == metadata.read_text().splitlines()
     (sprite,) = (pictured / "eval").glob("*-sprite.png")
     assert fetch(f"{plugin}/sprite_image?{query}") == sprite.read_bytes()
+    assert json.loads(fetch(f"{plugin}/bookmarks?{query}")) == bookmarks(pictured / "eval")
     images = json.loads(fetch(f"{tensorboard}/data/plugin/images/tags"))["small/eval"]
     shown = {"scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval"}
     assert set(images) == {f"images/{name}" for name in shown}
@@ -413,6 +436,45 @@ def test_the_projector_shows_the_points_and_runs_tsne(page, in_the_projector, tm
     shown = np.asarray(Image.open(tmp_path / "projector.png").convert("L"))[130:990, 300:1080]
     assert len(np.unique(shown)) > 50  # the grey images are there
     assert page.errors == []
+
+
+def test_a_bookmark_shows_the_places_in_the_colors_of_the_classes(page, in_the_projector, pictured, tmp_path):
+    page.errors.clear()
+    page.goto(f"{in_the_projector}/#projector")
+    frame = wait_for(page, lambda: next((frame for frame in page.frames if "projector_binary" in frame.url), None))
+    frame.get_by_text("Points: 100").wait_for()
+    radios = frame.locator(".state-radio")
+    wait_for(page, lambda: radios.count() == 2)
+    chosen = frame.locator("vz-projector-data-panel").get_by_text("label", exact=True)
+    wait_for(page, chosen.count)
+
+    def shows(color):
+        page.screenshot(path=tmp_path / "projector.png")
+        shown = np.asarray(Image.open(tmp_path / "projector.png").convert("RGB"))[130:990, 320:1080].astype(int)
+        return (np.abs(shown - color).max(axis=2) < 12).sum() > 20
+
+    frame.locator(".ink-tab.active[data-tab='pca']").wait_for()
+    page.wait_for_timeout(1000)
+    assert not any(shows(color) for color in COLORS)
+    click = "[icon='radio-button-unchecked']"
+    radios.nth(0).locator(click).click()
+    frame.locator(".ink-tab.active[data-tab='custom']").wait_for()
+    assert wait_for(page, lambda: all(shows(color) for color in COLORS))
+    radios.nth(1).locator(click).click()
+    wrong = sum(row["correct"] == "no" for row in rows(pictured.with_name("earlier") / "eval"))
+    frame.get_by_text(f"Selected {wrong} points").wait_for()
+    assert wrong > 1 and wait_for(page, lambda: shows((250, 102, 102)))
+    assert frame.locator(".run-tsne-iter").text_content() == "0"  # no t-SNE has begun
+    frame.locator(".ink-tab[data-tab='pca']").click()  # which is computed anew
+    assert wait_for(page, lambda: shows((250, 102, 102)))
+    assert page.errors == []
+
+
+# Of ten classes, as d3's schemeCategory10 has them.
+COLORS = [
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
+    (140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
+]  # fmt: skip
 
 
 @pytest.fixture
