@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import evaluate
 import train
 import visualize_embeddings
-from model import runner
+from model import experiment, runner
 from model.common import cli
 from model.common.versions import code_version
 from model.data import datasets
@@ -130,7 +130,7 @@ def train_with_validation(folder):
         contextlib.redirect_stdout(printed),
     ):
         patch.setattr(protocol, "watch", lambda *_: {"knn_accuracy": next(values)})
-        patch.setattr(runner, "eval_input_fn", None)
+        patch.setattr(experiment, "eval_input_fn", None)
         run_here(train, "--model_dir", model_dir, "--validate")
 
 
