@@ -1,7 +1,9 @@
 """The committed results: the table says what the files say, and every file is of an experiment that is there."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from benchmarks import recipes
@@ -59,6 +61,19 @@ def test_the_committed_table_is_what_the_committed_runs_say():
     """If this fails: python -m benchmarks.recipes table."""
     _, table, _ = recipes._split_at_marks(recipes.README.read_text(encoding="utf-8"))
     assert table == recipes.tables()
+
+
+def test_the_results_in_the_readme_are_those_of_the_committed_runs():
+    """Mean and standard deviation over the seeds, worked out here from the files."""
+    rows = re.findall(r"^\| `(\w+)`: .* \| (.*) \| (.*) \| (\d+) \|$", (recipes.ROOT / "README.md").read_text(), re.M)
+    assert "mnist_best" in {name for name, *_ in rows}
+    runs = recipes.read_runs()
+    for name, *told, num_seeds in rows:
+        metrics = [run["metrics"] for run in runs[name]]
+        assert int(num_seeds) == len(metrics)
+        for metric, said in zip(("knn_accuracy", "recall_at_1"), told, strict=True):
+            values = [scores[metric] for scores in metrics]
+            assert said == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", (name, metric)
 
 
 @pytest.mark.parametrize(
