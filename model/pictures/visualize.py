@@ -192,7 +192,7 @@ def _about(trained: Trained, view: View) -> About:
     """Returns what the report tells of the experiment, with the last evaluation if it was of this checkpoint."""
     model_dir, state, params = trained.experiment.model_dir, trained.checkpoint.state, trained.params
     record = Record.read(model_dir / "metrics.json")
-    if record is not None and record.metrics.get("global_step") != view.step:
+    if record is not None and record.digest != trained.checkpoint.digest:  # another network may have come as far
         record = None
     seconds = f"{state.train_seconds:,.0f} seconds" if state.train_seconds else "no time was taken"
     data = trained.experiment.data
@@ -213,7 +213,7 @@ def _about(trained: Trained, view: View) -> About:
     if record is None:
         found = {name: value for name, value in _scores(view).items() if np.isfinite(value)}
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "none is defined"
-        note = f"metrics.json has no scores of this step, evaluate.py makes them. Of the images shown: {said}."
+        note = f"metrics.json has no scores of this checkpoint, evaluate.py makes them. Of the images shown: {said}."
         return replace(about, note=note)
     return replace(about, tables=record.tables, meanings=record.meanings, scores=record.metrics)
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -235,6 +236,17 @@ def test_unseen_classes_have_a_picture_of_their_own_and_the_worst_are_named(tmp_
     assert told == pytest.approx(expected, abs=5e-4)
 
 
+def test_scores_of_another_network_that_came_as_far_are_not_shown(pictured, tmp_path, monkeypatch):
+    draw_nothing(monkeypatch)
+    model_dir = shutil.copytree(pictured, tmp_path / "again")
+    record = Record.read(model_dir / "metrics.json")
+    for digest, is_shown in ((record.digest, True), ("another", False)):
+        dataclasses.replace(record, digest=digest).write(model_dir / "metrics.json")
+        visualize("--model_dir", model_dir, "--no_tsne", "--num_images", "10")
+        report = (model_dir / "eval" / "report.html").read_text()
+        assert (">roc_auc</th>" in report, "has no scores of this checkpoint" in report) == (is_shown, not is_shown)
+
+
 def test_a_name_that_tensorboard_cannot_show_is_told(pictured, tmp_path, capsys, monkeypatch):
     draw_nothing(monkeypatch)
     shutil.copytree(pictured, tmp_path / "my run (1)")
@@ -252,7 +264,7 @@ def test_another_checkpoint_replaces_the_bundle(pictured):
     assert len([name for name in after if name.endswith(".pictures")]) == 1
     report = (earlier / "eval" / "report.html").read_text()
     assert ">roc_auc</th>" not in report  # metrics.json tells of another step
-    assert re.search(r"has no scores of this step.* knn_accuracy 0\.\d{4}\.", report)
+    assert re.search(r"has no scores of this checkpoint.* knn_accuracy 0\.\d{4}\.", report)
 
 
 def test_evaluating_again_leaves_the_pictures(pictured, tmp_path):
