@@ -80,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     at_the_end.add_argument(
         "--validate", action="store_true", help="score the validation images at the end and leave the test images alone"
     )
-    at_the_end.add_argument("--no_scores", action="store_true", help="score no images at the end")
+    at_the_end.add_argument("--no_scores", action="store_true", help="score no images at the end; metrics.json stays")
 
 
 if __name__ == "__main__":

@@ -249,6 +249,8 @@ def judge_held_out(
 ) -> list[Audited]:
     """Judges the labels of all training images, each by the network that has not learned from it.
 
+    Images that are in no fold come last, without a score.
+
     Args:
         folds: As `train` leaves them.
         images: The training images.
@@ -261,7 +263,17 @@ def judge_held_out(
         is_held_out[fold.held_out] = True
         network = open_network(fold.folder)
         audited.append(replace(judge_by(network, images.where(is_held_out), k), indices=fold.held_out))
-    return audited
+    in_no_fold = np.ones(len(images.labels), bool)
+    in_no_fold[np.concatenate([fold.held_out for fold in folds])] = False
+    return [*audited, _without_score(images, in_no_fold)] if in_no_fold.any() else audited
+
+
+def _without_score(images: NamedImages, chosen: np.ndarray) -> Audited:
+    """Returns what there is to say of images, chosen by a mask, whose labels nobody can judge."""
+    indices, some = np.flatnonzero(chosen), images.where(chosen)
+    count, nothing = len(indices), np.empty((len(indices), 0))
+    judged = JudgedLabels(np.full(count, np.nan), np.full(count, -1), nothing.astype(int), nothing, np.ones(count))
+    return Audited(indices, some, some, judged)
 
 
 def judge_by(network: Network, images: NamedImages, k: int = NUM_NEIGHBORS) -> Audited:
