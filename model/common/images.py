@@ -172,8 +172,8 @@ def _turn(images: np.ndarray, quarters: int) -> np.ndarray:
 
 
 def blocks(images: Images) -> Iterator[np.ndarray]:
-    """Yields all images in their order, those that are stored some at a time."""
-    return images.blocks() if isinstance(images, StoredImages) else iter([images])
+    """Yields all images in their order, those that are stored some at a time; nothing if there are none."""
+    return images.blocks() if isinstance(images, StoredImages) else iter([images] if len(images) else [])
 
 
 def _damaged(path: Path, why: str) -> UserError:

@@ -58,6 +58,11 @@ def test_blocks_are_all_images_in_order(stored, monkeypatch):
     assert whole is ARRAY
 
 
+def test_of_no_images_there_are_no_blocks(stored):
+    """As where no class of the training images is new, and only those of the test are embedded."""
+    assert list(blocks(ARRAY[:0])) == [] and list(blocks(stored.subset(slice(0)))) == []
+
+
 SQUARES = np.random.default_rng(1).integers(0, 256, (7, 3, 3, 2), np.uint8)
 
 
