@@ -131,7 +131,7 @@ def _child_gradients(question: dict[str, Any]) -> None:
     import keras
 
     from model.training.class_vectors import ClassVectors
-    from model.training.feeding import replicate, upload
+    from model.training.feeding import replicate, windows
     from model.training.learner import Learner
     from model.training.model_fn import model_fn
     from model.training.network import build_network
@@ -157,8 +157,8 @@ def _child_gradients(question: dict[str, Any]) -> None:
         before = [variable.numpy() for variable in learned]
         step = compile_train_step(local_model_fn if question["local"] else model_fn, learner, strategy)
         order = _triplets(labels) if params.strategy.mines else batch
-        ((_, batches, done),) = upload(strategy, lambda _: order, range(1, 2), None)  # noqa: B023
-        result = step(replicate(strategy, images), replicate(strategy, labels), batches, done)
+        (window,) = windows(strategy, lambda _: order, range(1, 2), None)  # noqa: B023
+        result = step(replicate(strategy, images), replicate(strategy, labels), window.on_devices, window.done)
         changes = [b - v.numpy() for b, v in zip(before, learned, strict=True)]
         case = f"{name} / {distance} / {kind}"
         found[f"{case}/gradient"] = np.concatenate([change.ravel() for change in changes])
@@ -302,7 +302,7 @@ def _steps() -> None:
 def _child_steps(question: dict[str, Any]) -> None:
     devices.start_tensorflow()
     strategy = devices.share_among(question["devices"])
-    from model.training.feeding import replicate, upload
+    from model.training.feeding import replicate, windows
     from model.training.learner import Learner
     from model.training.model_fn import build_optimizer, model_fn
     from model.training.network import build_network
@@ -321,9 +321,10 @@ def _child_steps(question: dict[str, Any]) -> None:
     )
     there = replicate(strategy, images), replicate(strategy, labels)
     seconds = []
-    for _, batches, done in upload(strategy, lambda _: np.arange(size, dtype=np.int32), range(1, 21), None):
+    (window,) = windows(strategy, lambda _: np.arange(size, dtype=np.int32), range(1, 21), None)
+    for _ in window.steps:
         started = time.perf_counter()
-        float(step(*there, batches, done).sums["loss"][0])
+        float(step(*there, window.on_devices, window.done).sums["loss"][0])
         seconds.append(time.perf_counter() - started)
     print(statistics.median(seconds[3:]))
 

@@ -66,12 +66,13 @@ def _steps(params: Params, folder: Path, kind: str):  # type: ignore[no-untyped-
     step_of = compile_train_step(model_fn, learner, estimator.strategy, streams=feed.streams)
     labels = replicate(estimator.strategy, data.labels)
     started = time.perf_counter()
-    for step, images, batches, done in feed.steps(data.batches, range(1, _STEPS * _ROUNDS + 1), None):
-        result = step_of(images, labels, batches, done)
-        if step % _STEPS == 0:
-            float(result.gradient_norm)  # waits for the device
-            yield _STEPS * data.batch_size / (time.perf_counter() - started)
-            started = time.perf_counter()
+    for steps, images, batches, done in feed.steps(data.batches, range(1, _STEPS * _ROUNDS + 1), None):
+        for step in steps:
+            result = step_of(images, labels, batches, done)
+            if step % _STEPS == 0:
+                float(result.gradient_norm)  # waits for the device
+                yield _STEPS * data.batch_size / (time.perf_counter() - started)
+                started = time.perf_counter()
 
 
 def _train_input(params: Params, folder: Path, kind: str) -> TrainInput:

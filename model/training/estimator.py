@@ -323,7 +323,7 @@ class Estimator:
         if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
             return
         with stop_requests() as stop:
-            for step, result in self._steps(learner, data, to_come):
+            for (*_, step), result in self._steps(learner, data, to_come):
                 stopped_by = self._stopped_by(stop, step)
                 if step % self.config.save_summary_steps == 0:
                     result.gradient_norm.numpy()  # waits for the device, as the chief does
@@ -345,26 +345,44 @@ class Estimator:
         if stopped_by is not None and step < max_steps:
             raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stopped_by)
 
-    def _steps(self, learner: Learner, data: TrainInput, to_come: range) -> Iterator[tuple[int, steps.TrainStepResult]]:
-        """Makes steps, and yields each with its result."""
+    def _steps(
+        self, learner: Learner, data: TrainInput, to_come: range, is_due: Callable[[int], bool] = lambda _: True
+    ) -> Iterator[tuple[range, steps.TrainStepResult]]:
+        """Makes steps, and yields them with the result of the last of them.
+
+        Several in one call where images are resident and no other process waits for each step: up to one of which
+        `is_due` says that there is something to do after it, and for about a quarter of a second.
+        """
         strategy, peers = self.strategy, self.config.peers
         feed, frozen_steps = Feed(strategy, data.images), data.steps_in(self.params.frozen_epochs)
         compiled = functools.partial(steps.compile_train_step, self.model_fn, learner, strategy, streams=feed.streams)
         train_step = compiled()
         head_step = compiled(head_alone=True) if frozen_steps else train_step
+        several = not feed.streams and peers.number == 1
+        if several:
+            train_step, head_step = steps.repeat(train_step), steps.repeat(head_step)
         labels = replicate(strategy, data.labels)
         batch_of = data.batches
         if data.steps_per_mining is not None:
             of_chief = functools.partial(agreement.computed_by_chief, peers)
             batch_of = Miner(self.model_fn, learner, data, of_chief).batch
-        memory = send_memory(strategy, learner.memory, self.params)
+        memory, pace = send_memory(strategy, learner.memory, self.params), steps.Pace()
         with contextlib.closing(feed.steps(batch_of, to_come, data.steps_per_mining)) as fed:
-            for step, images, batches, done in fed:
-                make_step = head_step if step <= frozen_steps else train_step
-                result = make_step(images, labels, batches, done, memory)
-                memory = result.memory
-                learner.state = learner.state.after_step(step)
-                yield step, result
+            for to_make, images, batches, done in fed:
+                while to_make:
+                    make_steps = head_step if to_make.start <= frozen_steps else train_step
+                    arguments = images, labels, batches, done, memory
+                    if several:
+                        some = to_make[: pace.most]
+                        ends = (i for i, step in enumerate(some, 1) if is_due(step) or step == frozen_steps)
+                        count = next(ends, len(some))
+                        result = pace.take(count, make_steps, *arguments)
+                    else:
+                        count, result = 1, make_steps(*arguments)
+                    made, to_make = to_make[:count], to_make[count:]
+                    memory = result.memory
+                    learner.state = learner.state.after_step(made[-1])
+                    yield made, result
 
     def _loop(
         self,
@@ -379,22 +397,33 @@ class Estimator:
         guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
-            pace = data.steps_per_epoch, data.images_per_step
-            progress = stack.enter_context(TrainingProgress(self.model_dir, *pace, to_come))
+            rates = data.steps_per_epoch, data.images_per_step
+            progress = stack.enter_context(TrainingProgress(self.model_dir, *rates, to_come))
             if eval_spec:
                 validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)
 
-            for step, result in self._steps(learner, data, to_come):
-                guard.note(step, result.broken)
+            def is_report_due(step: int) -> bool:
+                return step == max_steps or step % config.save_summary_steps == 0
+
+            def is_evaluation_due(step: int) -> bool:
+                return validation is not None and validation.is_due(step)
+
+            def is_checkpoint_due(step: int) -> bool:
+                return step == max_steps or is_evaluation_due(step) or step % config.save_checkpoints_steps == 0
+
+            def is_due(step: int) -> bool:
+                return step == to_come.start or is_report_due(step) or is_checkpoint_due(step)
+
+            for made, result in self._steps(learner, data, to_come, is_due):
+                step = made[-1]
+                guard.note(made.start, result.broken)
                 if step == to_come.start:
                     guard.begin(_batch(step, result))
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 stopped_by = self._stopped_by(stop, step)
                 last = step == max_steps or stopped_by is not None
-                evaluation_due = validation is not None and validation.is_due(step)
-                report_due = step == max_steps or step % config.save_summary_steps == 0
-                checkpoint_due = last or evaluation_due or step % config.save_checkpoints_steps == 0
+                report_due, checkpoint_due = is_report_due(step), last or is_checkpoint_due(step)
 
                 if report_due or checkpoint_due:
                     place.check()
@@ -402,7 +431,7 @@ class Estimator:
                     learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:
                     self._report(step, result, guard, progress)
-                if validation and evaluation_due:
+                if validation and is_evaluation_due(step):
                     validation.evaluate()
                     agreement.state_of_chief(config.peers, learner.state)
                 gives_up = eval_spec is not None and eval_spec.gives_up(learner.state)

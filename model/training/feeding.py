@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -51,6 +51,22 @@ def fetch_memory(strategy: tf.distribute.Strategy, memory: Memory | None) -> Pas
     return PastBatches(labels[len(labels) - filled :], embeddings[len(labels) - filled :])
 
 
+class Window(NamedTuple):
+    """The batches of some steps, which go to the devices together.
+
+    Attributes:
+        steps: The global steps, one after the other.
+        indices: (S, B) int32, which images these are, step by step.
+        on_devices: The same on each device, its part of each batch, with rows of zeros behind them.
+        done: Scalar int64, the global step before the first of them.
+    """
+
+    steps: range
+    indices: np.ndarray
+    on_devices: Any
+    done: tf.Tensor
+
+
 class Feed:
     """Brings the images of a training to its devices.
 
@@ -70,8 +86,8 @@ class Feed:
 
     def steps(
         self, batch_of: Callable[[int], np.ndarray], to_come: range, steps_per_mining: int | None
-    ) -> Generator[tuple[int, Any, Any, Any], None, None]:
-        """Yields what `compile_train_step` says that each step takes.
+    ) -> Generator[tuple[range, Any, Any, Any], None, None]:
+        """Yields what `compile_train_step` says that steps take.
 
         Args:
             batch_of: From the number of steps made before to indices, (B,) int32.
@@ -79,35 +95,37 @@ class Feed:
             steps_per_mining: After so many steps the indices depend on what was learned in them; None: they never do.
 
         Yields:
-            The step, the images, the batches of some steps, and the global step before the first of these.
+            Some of the steps, one where images are streamed, the images, the batches of these steps and maybe more, and
+            the global step before the first of these batches.
         """
+        of_steps = windows(self._strategy, batch_of, to_come, steps_per_mining)
         if self.streams:
-            yield from self._stream(_windows(self._strategy, batch_of, to_come, steps_per_mining), steps_per_mining)
+            yield from self._stream(of_steps, steps_per_mining)
             return
         images = replicate(self._strategy, self._images[:])
-        for step, batches, done in upload(self._strategy, batch_of, to_come, steps_per_mining):
-            yield step, images, batches, done
+        for window in of_steps:
+            yield window.steps, images, window.on_devices, window.done
 
     def _stream(
-        self, windows: Iterator[tuple[int, np.ndarray, Any, Any]], steps_per_mining: int | None
-    ) -> Iterator[tuple[int, Any, Any, Any]]:
-        waiting = ((first + i, batch, *there) for first, batches, *there in windows for i, batch in enumerate(batches))
-        ahead: collections.deque[tuple[int, Future[Any], Any, Any]] = collections.deque()
+        self, of_steps: Iterator[Window], steps_per_mining: int | None
+    ) -> Iterator[tuple[range, Any, Any, Any]]:
+        waiting = ((window, i) for window in of_steps for i in range(len(window.steps)))
+        ahead: collections.deque[tuple[Window, int, Future[Any]]] = collections.deque()
         pool = ThreadPoolExecutor(1)
         try:
             is_last = False
             while True:
                 while len(ahead) <= _STEPS_AHEAD and not (ahead and is_last):
                     try:
-                        step, batch, on_devices, done = next(waiting)
+                        window, i = next(waiting)
                     except StopIteration:
                         break
-                    ahead.append((step, pool.submit(self._take, batch), on_devices, done))
-                    is_last = steps_per_mining is not None and step % steps_per_mining == 0
+                    ahead.append((window, i, pool.submit(self._take, window.indices[i])))
+                    is_last = steps_per_mining is not None and window.steps[i] % steps_per_mining == 0
                 if not ahead:
                     return
-                step, images, on_devices, done = ahead.popleft()
-                yield step, images.result(), on_devices, done
+                window, i, images = ahead.popleft()
+                yield window.steps[i : i + 1], images.result(), window.on_devices, window.done
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -129,25 +147,13 @@ def _are_resident(images: Images, strategy: tf.distribute.Strategy) -> bool:
     return free is None or copies * images.nbytes <= _SHARE_OF_MEMORY * free
 
 
-def upload(
+def windows(
     strategy: tf.distribute.Strategy,
     batch_of: Callable[[int], np.ndarray],
     to_come: range,
     steps_per_mining: int | None,
-) -> Iterator[tuple[int, Any, Any]]:
-    """Yields each step, with the batches of some steps on the devices and the global step before the first of them."""
-    for first, batches, on_devices, done in _windows(strategy, batch_of, to_come, steps_per_mining):
-        for step in range(first, first + len(batches)):
-            yield step, on_devices, done
-
-
-def _windows(
-    strategy: tf.distribute.Strategy,
-    batch_of: Callable[[int], np.ndarray],
-    to_come: range,
-    steps_per_mining: int | None,
-) -> Iterator[tuple[int, np.ndarray, Any, Any]]:
-    """Yields the first of some steps, their batches (S, B), these on the devices, and the global step before."""
+) -> Iterator[Window]:
+    """Yields the batches of all steps to come, many at a time; `Feed.steps` says of what."""
     # Between two steps even the smallest transfer takes 0.2 ms, so many batches are sent at once. A batch of the next
     # round of offline mining is not asked for yet: it needs the weights that the last step of this round leaves.
     first = to_come.start
@@ -155,12 +161,12 @@ def _windows(
         end = min(first + _STEPS_PER_UPLOAD, to_come.stop)
         if steps_per_mining is not None:
             end = min(end, first + steps_per_mining - (first - 1) % steps_per_mining)
-        batches = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
-        missing = _STEPS_PER_UPLOAD - len(batches)
-        padded = np.pad(batches, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
+        indices = np.stack([batch_of(step - 1) for step in range(first, end)])  # (S, B)
+        missing = _STEPS_PER_UPLOAD - len(indices)
+        padded = np.pad(indices, [(0, missing), (0, 0)])  # always of one shape, so that the step is compiled once
         parts = np.split(padded, strategy.num_replicas_in_sync, axis=1)
         on_devices = strategy.experimental_distribute_values_from_function(
             lambda context, parts=parts: tf.constant(parts[context.replica_id_in_sync_group])
         )
-        yield first, batches, on_devices, tf.constant(first - 1, tf.int64)
+        yield Window(range(first, end), indices, on_devices, tf.constant(first - 1, tf.int64))
         first = end

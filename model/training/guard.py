@@ -6,6 +6,8 @@ metric by `evaluation.py`.
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from model.params import Params
 from model.training.doctor import Batch, Doctor, Finding
 
@@ -39,7 +41,12 @@ class Guard:
         self.broken_steps = 0  # of all that `breakdowns` has looked at
 
     def note(self, step: int, broken: Broken) -> None:
-        """Takes what a step says of itself, without waiting for it."""
+        """Takes what steps say of themselves, without waiting for it.
+
+        Args:
+            step: The first of them.
+            broken: Of one step, or arrays, an entry for each.
+        """
         self._noted.append((step, broken))
 
     def begin(self, batch: Batch) -> None:
@@ -52,7 +59,12 @@ class Guard:
         Where such steps are skipped (`on_nan`), the first of them is told. Even then the run ends once a weight is
         broken, or after 50 broken steps in a row.
         """
-        noted, self._noted = [(step, Broken(*(int(flag) > 0 for flag in flags))) for step, flags in self._noted], []
+        noted = [
+            (first + i, Broken(*flags.tolist()))
+            for first, broken in self._noted
+            for i, flags in enumerate(np.stack([np.atleast_1d(flag) for flag in broken], axis=1) > 0)
+        ]
+        self._noted = []
         was_told, is_final = self.broken_steps > 0, False
         for _, flags in noted:
             self._in_a_row = self._in_a_row + 1 if any(flags) else 0

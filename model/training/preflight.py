@@ -101,8 +101,8 @@ def seconds_per_step(
     feed = Feed(strategy, noise)
     step = compile_train_step(model_fn, learner, strategy, streams=feed.streams)
     seconds: list[float] = []
-    fed = feed.steps(lambda _: these, range(1, number + 1), None)
-    for _, images, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
+    fed = (rest for steps, *rest in feed.steps(lambda _: these, range(1, number + 1), None) for _ in steps)
+    for images, batches, done in tqdm.tqdm(fed, "timing", number, disable=None, leave=False):
         started = time.perf_counter()
         float(step(images, labels, batches, done, memory).sums["loss"][0])  # waits for the device
         seconds.append(time.perf_counter() - started)

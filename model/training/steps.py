@@ -1,5 +1,6 @@
 """The compiled steps: what runs on the device, once a batch."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from model.training.learner import Learner
 from model.training.micro_batches import InParts, embed_in_parts
 from model.training.model_fn import EstimatorSpec, ModeKeys
 from model.triplet_loss import PAIRS_AT_ONCE, Sums
+
+# Until the host looks again whether it is to stop, of steps that are shorter than that.
+_SECONDS_OF_A_CALL = 0.25
 
 ModelFn = Callable[..., EstimatorSpec]
 
@@ -105,6 +109,65 @@ def compile_train_step(
         return TrainStepResult(here["sums"], learning_rate, broken, norm, **here["shown"], memory=everywhere["memory"])
 
     return train_step
+
+
+def repeat(train_step: Callable[..., TrainStepResult]) -> Callable[..., TrainStepResult]:
+    """Compiles several steps into one call, in which nothing waits for Python between one and the next.
+
+    Args:
+        train_step: As `compile_train_step` returns it.
+
+    Returns:
+        steps(images, labels, batches, done, memory, count): makes `count` steps, a scalar int32, at least 1, with the
+        bits of so many calls of `train_step`. The result is that of the last of them; but for `broken`, which holds
+        what each of them says, (count,).
+    """
+
+    @tf.function(autograph=False)
+    def train_steps(
+        images: Any, labels: Any, batches: Any, done: Any, memory: Any, count: tf.Tensor
+    ) -> TrainStepResult:
+        of_one = train_step.get_concrete_function(images, labels, batches, done, memory).structured_outputs
+        nothing = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), of_one._replace(memory=()))
+        told = tf.TensorArray(tf.int32, count, element_shape=(len(Broken._fields),))
+
+        def body(made: tf.Tensor, told: tf.TensorArray, memory: Any, _: Any) -> tuple[Any, ...]:
+            result = train_step(images, labels, batches, done, None if memory == () else memory)
+            told = told.write(made, tf.stack(result.broken))
+            return made + 1, told, () if result.memory is None else result.memory, result._replace(memory=())
+
+        begin = tf.constant(0), told, () if memory is None else memory, nothing
+        _, told, memory, last = tf.while_loop(lambda made, *_: made < count, body, begin, parallel_iterations=1)
+        broken = Broken(*tf.unstack(told.stack(), axis=1))
+        return last._replace(broken=broken, memory=None if memory == () else memory)
+
+    return train_steps
+
+
+class Pace:
+    """How many steps a call of `repeat` makes: so many that a request to stop does not wait for long.
+
+    Attributes:
+        most: That many at most, 1 at first.
+    """
+
+    def __init__(self) -> None:
+        self.most = 1
+
+    def take(self, count: int, make_steps: Callable[..., TrainStepResult], *arguments: Any) -> TrainStepResult:
+        """Makes steps, waits for them, and adapts to the time that they took.
+
+        Args:
+            count: How many.
+            make_steps: As `repeat` returns it.
+            arguments: All that it takes but `count`.
+        """
+        started = time.perf_counter()
+        result = make_steps(*arguments, tf.constant(count))
+        result.broken.weights.numpy()
+        fit = int(_SECONDS_OF_A_CALL * count / (time.perf_counter() - started))
+        self.most = max(1, min(fit, max(self.most, 2 * count)))
+        return result
 
 
 def _is_broken(value: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,7 @@ from model.tests.training.learners import embed, images, linear_learner
 from model.tests.training.test_estimator import estimator, final_tensors, linear_network, train_input
 from model.training.class_vectors import ClassVectors
 from model.training.estimator import RunConfig
-from model.training.feeding import fetch_memory, replicate, send_memory, upload
+from model.training.feeding import fetch_memory, replicate, send_memory, windows
 from model.training.learner import Learner
 from model.training.model_fn import model_fn
 from model.training.network import build_network
@@ -55,8 +55,9 @@ def after_steps(strategy, params, steps=1):
     train_step = compile_train_step(model_fn, learner, strategy)
     there = replicate(strategy, IMAGES), replicate(strategy, LABELS)
     memory = send_memory(strategy, None, params)
-    for _, batches, done in upload(strategy, lambda step: indices_of(step, params), range(1, steps + 1), None):
-        result = train_step(*there, batches, done, memory)
+    (window,) = windows(strategy, lambda step: indices_of(step, params), range(1, steps + 1), None)
+    for _ in window.steps:
+        result = train_step(*there, window.on_devices, window.done, memory)
         memory = result.memory
     changes = [b - v.numpy() for b, v in zip(before, learned, strict=True)]
     averages = [variable.numpy() for variable in network.non_trainable_variables]
@@ -108,8 +109,9 @@ def test_both_devices_have_the_averages_of_the_whole_batch(two_devices):
         optimizer.build(network.trainable_variables)
     train_step = compile_train_step(model_fn, Learner(params, network, optimizer), two_devices)
     there = replicate(two_devices, IMAGES), replicate(two_devices, LABELS)
-    for _, batches, done in upload(two_devices, lambda step: indices_of(step, params), range(1, 4), None):
-        train_step(*there, batches, done)
+    (window,) = windows(two_devices, lambda step: indices_of(step, params), range(1, 4), None)
+    for _ in window.steps:
+        train_step(*there, window.on_devices, window.done)
     for variable in network.variables:
         first, second = (part.numpy() for part in two_devices.experimental_local_results(variable.value))
         np.testing.assert_array_equal(first, second, err_msg=variable.path)

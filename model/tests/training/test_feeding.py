@@ -9,7 +9,7 @@ import tensorflow as tf
 from model.common import devices
 from model.common.errors import UserError
 from model.common.images import StoredImages
-from model.training.feeding import Feed, replicate, upload
+from model.training.feeding import Feed, replicate, windows
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +23,11 @@ def batch_of(step):
 
 def fed(to_come, steps_per_mining=None, batch_of=batch_of):
     """Each step, and the batch that a training step takes: the row of the steps made since the upload."""
-    for step, batches, done in upload(ONE_DEVICE, batch_of, to_come, steps_per_mining):
+    for steps, indices, batches, done in windows(ONE_DEVICE, batch_of, to_come, steps_per_mining):
         assert batches.shape[0] == 64 and done.dtype == tf.int64  # always the same, so that nothing is compiled again
-        yield step, batches[step - 1 - done].numpy()
+        np.testing.assert_array_equal(batches[: len(steps)], indices)
+        for step in steps:
+            yield step, batches[step - 1 - done].numpy()
 
 
 @pytest.mark.parametrize("steps_per_mining", [None, 1, 7, 64, 100])
@@ -41,7 +43,7 @@ def test_every_step_finds_its_batch(to_come, steps_per_mining):
 
 
 def test_the_other_rows_hold_the_steps_around_it():
-    (_, batches, done), *_ = upload(ONE_DEVICE, batch_of, range(11, 14), None)
+    ((_, _, batches, done),) = windows(ONE_DEVICE, batch_of, range(11, 14), None)
     assert int(done) == 10
     np.testing.assert_array_equal(batches, np.concatenate([[batch_of(n) for n in (10, 11, 12)], np.zeros((61, 4))]))
 
@@ -63,16 +65,17 @@ def test_no_round_is_mined_before_the_steps_before_it_are_made(first, steps_per_
 
 
 def test_nothing_is_asked_for_where_nothing_is_to_come():
-    assert list(upload(ONE_DEVICE, pytest.fail, range(5, 5), None)) == []
+    assert list(windows(ONE_DEVICE, pytest.fail, range(5, 5), None)) == []
 
 
 def test_two_devices_share_each_batch_and_have_all_images(two_devices):
     strategy = two_devices
-    for step, batches, done in upload(strategy, batch_of, range(3, 70), 50):
+    for steps, _, batches, done in windows(strategy, batch_of, range(3, 70), 50):
         first, second = strategy.experimental_local_results(batches)
-        row = step - 1 - int(done)
-        assert [*first[row].numpy(), *second[row].numpy()] == batch_of(step - 1).tolist()
-        assert len(first[row]) == len(second[row]) == 2
+        for step in steps:
+            row = step - 1 - int(done)
+            assert [*first[row].numpy(), *second[row].numpy()] == batch_of(step - 1).tolist()
+            assert len(first[row]) == len(second[row]) == 2
     images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
     for replica in strategy.experimental_local_results(replicate(strategy, images)):
         assert replica.dtype == tf.uint8
@@ -99,7 +102,7 @@ def test_a_step_is_streamed_the_images_of_its_batch(stored, steps_per_mining):
     feed = Feed(ONE_DEVICE, stored)
     assert feed.streams
     steps = []
-    for step, images, batches, done in feed.steps(random_batch, range(5, 150), steps_per_mining):
+    for (step,), images, batches, done in feed.steps(random_batch, range(5, 150), steps_per_mining):
         assert batches[step - 1 - int(done)].numpy().tolist() == random_batch(step - 1).tolist()
         np.testing.assert_array_equal(images, IMAGES[random_batch(step - 1)])
         steps.append(step)
@@ -107,7 +110,7 @@ def test_a_step_is_streamed_the_images_of_its_batch(stored, steps_per_mining):
 
 
 def test_two_devices_are_streamed_their_parts(stored, two_devices):
-    for step, images, _, _ in Feed(two_devices, stored).steps(random_batch, range(1, 70), None):
+    for (step,), images, _, _ in Feed(two_devices, stored).steps(random_batch, range(1, 70), None):
         first, second = (part.numpy() for part in two_devices.experimental_local_results(images))
         np.testing.assert_array_equal(np.concatenate([first, second]), IMAGES[random_batch(step - 1)])
         assert len(first) == len(second) == 2
@@ -121,7 +124,7 @@ def test_streaming_waits_for_the_steps_of_a_round_too(stored, steps_per_mining):
         assert made >= step // steps_per_mining * steps_per_mining
         return random_batch(step)
 
-    for step, *_ in Feed(ONE_DEVICE, stored).steps(mined, range(1, 171), steps_per_mining):
+    for (step,), *_ in Feed(ONE_DEVICE, stored).steps(mined, range(1, 171), steps_per_mining):
         made = step
     assert made == 170
 
@@ -129,7 +132,7 @@ def test_streaming_waits_for_the_steps_of_a_round_too(stored, steps_per_mining):
 def test_few_batches_are_read_ahead(stored, monkeypatch):
     reads = []
     monkeypatch.setattr(StoredImages, "__getitem__", lambda _, index: reads.append(index) or IMAGES[index])
-    for step, *_ in Feed(ONE_DEVICE, stored).steps(random_batch, range(1, 101), None):
+    for (step,), *_ in Feed(ONE_DEVICE, stored).steps(random_batch, range(1, 101), None):
         assert len(reads) <= step + 4
     assert len(reads) == 100
 

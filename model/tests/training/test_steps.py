@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ import tensorflow as tf
 
 from model.tests import oracles
 from model.tests.training.learners import SHAPE, bits_of, embed, images, linear_learner, weights_of
-from model.training.feeding import replicate, upload
+from model.training import steps as module
+from model.training.feeding import replicate, send_memory, windows
+from model.training.guard import Broken
 from model.training.model_fn import model_fn
-from model.training.steps import compile_eval_step, compile_predict_step, compile_train_step
+from model.training.steps import Pace, compile_eval_step, compile_predict_step, compile_train_step, repeat
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +98,12 @@ def spoilt_model_fn(features, labels, mode, params, network, step):
     return dataclasses.replace(spec, loss=change(spec.loss))
 
 
+def spoilt_with_memory(features, labels, mode, params, network, step, memory=None):
+    """The same with a memory of past batches, and the loss broken in one step alone."""
+    spec = model_fn(features, labels, mode, params, network, step, memory=memory)
+    return dataclasses.replace(spec, loss=spec.loss + tf.where(step == LOSS, math.nan, 0.0))
+
+
 def learner_that_breaks_down(on_nan):
     """A learner, and a function from the steps made before to the result of the next one."""
     rates = keras.optimizers.schedules.PiecewiseConstantDecay([WEIGHTS - 1], [0.5, 3e38])
@@ -150,6 +159,53 @@ def test_without_an_optimizer_nothing_is_learned():
         compile_train_step(model_fn, linear_learner(), ONE_DEVICE)
 
 
+# ------------------------------------------------------------------------------------------- several in a call
+
+
+@pytest.mark.parametrize("memory_size", [None, 12])
+def test_several_steps_in_a_call_have_the_bits_of_so_many_calls(memory_size):
+    """And what breaks down is told of each of them: the loss of the third."""
+    found = []
+    for counts in ([1, 1, 1, 1], [3, 1], [4]):
+        learner = sgd_learner(triplet_strategy="batch_all", margin=0.3, on_nan="skip", memory_size=memory_size)
+        learner.optimizer.iterations.assign(LOSS - 2)
+        make_steps = repeat(compile_train_step(spoilt_with_memory, learner, ONE_DEVICE))
+        given = [tf.constant(array) for array in (IMAGES, LABELS, BATCHES)]
+        memory, told = send_memory(ONE_DEVICE, None, learner.params), []
+        for count in counts:
+            result = make_steps(*given, tf.constant(LOSS - 2, tf.int64), memory, tf.constant(count))
+            memory = result.memory
+            told += np.stack(result.broken, axis=1).tolist()
+        assert told == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
+        np.testing.assert_array_equal(result.indices, BATCHES[3])
+        last = [result.gradient_norm, result.embeddings, *tf.nest.flatten([result.sums, memory])]
+        found.append((bits_of(learner.network.variables), [np.asarray(part).tobytes() for part in last]))
+    assert found[0] == found[1] == found[2]
+
+
+def test_so_many_steps_are_made_that_a_request_to_stop_is_soon_heard(monkeypatch):
+    now, made = [0.0], []
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    def steps_of(seconds):
+        def make_steps(count):
+            now[0] += seconds * int(count)
+            made.append(int(count))
+            return SimpleNamespace(broken=Broken(*[tf.zeros(count)] * 3))
+
+        return make_steps
+
+    pace = Pace()
+    # The first is compiled; then others need the machine.
+    for seconds in [8.0, *[1 / 128] * 6, 1 / 8, 1 / 16, 1 / 16, 1 / 2, 1 / 2]:
+        pace.take(pace.most, steps_of(seconds))
+    assert made == [1, 1, 2, 4, 8, 16, 32, 32, 2, 4, 4, 1]
+    pace = Pace()
+    for count in (1, 1, 2, 1, 4):  # there was something to do after one step: the next call need not be small for that
+        assert count <= pace.most
+        pace.take(count, steps_of(1 / 128))
+
+
 # ------------------------------------------------------------------------------------------- two devices
 
 
@@ -160,8 +216,8 @@ def test_a_step_of_two_devices_is_that_of_the_whole_batch(two_devices):
     learner.optimizer.iterations.assign(LOSS - 2)
     train_step = compile_train_step(spoilt_model_fn, learner, two_devices)
     images, labels = replicate(two_devices, IMAGES), replicate(two_devices, LABELS)
-    fed = upload(two_devices, lambda step: BATCHES[step - LOSS + 2], range(LOSS - 1, LOSS + 2), None)
-    results = (train_step(images, labels, batches, done) for _, batches, done in fed)
+    (window,) = windows(two_devices, lambda step: BATCHES[step - LOSS + 2], range(LOSS - 1, LOSS + 2), None)
+    results = (train_step(images, labels, window.on_devices, window.done) for _ in window.steps)
     kernel, bias = weights_of(learner)
     for batch in BATCHES[:2]:
         result = next(results)
