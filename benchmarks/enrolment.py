@@ -38,12 +38,13 @@ def main() -> None:
     print(
         "false accept rate asked for, draw: FPIR promised [95 %] and found; FNIR promised [95 %] and found", flush=True
     )
-    for rate in options.rates:
-        rows = [
-            _try(options.model_dir.resolve(), options.data_dir.resolve(), rate, draw) for draw in range(options.draws)
-        ]
+    of_draws = [
+        _try(options.model_dir.resolve(), options.data_dir.resolve(), options.rates, draw)
+        for draw in range(options.draws)
+    ]
+    for rate, *rows in zip(options.rates, *of_draws, strict=True):
         for draw, row in enumerate(rows):
-            print(f"{rate:g}, {draw}: {_told(row, 'positive')}; {_told(row, 'negative')}", flush=True)
+            print(f"{rate:g}, {draw}: {_told(row, 'positive')}; {_told(row, 'negative')}")
         for kind, name in (("positive", "FPIR"), ("negative", "FNIR")):
             promised, found = ([row[f"{kind}_{what}"] for row in rows] for what in ("promised", "found"))
             inside = sum(row[f"{kind}_low95"] <= row[f"{kind}_found"] <= row[f"{kind}_high95"] for row in rows)
@@ -54,8 +55,8 @@ def main() -> None:
             )
 
 
-def _try(model_dir: Path, data_dir: Path, rate: float, draw: int) -> dict[str, float]:
-    """Enrols, asks, and counts."""
+def _try(model_dir: Path, data_dir: Path, rates: Sequence[float], draw: int) -> list[dict[str, float]]:
+    """Enrols, asks, and counts, for each of the rates."""
     classes = sorted({path.parent for path in (data_dir / "test").rglob("*.png")})
     order = np.random.default_rng(draw).permutation(len(classes))
     enrolled = [classes[i] for i in order[:NUM_ENROLLED]]
@@ -72,14 +73,22 @@ def _try(model_dir: Path, data_dir: Path, rate: float, draw: int) -> dict[str, f
             _link(first, work / "gallery" / path.relative_to(data_dir / "test") / first.name)
             own += others
         others = [file for path in strangers for file in sorted(path.glob("*.png"))]
-        answer = _ask(work, rate, [*own, *others])
+        # In a folder of names that keep their order, as a command line takes only so many files.
+        for number, file in enumerate([*own, *others]):
+            _link(file, work / "asked" / f"{number:05}.png")
+        answers = [_ask(work, rate) for rate in rates]
+    expected = [file.parent.relative_to(data_dir / "test").as_posix() for file in own]
+    return [_count(answer, expected, len(others)) for answer in answers]
+
+
+def _count(answer: dict[str, Any], expected: Sequence[str], num_strangers: int) -> dict[str, float]:
+    """Returns the rates promised and found, of images of enrolled classes, and of strangers' behind them."""
     refusal = answer["refusal"]
     named = [image["predicted"] for image in answer["images"]]
-    expected = [file.parent.relative_to(data_dir / "test").as_posix() for file in own]
-    wrong = [name != right for name, right in zip(named[: len(own)], expected, strict=True)]
+    wrong = [name != right for name, right in zip(named[: len(expected)], expected, strict=True)]
     return {
-        "positive_found": sum(name is not None for name in named[len(own) :]) / len(others),
-        "negative_found": sum(wrong) / len(own),
+        "positive_found": sum(name is not None for name in named[len(expected) :]) / num_strangers,
+        "negative_found": sum(wrong) / len(expected),
         **{
             f"{kind}_{short}": refusal[f"false_{kind}_identification_rate{end}"]
             for kind in ("positive", "negative")
@@ -88,10 +97,7 @@ def _try(model_dir: Path, data_dir: Path, rate: float, draw: int) -> dict[str, f
     }
 
 
-def _ask(work: Path, rate: float, files: Sequence[Path]) -> dict[str, Any]:
-    # In a folder of names that keep their order, as a command line takes only so many files.
-    for number, file in enumerate(files):
-        _link(file, work / "asked" / f"{number:05}.png")
+def _ask(work: Path, rate: float) -> dict[str, Any]:
     arguments = ["--model_dir", "model", "--data_dir", "data", "--gallery", "gallery", "--json", "asked"]
     command = [sys.executable, str(ROOT / "predict.py"), *arguments, "--false_accept_rate", str(rate)]
     asked = subprocess.run(command, cwd=work, check=True, capture_output=True, text=True)

@@ -111,7 +111,7 @@ def compile_train_step(
     return train_step
 
 
-def repeat(train_step: Callable[..., TrainStepResult]) -> Callable[..., TrainStepResult]:
+def repeat(train_step: tf.types.experimental.PolymorphicFunction) -> Callable[..., TrainStepResult]:
     """Compiles several steps into one call, in which nothing waits for Python between one and the next.
 
     Args:
