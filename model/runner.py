@@ -1,6 +1,7 @@
 """An experiment at work: `Runner` trains it, `Trained` is one of its checkpoints, which scores and embeds."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -25,7 +26,7 @@ from model.experiment import Experiment, open_experiment
 from model.params import Params
 from model.scoring.record import Measurement, Record
 from model.studies import hparams_tab
-from model.training import preflight
+from model.training import checkpoints
 from model.training.baselines import as_pixels, as_untrained, score_baselines
 from model.training.checkpoints import Checkpoint
 from model.training.estimator import (
@@ -79,12 +80,8 @@ class Runner:
 
     def check(self) -> Iterator[str]:
         """Yields lines on what training will meet: batches that cannot teach, memory, time."""
-        data, params = self.experiment.train_input, self.experiment.params
         with one_line_errors(self.experiment.model_dir):
-            new_learner = functools.partial(self._estimator.new_learner, data, self._train_spec.max_steps)
-            yield from preflight.check(
-                data, params, new_learner, self._estimator.config.precision, self._estimator.strategy
-            )
+            yield from self._estimator.foresee(self.experiment.train_input, self._train_spec.max_steps)
 
     def train(self) -> None:
         """Trains to the end, or finds that this is done; the validation images, if there are any, are watched."""
@@ -103,13 +100,7 @@ class Runner:
             self._estimator.train(self._train_spec.input_fn, self._train_spec.max_steps)
 
     def _check_trainable(self) -> None:
-        """Finds what keeps parameters from being trained with that a checkpoint may have all the same."""
-        params, shape = self.experiment.params, self.experiment.train_input.images.shape[1:]
-        problem = preflight.too_small(params, shape) or preflight.too_large(params, shape)
-        if problem := problem or preflight.warm_up_too_long(params, self._train_spec.max_steps):
-            raise UserError(f"{self.experiment.model_dir / 'params.json'}: {problem}")
-        self._estimator.check_devices(self.experiment.train_input)
-        self._estimator.check_weights()
+        self._estimator.check_trainable(self.experiment.train_input, self._train_spec.max_steps)
 
     def _is_complete(self) -> bool:
         """Returns whether there is nothing left to train, as the chief finds."""
@@ -211,9 +202,41 @@ class Trained:
         return self.experiment.partition.train
 
     @property
+    def scores(self) -> Record | None:
+        """The last evaluation of the test images; None if it was of another checkpoint, which may have come as far."""
+        record = Record.read(self.experiment.model_dir / _FILES_OF_SCORES["test"])
+        return record if record is not None and record.digest == self.checkpoint.digest else None
+
+    def history(self) -> Iterator[Checkpoint]:
+        """Yields all checkpoints of the run, the oldest first.
+
+        Raises:
+            UserError: One cannot be read.
+        """
+        for path in checkpoints.list_checkpoints(self.experiment.model_dir):
+            checkpoint = checkpoints.load_unless_deleted(path)
+            if checkpoint is not None:
+                yield checkpoint
+
+    @property
     def precision(self) -> str:
         """The arithmetic of the convolutions."""
         return self._estimator.config.precision
+
+    def in_float32(self) -> "Trained":
+        """Returns the same checkpoint at work in float32, whatever the precision of its convolutions."""
+        other = copy.copy(self)
+        other._estimator = _make_estimator(self.experiment, self.params.model_copy(update={"precision": "float32"}))
+        return other
+
+    def serving_network(self) -> keras.Model:
+        """Returns the network as other programs run it, as `Estimator.serving_network` does."""
+        return self._estimator.serving_network(self.experiment.summary.image_shape, self.checkpoint)
+
+    def export_saved_model(self, export_dir_base: Path) -> Path:
+        """Writes a SavedModel, as `Estimator.export_saved_model` does, and returns its folder."""
+        shape = self.experiment.summary.image_shape
+        return self._estimator.export_saved_model(export_dir_base, shape, self.checkpoint)
 
     def evaluate(self, baselines: bool = False) -> Record:
         """Scores the test images and writes `metrics.json`.

@@ -23,8 +23,7 @@ from model.pictures.report_charts import OF_TRAINING, OF_VALIDATION
 from model.pictures.thumbnails import as_bytes
 from model.pictures.view import Embedded, View
 from model.runner import Trained
-from model.scoring.record import Record
-from model.training import checkpoints, event_files
+from model.training import event_files
 
 _log = logging.getLogger(__name__)
 
@@ -176,12 +175,9 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
     chosen = stratified_sample(view.shown.labels, seed, _ANIMATED_IMAGES)
     frames: dict[int, np.ndarray] = {}
     points = None
-    for path in checkpoints.list_checkpoints(trained.experiment.model_dir):
-        checkpoint = checkpoints.load_unless_deleted(path)
-        if checkpoint is None:
-            continue
+    for checkpoint in trained.history():
         if checkpoint.params.has_unit_length != trained.params.has_unit_length:
-            _log.warning("%s: trained with another kind of distance; left out of the animation.", path)
+            _log.warning("%s: trained with another kind of distance; left out of the animation.", checkpoint.path)
             continue
         points, _ = _place(trained.embed(view.shown.images[chosen], checkpoint), seed, True, points)
         frames[checkpoint.step] = points
@@ -191,9 +187,7 @@ def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndar
 def _about(trained: Trained, view: View) -> About:
     """Returns what the report tells of the experiment, with the last evaluation if it was of this checkpoint."""
     model_dir, state, params = trained.experiment.model_dir, trained.checkpoint.state, trained.params
-    record = Record.read(model_dir / "metrics.json")
-    if record is not None and record.digest != trained.checkpoint.digest:  # another network may have come as far
-        record = None
+    record = trained.scores
     seconds = f"{state.train_seconds:,.0f} seconds" if state.train_seconds else "no time was taken"
     data = trained.experiment.data
     about = About(

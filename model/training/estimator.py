@@ -28,7 +28,7 @@ from model.common.signals import StopRequest, stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
-from model.training import agreement, checkpoints, event_files, pretrained, steps
+from model.training import agreement, checkpoints, event_files, preflight, pretrained, steps
 from model.training.checkpoints import Checkpoint
 from model.training.class_vectors import ClassVectors
 from model.training.doctor import Batch, Finding
@@ -41,6 +41,7 @@ from model.training.network import build_network
 from model.training.offline_mining import Miner
 from model.training.progress import TrainingProgress
 from model.training.run_state import RunState
+from model.training.serving import ServingNetwork
 
 _log = logging.getLogger(__name__)
 
@@ -251,6 +252,18 @@ class Estimator:
             archive.write_out(str(beside / path.name), verbose=False)
             return (beside / path.name).rename(path)
 
+    def serving_network(self, image_shape: Shape, checkpoint: Checkpoint | None = None) -> ServingNetwork:
+        """Returns the network with all that an embedding takes, for the exporters of Keras.
+
+        Args:
+            image_shape: Height, width and channels of the images.
+            checkpoint: Which checkpoint; None takes the newest.
+
+        Raises:
+            UserError: There is no checkpoint, or it cannot be used.
+        """
+        return ServingNetwork(self.model_fn, self._learner_to_use(image_shape, checkpoint))
+
     @property
     def strategy(self) -> tf.distribute.Strategy:
         """What spreads a training step over devices."""
@@ -275,14 +288,34 @@ class Estimator:
                 f"devices gets, received {size}"
             )
 
-    def check_weights(self) -> None:
-        """Makes sure that the weights to begin with are there, if the run has not begun yet.
+    def check_trainable(self, data: TrainInput, max_steps: int) -> None:
+        """Finds what keeps parameters from being trained with that a checkpoint may have all the same.
+
+        Args:
+            data: What is to be learned from.
+            max_steps: As for `train`.
 
         Raises:
-            UserError: They are not.
+            UserError: The network does not fit these images or the memory, the warm-up is longer than the run, devices
+                cannot share a batch, or the weights to begin with are not there and the run has not begun yet.
         """
+        place, shape = self.model_dir / "params.json", data.images.shape[1:]
+        problem = preflight.too_small(self.params, shape) or preflight.too_large(self.params, shape)
+        if problem := problem or preflight.warm_up_too_long(self.params, max_steps):
+            raise UserError(f"{place}: {problem}")
+        self.check_devices(data)
         if self.config.peers.is_chief and self.newest_checkpoint() is None:
-            pretrained.find(self.params, self.model_dir / "params.json")
+            pretrained.find(self.params, place)
+
+    def foresee(self, data: TrainInput, max_steps: int) -> Iterator[str]:
+        """Yields lines on what training will meet, as `preflight.check` does.
+
+        Args:
+            data: What is to be learned from.
+            max_steps: As for `train`.
+        """
+        new_learner = functools.partial(self.new_learner, data, max_steps)
+        yield from preflight.check(data, self.params, new_learner, self.config.precision, self.strategy)
 
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none.
