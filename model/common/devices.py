@@ -36,7 +36,7 @@ def start_tensorflow() -> str:
         One line that says what the computation runs on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, unless the user asks for more
-    with _quiet_stderr(), _default_keras():
+    with quiet_stderr() as stderr, ending_at_once(stderr), _default_keras():
         import tensorflow as tf  # which imports Keras
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -114,7 +114,7 @@ def share_among(number: int | None) -> "tf.distribute.Strategy":
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * number)
         if len(tf.config.list_logical_devices("CPU")) < number:
             raise UserError(f"--devices: {number} devices have to be asked for before anything is computed")
-    with _quiet_stderr():
+    with quiet_stderr() as stderr, ending_at_once(stderr):
         return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(number)])
 
 
@@ -193,15 +193,19 @@ def _text_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keeps back what libraries write to the stderr of the process, and shows it if they fail."""
+def quiet_stderr() -> Iterator[int]:
+    """Keeps back what libraries write to the stderr of the process, and shows it if they fail.
+
+    Yields:
+        The file descriptor that the real stderr has meanwhile.
+    """
     # TensorFlow greets before it reads its own log level; only the file descriptor can be silenced.
     sys.stderr.flush()
     stderr = os.dup(2)
-    with _open_temporary() as noise, ending_at_once(stderr):
+    with _open_temporary() as noise:
         os.dup2(noise.fileno(), 2)
         try:
-            yield
+            yield stderr
         except Exception:
             noise.seek(0)
             with contextlib.suppress(OSError):

@@ -176,6 +176,29 @@ def move_all(source: Path, target: Path, last: Sequence[str] = ()) -> list[Path]
     return [target / file.relative_to(source) for file in files]
 
 
+def replace_folder(new: Path, folder: Path) -> None:
+    """Moves a folder to where another one may be, once all of it is on disk.
+
+    That one is never seen with files of both. It goes to where the new one was, and is deleted with what that is in.
+
+    Args:
+        new: In what `folder_beside` made.
+        folder: Where it goes, on the same disk.
+    """
+    for path in (*new.rglob("*"), new):
+        flush(path)
+    before = new.with_name(f"{new.name}-before")
+    if folder.is_dir():
+        folder.rename(before)
+    try:
+        new.rename(folder)
+    except OSError:
+        if before.is_dir():
+            before.rename(folder)
+        raise
+    flush(folder.parent)
+
+
 class Held(UserError):
     """Another process holds a lock."""
 

@@ -205,10 +205,10 @@ def test_the_losses_alone_leave_the_configuration_of_others_as_it_is(tmp_path):
 
 
 def test_a_start_that_fails_shows_what_was_kept_back(capfd):
-    with pytest.raises(RuntimeError), devices._quiet_stderr():
+    with pytest.raises(RuntimeError), devices.quiet_stderr():
         os.write(2, b"why it failed")
         raise RuntimeError
-    with devices._quiet_stderr():
+    with devices.quiet_stderr():
         os.write(2, b"noise")
     os.write(2, b", afterwards")
     assert capfd.readouterr().err == "why it failed, afterwards"

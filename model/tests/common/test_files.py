@@ -423,3 +423,36 @@ def test_no_file_is_moved_before_all_are_on_the_disk(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "fsync", full)
         files.move_all(new, tmp_path)
     assert (tmp_path / "a").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def filled(folder, *names):
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(name)
+    return folder
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_takes_the_place_of_another_or_of_none(tmp_path):
+    for names in (("a", "b"), ("b", "c")):
+        with files.folder_beside(tmp_path) as beside:
+            files.replace_folder(filled(beside / "new", *names), tmp_path / "there")
+        assert names_in(tmp_path / "there") == list(names) and names_in(tmp_path) == ["there"]
+
+
+def test_a_folder_that_cannot_be_moved_into_place_leaves_the_other_one(tmp_path, monkeypatch):
+    filled(tmp_path / "there", "old")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"), files.folder_beside(tmp_path) as beside:
+        files.replace_folder(filled(beside / "new", "new"), tmp_path / "there")
+    assert names_in(tmp_path / "there") == ["old"] and names_in(tmp_path) == ["there"]
