@@ -1,7 +1,9 @@
 """The losses as Keras classes, for `model.compile(loss=BatchAllTripletLoss(margin=0.5))`.
 
 Labels are of shape (B,), the class of each image, and the output of the model is the embeddings (B, D). A model
-compiled with one of these can be saved and loaded.
+compiled with one of these can be saved and loaded: importing this file registers them with Keras, after which
+`keras.models.load_model` needs no `custom_objects`. To use them elsewhere, copy this file with `metric_losses.py` and
+`triplet_loss.py` into one package.
 
 Losses with class vectors take similarities to these: their model ends in a layer that has the vectors. What embeds
 images is the model up to it.
@@ -17,7 +19,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from model import metric_losses, triplet_loss
+from . import metric_losses, triplet_loss  # relative: people copy these three files into packages of theirs
 
 _register = keras.saving.register_keras_serializable(package="triplet_loss")
 

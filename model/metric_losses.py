@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from model import triplet_loss
-from model.triplet_loss import Candidates, Sums, SumsOf
+from . import triplet_loss
+from .triplet_loss import Candidates, Sums, SumsOf
 
 # ------------------------------------------------------------------------------ 1. pairs
 

@@ -58,7 +58,9 @@ def imported(path):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{name.name}" for name in node.names} & set(MODULES) or {node.module}
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()  # of a relative import
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            found |= {f"{module}.{name.name}" for name in node.names} & set(MODULES) or {module}
     return found
 
 
