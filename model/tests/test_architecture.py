@@ -11,7 +11,7 @@ from model.common.commands import ROOT
 # From the top to the bottom: a file imports from its own room, and from rooms on lines below.
 ROOMS = [
     {"scripts"},
-    {"model.start", "model.pictures", "model.new_images"},
+    {"model.start", "model.pictures", "model.new_images", "model.exports"},
     {"model.runner"},
     {"model.studies"},
     {"model.training"},
@@ -36,6 +36,7 @@ WITHOUT_TENSORFLOW = [
     "model.experiment", "model.start",
     "model.studies.search", "model.studies.comparison", "model.new_images.convert", "model.new_images.answers",
     "model.new_images.refusal", "model.new_images.questions",
+    "model.exports.export", "model.exports.formats", "model.exports.gallery", "model.exports.readme",
     "model.training.doctor", "model.training.guard", "model.training.run_state",
 ]  # fmt: skip
 
@@ -139,7 +140,7 @@ def test_no_tensorflow_where_none_is_needed():
 def test_the_project_imports_heavy_packages_only_where_they_are_used():
     """--help and a bad params.json answer before TensorFlow is there."""
     code = (
-        "import sys, train, evaluate, predict, search_hyperparams, compare_experiments; "
+        "import sys, train, evaluate, predict, export, search_hyperparams, compare_experiments; "
         "print({'tensorflow', 'keras', 'sklearn', 'PIL', 'optuna', 'rich', 'scipy'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

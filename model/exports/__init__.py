@@ -1,0 +1,1 @@
+"""What other programs take: the trained network, or its gallery, in files that need nothing of this project."""
