@@ -60,6 +60,10 @@ def _networks() -> Any:
     return networks
 
 
+def _of_some(run: Callable[[np.ndarray], np.ndarray]) -> Embed:
+    return lambda images, indices: run(images[indices])
+
+
 def _write_gallery(trained: Any, folder: Path) -> None:
     from model.exports import gallery
 
@@ -79,18 +83,18 @@ FORMATS: dict[str, Format] = {
     "saved_model": Format(
         "SavedModel of TensorFlow",
         lambda trained, folder: _networks().write_saved_model(trained.export_saved_model, folder),
-        lambda folder: _networks().read_saved_model(folder),
+        lambda folder: _of_some(_networks().read_saved_model(folder)),
     ),
     "litert": Format(
         "LiteRT (TensorFlow Lite)",
         lambda trained, folder: _networks().write_litert(trained.serving_network(), folder),
-        lambda folder: _networks().read_litert(folder),
+        lambda folder: _of_some(_networks().read_litert(folder)),
         packages={"ai_edge_litert": "ai-edge-litert"},
     ),
     "onnx": Format(
         "ONNX",
         lambda trained, folder: _networks().write_onnx(trained.serving_network(), folder),
-        lambda folder: _networks().read_onnx(folder),
+        lambda folder: _of_some(_networks().read_onnx(folder)),
         packages={"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
     ),
     "embeddings": Format("the gallery: embeddings of all training images", _write_gallery, _read_gallery, "train"),

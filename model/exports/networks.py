@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model.common.images import Images
-from model.exports.formats import Embed
+# (N, H, W, C) uint8 -> (N, D) float32.
+Run = Callable[[np.ndarray], np.ndarray]
 
 # TensorFlow Serving takes a folder with a number for a version.
 SAVED_MODEL, LITERT, ONNX = "1", "model.tflite", "model.onnx"
@@ -23,10 +23,10 @@ def write_saved_model(export: Callable[[Path], Path], folder: Path) -> None:
     export(folder).rename(folder / SAVED_MODEL)
 
 
-def read_saved_model(folder: Path) -> Embed:
+def read_saved_model(folder: Path) -> Run:
     """Returns what TensorFlow computes by it."""
     loaded = tf.saved_model.load(str(folder / SAVED_MODEL))
-    return _of_some(lambda images: loaded.serve(tf.constant(images))["embeddings"].numpy())
+    return lambda images: loaded.serve(tf.constant(images))["embeddings"].numpy()
 
 
 def write_litert(network: keras.Model, folder: Path) -> None:
@@ -36,12 +36,12 @@ def write_litert(network: keras.Model, folder: Path) -> None:
     network.export(path, format="litert", input_signature=signature, verbose=False, target_spec=builtins)
 
 
-def read_litert(folder: Path) -> Embed:
+def read_litert(folder: Path) -> Run:
     """Returns what LiteRT computes by it."""
     from ai_edge_litert.interpreter import Interpreter  # optional
 
     run = Interpreter(str(folder / LITERT)).get_signature_runner()
-    return _of_some(lambda images: run(images=images)["embeddings"])
+    return lambda images: run(images=images)["embeddings"]
 
 
 def write_onnx(network: keras.Model, folder: Path) -> None:
@@ -49,16 +49,9 @@ def write_onnx(network: keras.Model, folder: Path) -> None:
     network.export(folder / ONNX, format="onnx", input_signature=list(network.signature), verbose=False)
 
 
-def read_onnx(folder: Path) -> Embed:
+def read_onnx(folder: Path) -> Run:
     """Returns what ONNX Runtime computes by it, on the CPU."""
     import onnxruntime  # optional
 
     session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
-    return _of_some(lambda images: session.run(["embeddings"], {"images": images})[0])
-
-
-def _of_some(run: Callable[[np.ndarray], np.ndarray]) -> Embed:
-    def embed(images: Images, indices: np.ndarray) -> np.ndarray:
-        return run(images[indices])
-
-    return embed
+    return lambda images: session.run(["embeddings"], {"images": images})[0]
