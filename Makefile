@@ -5,6 +5,8 @@
 # make check      what has to pass before a change is done: lint and test
 # make proofs     the long tests, whose results go to benchmarks/results/reliability.txt
 # make bench      the measurements of benchmarks/
+# make docs       the site, docs/build/docs/index.html; warnings are errors
+# make pages      what is generated in docs/: pictures, parameters, code map, notebook
 # make schema     writes experiments/params.schema.json anew
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses $(JOBS) --dist worksteal
 
-.PHONY: train test test-fast lint check proofs bench schema
+.PHONY: train test test-fast lint check proofs bench docs pages schema
 
 train: $(VENV)/installed
 	$(BIN)/python train.py --model_dir $(EXPERIMENT)
@@ -42,6 +44,15 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.doctor
 	$(BIN)/python -m benchmarks.feeding
+
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -b html -c docs --fail-on-warning --keep-going . docs/build
+
+pages: $(VENV)/installed-dev
+	$(BIN)/python -m docs.tools.figures
+	$(BIN)/python -m docs.tools.parameters
+	$(BIN)/python -m docs.tools.code_map
+	$(BIN)/python -m docs.tools.notebook
 
 schema: $(VENV)/installed
 	$(BIN)/python -m model.params > experiments/params.schema.json

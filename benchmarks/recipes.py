@@ -1,4 +1,4 @@
-"""Trains the experiments of `experiments/` with several seeds, and writes their results into its README.
+"""Trains the experiments of `experiments/` with several seeds, and writes a table of their results.
 
     python -m benchmarks.recipes run batch_all cosine --seeds 1 2 3 4 5
     python -m benchmarks.recipes table
@@ -7,8 +7,8 @@
 (and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and keeps
 its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`, with what published protocols
 say beside it. A run that has such a file is not made again, and one that was interrupted goes on if --runs names the
-folder where it lies. `table` writes what `compare_experiments.py` prints of them, and more, between the two marks of
-`experiments/README.md`; a test compares the two.
+folder where it lies. `table` writes what `compare_experiments.py` prints of them, and more, into
+`benchmarks/results/recipes.md`; a test compares the two.
 """
 
 import argparse
@@ -28,8 +28,18 @@ COMPARE = [
     "compare_experiments.py", RESULTS.relative_to(ROOT).as_posix(), "--format", "markdown", "--metrics",
     "knn_accuracy", "recall_at_1", "map_at_r", "eer",
 ]  # fmt: skip
-README = ROOT / "experiments" / "README.md"
-BEGIN, END = "<!-- made by: python -m benchmarks.recipes table -->\n", "<!-- end -->\n"
+TABLE = ROOT / "benchmarks" / "results" / "recipes.md"
+_HEAD = """\
+<!-- made by: python -m benchmarks.recipes table -->
+# Results of the experiments
+
+Every run is a `metrics.json` in `benchmarks/results/recipes` with all of its metrics, its parameters and what it ran
+on; `python -m benchmarks.recipes run <folder> --seeds 1 2 3 4 5` makes them. Mean ± standard deviation over the seeds;
+minutes and images/s are the median of the training steps alone, on cores of a machine shared with other work. Where no
+run says what it ran on, it is older than that.
+[What each experiment is](../../experiments/README.md).
+
+"""
 
 # What papers measure of an experiment: options of `evaluate.py`, by the name of the file in `eval/` that they make.
 _EPISODES = ("--episodes", "5x1", "5x5", "20x1", "20x5")
@@ -49,14 +59,13 @@ def main() -> None:
     run.add_argument("experiments", nargs="+", help="names of folders in experiments/")
     run.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     run.add_argument("--runs", type=Path, help="where they are trained; if not given, in a folder that is deleted")
-    commands.add_parser("table", help="write experiments/README.md")
+    commands.add_parser("table", help="write benchmarks/results/recipes.md")
     options = parser.parse_args()
     for name in getattr(options, "experiments", []):
         if not (ROOT / "experiments" / name / "params.json").is_file():
             parser.error(f"experiments/{name}: no such experiment")
     if options.command == "table":
-        before, _, after = _split_at_marks(README.read_text(encoding="utf-8"))
-        README.write_text(before + tables() + after, encoding="utf-8")
+        TABLE.write_text(page(), encoding="utf-8")
         return
     for seed in options.seeds:
         for name in options.experiments:
@@ -100,12 +109,12 @@ def read_runs(file: str = "metrics") -> dict[str, list[Run]]:
     return runs
 
 
-def tables() -> str:
-    """Returns the tables as Markdown: what `compare_experiments.py` prints, and what it does not."""
+def page() -> str:
+    """Returns the page as Markdown: what `compare_experiments.py` prints, and what it does not."""
     compared = subprocess.run([sys.executable, *COMPARE], cwd=ROOT, check=True, capture_output=True, text=True)
     protocols = [line for name in ("one_shot", "episodes") for line in protocol_tables(name, read_runs(name))]
     more = more_tables(read_runs()) + "".join(f"{line}\n" for line in protocols)
-    return f"`python {' '.join(COMPARE)}`:\n\n{compared.stdout}\n{more}"
+    return f"{_HEAD}`python {' '.join(COMPARE)}`:\n\n{compared.stdout}\n{more}"
 
 
 def protocol_tables(protocol: str, runs: dict[str, list[Run]]) -> list[str]:
@@ -190,15 +199,6 @@ def _mean(scores: Sequence[dict[str, float]], metric: str) -> str:
         return ""
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"
-
-
-def _split_at_marks(text: str) -> tuple[str, str, str]:
-    """Returns what stands before the tables, mark included, the tables, and what stands after them."""
-    before, begin, rest = text.partition(BEGIN)
-    table, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"Expected the marks of the tables in {README}. Received: a file without them")
-    return before + begin, table, end + after
 
 
 if __name__ == "__main__":

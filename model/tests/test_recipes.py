@@ -59,8 +59,7 @@ def test_published_protocols_stand_beside_the_baselines():
 
 def test_the_committed_table_is_what_the_committed_runs_say():
     """If this fails: python -m benchmarks.recipes table."""
-    _, table, _ = recipes._split_at_marks(recipes.README.read_text(encoding="utf-8"))
-    assert table == recipes.tables()
+    assert recipes.TABLE.read_text(encoding="utf-8") == recipes.page()
 
 
 def test_the_results_in_the_readme_are_those_of_the_committed_runs():
@@ -74,6 +73,21 @@ def test_the_results_in_the_readme_are_those_of_the_committed_runs():
         for metric, said in zip(("knn_accuracy", "recall_at_1"), told, strict=True):
             values = [scores[metric] for scores in metrics]
             assert said == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}", (name, metric)
+
+
+def test_the_results_beside_the_experiments_are_those_of_the_committed_runs():
+    text = (recipes.ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| (.*?) \| (.*?) \| (.*?) \|", text, re.M)
+    runs = recipes.read_runs()
+    assert len(rows) > 10
+    for name, minutes, num_seeds, *told in rows:
+        assert int(num_seeds) == len(runs[name])
+        seconds = np.median([run["provenance"]["train_seconds"] for run in runs[name]])
+        assert minutes == f"{seconds / 60:.1f}", name
+        for metric, said in zip(("knn_accuracy", "map_at_r", "eer"), told, strict=True):
+            values = [run["metrics"][metric] for run in runs[name]]
+            spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+            assert said == f"{np.mean(values):.4f}{spread}", (name, metric)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,9 @@ def test_the_browser_shows_charts_and_a_row_for_each_experiment(page, served):
 
 
 def test_the_address_in_the_readme_shows_what_one_wants_first(page, served):
-    (query,) = re.findall(r"http://localhost:6006/(\?pinnedCards=[^#\s]+#timeseries)", (ROOT / "README.md").read_text())
+    (query,) = re.findall(
+        r"http://localhost:6006/(\?pinnedCards=[^#\s]+#timeseries)", (ROOT / "docs/seeing.md").read_text()
+    )
     pinned = json.loads(urllib.parse.parse_qs(query.partition("#")[0].removeprefix("?"))["pinnedCards"][0])
     tags = fetch(f"{served}/data/plugin/scalars/tags")
     assert {card["tag"] for card in pinned} <= tags["first"].keys() | tags["first/eval"].keys()

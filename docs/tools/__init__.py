@@ -1,0 +1,1 @@
+"""Commands that write the generated parts of the documentation: pictures, tables and the notebook."""
