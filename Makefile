@@ -5,7 +5,7 @@
 # make check      what has to pass before a change is done: lint and test
 # make proofs     the long tests, whose results go to benchmarks/results/reliability.txt
 # make bench      the measurements of benchmarks/
-# make docs       the site, docs/build/docs/index.html; warnings are errors
+# make docs       the site, site/docs/index.html; warnings are errors
 # make pages      what is generated in docs/: pictures, parameters, code map, notebook
 # make schema     writes experiments/params.schema.json anew
 
@@ -46,7 +46,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.feeding
 
 docs: $(VENV)/installed-dev
-	$(BIN)/sphinx-build -b html -c docs --fail-on-warning --keep-going . docs/build
+	$(BIN)/sphinx-build -b html -c docs --fail-on-warning --keep-going . site
 
 pages: $(VENV)/installed-dev
 	$(BIN)/python -m docs.tools.figures

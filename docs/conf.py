@@ -24,12 +24,12 @@ include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "experiments/README.md", "docs/**.md",
     "benchmarks/results/*.md",
 ]  # fmt: skip
-exclude_patterns = ["data/*/**", "data/*[!d]", "experiments/*/**", "docs/build", "docs/tools", "model", ".*"]
+exclude_patterns = ["data/*/**", "data/*[!d]", "experiments/*/**", "site", "docs/tools", "model", ".*"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-suppress_warnings = ["toc.empty_glob"]  # a page that is not there yet has its place in the contents
+suppress_warnings = ["toc.not_included"]  # decisions are listed by their own page
 
 html_theme = "furo"
 html_title = "Triplet embeddings"
@@ -45,7 +45,7 @@ def math_as_mathml(self: SphinxTranslator, node: nodes.Element) -> None:
     """Writes a formula as MathML."""
     is_block = isinstance(node, nodes.math_block)
     markup = tex2mathml(node.astext().replace(r"\text{", r"\mathrm{"), as_block=is_block)
-    self.body.append(f'<div class="formula">{markup}</div>' if is_block else markup)  # type: ignore[attr-defined]
+    self.body.append(f'<div class="formula">{markup}</div>' if is_block else markup)
     raise nodes.SkipNode
 
 

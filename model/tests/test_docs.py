@@ -1,5 +1,6 @@
 """The pages: their code runs and prints what they say, their links lead somewhere, what is generated is up to date."""
 
+import fnmatch
 import json
 import re
 import subprocess
@@ -58,6 +59,14 @@ def test_links_lead_to_files_and_headings(page):
         if not is_there or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
             wrong.append(link)
     assert not wrong
+
+
+def test_every_page_is_in_the_contents_of_the_site():
+    contents = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split("\n")
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert all(any(fnmatch.fnmatch(page, line) for line in contents) for page in pages)
+    listed = links_of((ROOT / "docs" / "decisions" / "index.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs" / "decisions").glob("0*.md"))
 
 
 def test_the_readme_is_short():
