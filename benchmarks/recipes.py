@@ -126,7 +126,11 @@ def protocol_tables(protocol: str, runs: dict[str, list[Run]]) -> list[str]:
         contenders = _contenders(of_one)
         lines += [f"| | {' | '.join(contenders)} |", "|---" * (1 + len(contenders)) + "|"]
         intervals = ("_low95", "_high95")
-        rows = [row for row in of_one[0]["metrics"] if not row.startswith("num_") and not row.endswith(intervals)]
+        rows = [
+            row
+            for row in of_one[0]["metrics"]
+            if not row.startswith(("num_", "global_")) and not row.endswith(intervals)
+        ]
         for row in rows:
             lines.append(f"| {row} | {' | '.join(_mean(scores, row) for scores in contenders.values())} |")
         each = ", ".join(f"{run['params']['seed']}: {run['metrics'][rows[0]]:.4f}" for run in of_one)
@@ -154,7 +158,7 @@ def _unseen(name: str, runs: Sequence[Run]) -> list[str]:
     """Returns the tables of the unseen classes: beside the baselines, and of each run."""
     # Evaluations of an older version scored the images of the test split alone, where all of these classes are new.
     of_which = "" if "unseen/knn_images" in runs[0]["metrics"] else " (of their images, those in the test split)"
-    seeds = "choices of them" if isinstance(runs[0]["params"]["holdout_classes"], int) else "seeds"
+    seeds = "choices of them" if isinstance(runs[0]["params"].get("holdout_classes"), int) else "seeds"
     lines = [
         f"`{name}`, the unseen classes alone{of_which}, mean ± standard deviation over {len(runs)} {seeds}:",
         "",
@@ -162,18 +166,22 @@ def _unseen(name: str, runs: Sequence[Run]) -> list[str]:
         "",
         "and each with its 95 % interval over the images:",
         "",
-        "| seed | 1-NN accuracy | MAP@R | EER |",
-        "|---|---|---|---|",
+        "| seed | 1-NN accuracy | recall@1 | MAP@R | EER |",
+        "|---|---|---|---|---|",
     ]
     for run in runs:
-        scores = run["metrics"]
         columns = [
-            f"{scores[f'unseen/{metric}']:.4f} [{scores[f'unseen/{metric}_low95']:.4f}, "
-            f"{scores[f'unseen/{metric}_high95']:.4f}]"
-            for metric in ("knn_accuracy", "map_at_r", "eer")
+            _with_interval(run["metrics"], f"unseen/{metric}")
+            for metric in ("knn_accuracy", "recall_at_1", "map_at_r", "eer")
         ]
         lines.append(f"| {run['params']['seed']} | {' | '.join(columns)} |")
     return lines
+
+
+def _with_interval(scores: dict[str, float], metric: str) -> str:
+    if scores[metric] is None:
+        return ""
+    return f"{scores[metric]:.4f} [{scores[f'{metric}_low95']:.4f}, {scores[f'{metric}_high95']:.4f}]"
 
 
 def _beside_baselines(runs: Sequence[Run], prefix: str) -> list[str]:

@@ -31,7 +31,19 @@ def test_unseen_classes_stand_beside_the_baselines():
     spread = ((0.05**2 + 0.05**2) / (2 - 1)) ** 0.5
     assert any(line.startswith(f"| the trained network | 0.8500 ± {spread:.4f} |") for line in lines)
     assert any(line.startswith("| raw pixels | 0.4000 ± 0.0000 |") for line in lines)
-    assert any(line.startswith("| 2 | 0.8000 [0.8000, 0.8000] |") for line in lines)
+    assert any(line.startswith("| 2 | 0.8000 [0.8000, 0.8000] | 0.5000 [0.5000, 0.5000] |") for line in lines)
+
+
+def test_classes_that_are_all_unseen_have_no_accuracy():
+    """As of a data set whose test classes are new, which holds out none."""
+    runs = [run(seed, 0.9, baselines={}) for seed in (1, 2)]
+    for one in runs:
+        del one["params"]["holdout_classes"]
+        one["metrics"] |= dict.fromkeys(["unseen/knn_accuracy", "knn_accuracy"])
+    lines = recipes.more_tables({"new": runs}).splitlines()
+    assert any(line.startswith("`new`, the unseen classes alone") and line.endswith("over 2 seeds:") for line in lines)
+    assert "| `new` | no test image is of a class that was learned |" in lines
+    assert any(line.startswith("| 1 |  | 0.5000 [0.5000, 0.5000] |") for line in lines)
 
 
 def test_all_test_images_stand_beside_the_baselines_where_no_class_is_held_out():
@@ -45,8 +57,9 @@ def test_all_test_images_stand_beside_the_baselines_where_no_class_is_held_out()
 
 def test_published_protocols_stand_beside_the_baselines():
     def of(seed, error):
-        metrics = {"num_runs": 2.0, "error": error, "error_low95": 0.0, "error/run01": error + 0.1}
-        return {"params": {"seed": seed}, "metrics": metrics, "baselines": {"raw_pixels": {**metrics, "error": 0.8}}}
+        metrics = {"global_step": 9.0, "num_runs": 2.0, "error": error, "error_low95": 0.0, "error/run01": error + 0.1}
+        baseline = {name: 0.8 if name == "error" else value for name, value in metrics.items() if name != "global_step"}
+        return {"params": {"seed": seed}, "metrics": metrics, "baselines": {"raw_pixels": baseline}}
 
     lines = recipes.protocol_tables("one_shot", {"omniglot": [of(1, 0.02), of(4, 0.03)]})
     assert lines[1].startswith("`omniglot`, `evaluate.py --one_shot data/omniglot/one_shot`, mean ± standard deviation")
