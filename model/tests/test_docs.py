@@ -92,7 +92,7 @@ def test_few_snippets_are_not_run():
     left_out = [
         b for page in WITH_CODE for b in snippets.blocks_of(page.read_text()) if b.language == "python" and b.not_run
     ]
-    assert len(left_out) <= 2 and all(len(block.not_run) > 10 for block in left_out)
+    assert len(left_out) <= 3 and all(len(block.not_run) > 10 for block in left_out)
 
 
 def test_a_snippet_that_prints_something_else_is_noticed(tmp_path):

@@ -95,8 +95,8 @@ def test_the_results_beside_the_experiments_are_those_of_the_committed_runs():
     assert len(rows) > 10
     for name, minutes, num_seeds, *told in rows:
         assert int(num_seeds) == len(runs[name])
-        seconds = np.median([run["provenance"]["train_seconds"] for run in runs[name]])
-        assert minutes == f"{seconds / 60:.1f}", name
+        seconds = [run["provenance"]["train_seconds"] for run in runs[name] if "provenance" in run]
+        assert minutes == f"{np.median(seconds) / 60:.1f}", name
         for metric, said in zip(("knn_accuracy", "map_at_r", "eer"), told, strict=True):
             values = [run["metrics"][metric] for run in runs[name]]
             spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""

@@ -52,7 +52,7 @@ class InParts:
         for variable, value in zip(network.non_trainable_variables, after, strict=True):
             is_mean = tf.as_dtype(variable.dtype).is_floating
             variable.assign(replicas.total(value) / replicas.count() if is_mean else value)
-        self._embeddings = tf.stop_gradient(tf.reshape(found.concat(), [images.shape[0], -1]))
+        self._embeddings = tf.stop_gradient(tf.reshape(found.concat(), [images.shape[0], network.output_shape[-1]]))
         self._tape.watch(self._embeddings)
         return self._embeddings
 

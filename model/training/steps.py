@@ -128,7 +128,7 @@ def repeat(train_step: tf.types.experimental.PolymorphicFunction) -> Callable[..
         images: Any, labels: Any, batches: Any, done: Any, memory: Any, count: tf.Tensor
     ) -> TrainStepResult:
         of_one = train_step.get_concrete_function(images, labels, batches, done, memory).structured_outputs
-        nothing = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), of_one._replace(memory=()))
+        nothing = tf.nest.map_structure(_nothing_like, of_one._replace(memory=()))
         told = tf.TensorArray(tf.int32, count, element_shape=(len(Broken._fields),))
 
         def body(made: tf.Tensor, told: tf.TensorArray, memory: Any, _: Any) -> tuple[Any, ...]:
@@ -142,6 +142,12 @@ def repeat(train_step: tf.types.experimental.PolymorphicFunction) -> Callable[..
         return last._replace(broken=broken, memory=None if memory == () else memory)
 
     return train_steps
+
+
+def _nothing_like(spec: tf.TensorSpec) -> tf.Tensor:
+    """Returns zeros of a shape, of which what is not known of it stays unknown."""
+    sizes = [] if spec.shape.rank is None else [size or 0 for size in spec.shape]
+    return tf.compat.v1.placeholder_with_default(tf.zeros(sizes, spec.dtype), spec.shape)
 
 
 class Pace:
