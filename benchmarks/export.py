@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _measure(model_dir: Path) -> list[str]:
     found = stratified_sample(data.train.labels, 0, MOST)
     images = np.concatenate([subset(data.test.images, tested)[:], subset(data.train.images, found)[:]])
     labels = data.test.labels[tested], data.train.labels[found]
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         np.save(folder / "images.npy", images)
