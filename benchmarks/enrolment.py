@@ -38,13 +38,12 @@ def main() -> None:
     print(
         "false accept rate asked for, draw: FPIR promised [95 %] and found; FNIR promised [95 %] and found", flush=True
     )
-    of_draws = [
-        _try(options.model_dir.resolve(), options.data_dir.resolve(), options.rates, draw)
-        for draw in range(options.draws)
-    ]
+    of_draws = []
+    for draw in range(options.draws):
+        of_draws.append(_try(options.model_dir.resolve(), options.data_dir.resolve(), options.rates, draw))
+        for rate, row in zip(options.rates, of_draws[-1], strict=True):
+            print(f"{rate:g}, {draw}: {_told(row, 'positive')}; {_told(row, 'negative')}", flush=True)
     for rate, *rows in zip(options.rates, *of_draws, strict=True):
-        for draw, row in enumerate(rows):
-            print(f"{rate:g}, {draw}: {_told(row, 'positive')}; {_told(row, 'negative')}")
         for kind, name in (("positive", "FPIR"), ("negative", "FNIR")):
             promised, found = ([row[f"{kind}_{what}"] for row in rows] for what in ("promised", "found"))
             inside = sum(row[f"{kind}_low95"] <= row[f"{kind}_found"] <= row[f"{kind}_high95"] for row in rows)
