@@ -6,7 +6,7 @@
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
 (and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and keeps
 its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`, with what published protocols
-say beside it. A run that has such a file is not made again, and one that was interrupted goes on if --runs names the
+say beside it. What costs no training is scored with the first seed alone, but for other classes held out. A run that has such a file is not made again, and one that was interrupted goes on if --runs names the
 folder where it lies. `table` writes what `compare_experiments.py` prints of them, and more, into
 `benchmarks/results/recipes.md`; a test compares the two.
 """
@@ -88,10 +88,12 @@ def _run(name: str, seed: int, results: Path, model_dir: Path) -> None:
     (model_dir / "params.json").write_text(json.dumps(params))
     _call("train.py", model_dir)
     results.mkdir(parents=True, exist_ok=True)
+    baselines = ("--baselines",) if seed == 1 or "split_seed" in params else ()
     for protocol, arguments in PROTOCOLS.get(name, {}).items():
-        _call("evaluate.py", model_dir, *arguments, "--baselines")
+        _call("evaluate.py", model_dir, *arguments, *baselines)
         shutil.copy(model_dir / "eval" / f"{protocol}.json", results)
-    _call("evaluate.py", model_dir, "--baselines")
+    if baselines:
+        _call("evaluate.py", model_dir, *baselines)
     shutil.copy(model_dir / "metrics.json", results)
 
 
@@ -197,7 +199,7 @@ def _contenders(runs: Sequence[Run]) -> dict[str, list[dict[str, float]]]:
     """Returns the scores of each run by who has them: the trained network, and what costs no training."""
     contenders = {"the trained network": [run["metrics"] for run in runs]}
     for baseline in runs[0].get("baselines", {}):
-        contenders[baseline.replace("_", " ")] = [run["baselines"][baseline] for run in runs]
+        contenders[baseline.replace("_", " ")] = [run["baselines"][baseline] for run in runs if "baselines" in run]
     return contenders
 
 
