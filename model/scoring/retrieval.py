@@ -83,33 +83,37 @@ def measure(queries: LabelledEmbeddings, gallery: LabelledEmbeddings | None = No
     asked = queries.queries if gallery is None else np.arange(len(queries))
     found_among = queries.gallery if gallery is None else np.arange(len(gallery))
     gallery, itself = (queries, True) if gallery is None else (gallery, False)
-    gallery_labels = gallery.labels[found_among]
-    classes, gallery_classes, sizes = np.unique(gallery_labels, return_inverse=True, return_counts=True)
+    # By class, so that the images of a query's class stand side by side.
+    found_among = found_among[np.argsort(gallery.labels[found_among], kind="stable")]
+    classes, begins, sizes = np.unique(gallery.labels[found_among], return_index=True, return_counts=True)
     # A label that the gallery lacks gets the place of another one, or of none behind the last: its query has R = 0.
     query_classes = np.searchsorted(classes, queries.labels)  # (N,)
     is_in_gallery = np.append(classes, 0)[query_classes] == queries.labels  # (N,)
     places = np.full(len(queries), -1)  # of each query in the gallery, if it is there
     if itself:
         places[found_among] = np.arange(len(found_among))
-    # R, or more where groups leave images out. Queries with a similar R are ranked together: a chunk sorts as many
-    # neighbours as its largest R.
+    # R, or more where groups leave images out. Queries with a similar R are ranked together, a chunk sorts as many
+    # neighbours as its largest R, and queries of one class, whose relevant images are found together.
     at_most = np.append(sizes, 0)[query_classes] * is_in_gallery - (places >= 0)  # (N,)
     order = asked[at_most[asked] > 0]
-    order = order[np.argsort(at_most[order], kind="stable")]
-    query_classes, gallery_classes = query_classes.astype(np.int32), gallery_classes.astype(np.int32)
+    order = order[np.lexsort((query_classes[order], at_most[order]))]
     found, relevant = np.empty((6, len(queries))), np.zeros(len(queries), np.int64)  # R, (N,)
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
         images = order[chunk]
-        is_relevant = query_classes[images, np.newaxis] == gallery_classes  # (rows, G)
-        # What is no neighbour is infinitely far and not relevant, and so stands behind all that counts.
-        np.logical_and(is_relevant, distances < np.inf, out=is_relevant)
-        relevant[images] = np.count_nonzero(is_relevant, axis=1)
+        of_class = query_classes[images]
+        ends = np.append(np.flatnonzero(np.diff(of_class)) + 1, len(images))
         # The bits of floats that are not negative, read as integers, have the order of the floats. The last bit gives
-        # way to one that says whether the image is relevant: of equal distances the relevant ones come last.
+        # way to one that says whether the image is relevant: of equal distances the relevant ones come last. What is no
+        # neighbour is infinitely far and not relevant, and so stands behind all that counts.
         keys = distances.view(np.int32)  # (rows, G)
         keys &= ~1
-        keys |= is_relevant
+        for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
+            begin = begins[of_class[start]]
+            columns = slice(begin, begin + sizes[of_class[start]])
+            is_relevant = distances[start:end, columns] < np.inf
+            relevant[images[start:end]] = np.count_nonzero(is_relevant, axis=1)
+            keys[start:end, columns] |= is_relevant
         if not (has_answer := relevant[images] > 0).all():
             images, keys = images[has_answer], keys[has_answer]
         if len(images):
@@ -138,9 +142,6 @@ def _measures(keys: np.ndarray, relevant: np.ndarray) -> list[np.ndarray]:
     keys.partition(count - 1, axis=1)
     hits = np.sort(keys[:, :count], axis=1) & 1  # (rows, count), rel(i)
     hits_so_far = np.cumsum(hits, axis=1, dtype=np.int32)
-    rank = np.arange(1, count + 1)
-    precision = hits * hits_so_far / rank  # P(i) rel(i)
-    precision *= rank <= relevant[:, np.newaxis]
     first_hit = hits.argmax(axis=1) + 1
     # Where none of the `count` nearest is relevant, the rank of the first hit is 1 + the number of nearer images.
     for row in np.flatnonzero(hits_so_far[:, -1] == 0):
@@ -148,4 +149,8 @@ def _measures(keys: np.ndarray, relevant: np.ndarray) -> list[np.ndarray]:
         first_hit[row] = 1 + np.count_nonzero(keys[row] < nearest)
     recalls = [(hits_so_far[:, min(k, count) - 1] > 0).astype(np.float64) for k in (1, 5, 10)]
     r_precision = hits_so_far[rows, relevant - 1] / relevant
+    rank = np.arange(1, count + 1)
+    hits *= rank <= relevant[:, np.newaxis]
+    hits *= hits_so_far
+    precision = hits / rank  # P(i) rel(i), (rows, count)
     return [*recalls, r_precision, precision.sum(axis=1) / relevant, 1 / first_hit]
