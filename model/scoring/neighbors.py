@@ -33,6 +33,7 @@ def visit_distances(
     ignore: np.ndarray | None = None,
     groups: Groups | None = None,
     dtype: Any = np.float32,
+    unit: float | None = None,
 ) -> float:
     """Computes all squared distances and shows them chunk by chunk, from several threads at the same time.
 
@@ -45,6 +46,7 @@ def visit_distances(
             the query itself; -1 where none is. The distance to it is inf.
         groups: Those of the queries and of the gallery rows. Where they are the same, the distance is inf.
         dtype: float32 or float64.
+        unit: What an earlier call returned that saw the same rows, whichever of them were its gallery; None chooses it.
 
     Returns:
         The unit that distances are measured in, a power of two; squared ones are in its square. No row is farther than
@@ -53,7 +55,7 @@ def visit_distances(
     Raises:
         ValueError: An embedding is not finite, or the shapes do not belong together.
     """
-    queries, gallery, unit = _standardize(queries, gallery)
+    queries, gallery, unit = _standardize(queries, gallery, unit)
     queries, gallery = queries.astype(dtype), gallery.astype(dtype)
     # ||q - g||^2 = (-2 q, ||q||^2, 1) . (g, 1, ||g||^2)
     left = np.column_stack([-2 * queries, _square_norms(queries), np.ones(len(queries))]).astype(dtype)
@@ -86,7 +88,7 @@ def visit_distances(
     return unit
 
 
-def _standardize(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _standardize(queries: np.ndarray, gallery: np.ndarray, unit: float | None) -> tuple[np.ndarray, np.ndarray, float]:
     """Moves and scales both in the same way, to small numbers around 0, which lose the least by rounding.
 
     Returns:
@@ -104,7 +106,7 @@ def _standardize(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, 
         radius = np.sqrt(np.max([_square_norms(rows - center).max(initial=0.0) for rows in (queries, gallery)]))
     if not np.isfinite(radius):
         raise ValueError("Expected finite embeddings. Received: NaN, infinity, or values that overflow when squared.")
-    unit = 2.0 ** np.frexp(radius)[1]
+    unit = unit or 2.0 ** np.frexp(radius)[1]
     # The center is rounded to eighths of the unit. So whole numbers keep few binary digits when it is subtracted, their
     # distances are exact, and equal distances are ties.
     center = np.round(center / unit * 8) / 8

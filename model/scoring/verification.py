@@ -30,6 +30,13 @@ _STEP = 2.0 / _NUM_STEPS  # in units
 # The bootstrap counts pairs in some 1,000 coarse bins, which end at these quantiles of the distances. They are dense at
 # both ends, because there the ROC curve of good embeddings bends.
 _LEVELS = np.append(1 / (1 + np.exp(-np.linspace(-12, 12, 500))), 1.0)
+# It finds them by a table. The bits of a float64 without the last 41 are its exponent and 11 binary digits: read as an
+# integer they are the number of a cell, the larger the farther. Squared distances below 2^-40 are in the first cell,
+# which is as good as 0, and no pair is farther than 2^2.
+_DROPPED_BITS = 41
+_FIRST_CELL, _LAST_CELL = (int(np.float64(2.0**power).view(np.int64)) >> _DROPPED_BITS for power in (-40, 2))
+_LAST_CELL -= _FIRST_CELL
+_ROWS_AT_A_TIME = 32  # whose numbers stay in the cache
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def measure(images: LabelledEmbeddings, seed: int) -> Verification:
     auc, eer = auc_and_eer(accepted)
     lasts = [_last_within(far_power, accepted[1]) for far_power in _FAR_POWERS]
     threshold, accuracy, false_accept_rate, false_reject_rate = _calibrate(*inside_halves)
-    auc_interval, eer_interval = _bootstrap_intervals(images, classes, all_pairs, seed)
+    auc_interval, eer_interval = _bootstrap_intervals(images, classes, all_pairs, unit, seed)
     return Verification(
         roc_auc=float(auc),
         roc_auc_low95=auc_interval[0],
@@ -226,7 +233,13 @@ def _pair_histograms(
     return histograms[:2], histograms.sum(axis=0), unit
 
 
-def _visit_pairs(visit: Visit, images: LabelledEmbeddings, queries: np.ndarray, gallery: np.ndarray) -> float:
+def _visit_pairs(
+    visit: Visit,
+    images: LabelledEmbeddings,
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    unit: float | None = None,
+) -> float:
     """Shows the distances between images at some indices; inf is no pair, but that of an image with itself may be 0."""
     itself = groups = None
     if images.has_roles:
@@ -236,7 +249,7 @@ def _visit_pairs(visit: Visit, images: LabelledEmbeddings, queries: np.ndarray, 
     if images.group is not None:
         groups = images.group[queries], images.group[gallery]
     points = images.embeddings
-    return visit_distances(visit, points[queries], points[gallery], itself, groups, dtype=np.float64)
+    return visit_distances(visit, points[queries], points[gallery], itself, groups, dtype=np.float64, unit=unit)
 
 
 def _round(distances: np.ndarray) -> np.ndarray:
@@ -336,7 +349,7 @@ def _calibrate(calibrating: np.ndarray, judging: np.ndarray) -> tuple[float, flo
 
 
 def _bootstrap_intervals(
-    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, seed: int
+    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, unit: float, seed: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Returns the 95 % intervals of AUC and EER over bootstrap samples of the images, not of the pairs.
 
@@ -344,9 +357,10 @@ def _bootstrap_intervals(
         images: N images.
         classes: int32 array of shape (N,).
         all_pairs: Array of shape (2, bins), the histogram of all pairs.
+        unit: Of its distances.
         seed: Decides the samples.
     """
-    accepted = np.cumsum(_bootstrap_histograms(images, classes, all_pairs, seed), axis=2)
+    accepted = np.cumsum(_bootstrap_histograms(images, classes, all_pairs, unit, seed), axis=2)
     accepted = np.pad(accepted, ((0, 0), (0, 0), (1, 0)))  # (replicates, 2, T)
     # Where a kind has few pairs, the expansion may give a sample none of them, or fewer: such a sample is left out.
     accepted = accepted[(accepted[:, :, -1] > 0).all(axis=1)]
@@ -360,7 +374,7 @@ def _bootstrap_intervals(
 
 
 def _bootstrap_histograms(
-    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, seed: int
+    images: LabelledEmbeddings, classes: np.ndarray, all_pairs: np.ndarray, unit: float, seed: int
 ) -> np.ndarray:
     """Counts the pairs of bootstrap samples of the images by distance, in coarse bins.
 
@@ -374,38 +388,66 @@ def _bootstrap_histograms(
     References:
         Hajek: Asymptotic Normality of Simple Linear Rank Statistics under Alternatives, 1968.
     """
-    ends = np.unique([np.searchsorted(np.cumsum(kind), _LEVELS * kind.sum()) for kind in all_pairs])
-    coarse = np.searchsorted(ends, np.arange(_NUM_STEPS + 1)).astype(np.int16)  # the coarse bin of each bin
-    num_bins = len(ends) + 1  # at most 1003
+    table, num_bins = _coarse_bins(all_pairs)
+    no_pair = 2 * num_bins  # a bin of its own
     weights = intervals.resample_counts(seed, len(classes))  # w, (replicates, N)
-    sums = np.zeros((len(weights), 2 * num_bins))
+    sums = np.zeros((len(weights), no_pair))
+    total = np.zeros(no_pair)  # of both ends of all pairs
     lock = threading.Lock()
 
     def add(rows: np.ndarray, columns: np.ndarray, is_done: np.ndarray) -> None:
         """Adds w_i h_i of the images of the rows, without their pairs with those of the columns that are done."""
+        rows, columns = (some[np.argsort(classes[some], kind="stable")] for some in (rows, columns))
+        # The images of each class stand side by side, from its begin to the next one.
+        begins = np.searchsorted(classes[columns], np.arange(classes.max() + 2))
+
+        def histograms_of(images_of_rows: np.ndarray, distances: np.ndarray) -> np.ndarray:
+            bins = table.take(_cells(distances))  # (rows, G)
+            bins += num_bins
+            for row, image in enumerate(images_of_rows):
+                bins[row, begins[classes[image]] : begins[classes[image] + 1]] -= num_bins
+            if images.has_roles:
+                is_done_twice = is_done[images_of_rows, np.newaxis] & is_done[columns]
+                bins[(distances == np.inf) | is_done_twice] = no_pair
+            else:
+                bins[images_of_rows[:, np.newaxis] == columns] = no_pair  # an image is no pair with itself
+            bins += np.arange(len(bins))[:, np.newaxis] * (no_pair + 1)
+            counts = np.bincount(bins.ravel(), minlength=len(bins) * (no_pair + 1))
+            return counts.reshape(len(bins), -1)[:, :no_pair].astype(np.float32)
 
         def visit(chunk: slice, distances: np.ndarray) -> None:
-            histograms = np.empty((len(distances), 2 * num_bins), np.float32)  # h_i of the images of the chunk
-            for row, image in enumerate(rows[chunk].tolist()):
-                others, lengths = columns, distances[row]
-                if images.has_roles:
-                    is_pair = (lengths < np.inf) & ~(is_done[image] & is_done[columns])
-                    others, lengths = columns[is_pair], lengths[is_pair]
-                bins = coarse[_round(lengths)]  # (G,)
-                bins[classes[others] != classes[image]] += num_bins
-                histograms[row] = np.bincount(bins, minlength=2 * num_bins)
-                if not images.has_roles:
-                    histograms[row, bins[image]] -= 1  # an image is no pair with itself
-            product = weights[:, rows[chunk]].astype(np.float32) @ histograms
+            images_of_rows = rows[chunk]
+            parts = range(0, len(distances), _ROWS_AT_A_TIME)
+            histograms = np.concatenate(
+                [
+                    histograms_of(images_of_rows[at : at + _ROWS_AT_A_TIME], distances[at : at + _ROWS_AT_A_TIME])
+                    for at in parts
+                ]
+            )  # h_i of the images of the chunk
+            product = weights[:, images_of_rows].astype(np.float32) @ histograms
             with lock:
                 np.add(sums, product, out=sums)
+                np.add(total, histograms.sum(axis=0, dtype=np.float64), out=total)
 
-        _visit_pairs(visit, images, rows, columns)
+        _visit_pairs(visit, images, rows, columns, unit)
 
     queries, gallery = images.queries, images.gallery
     add(queries, gallery, np.zeros(len(images), bool))
     if len(queries) < len(images) or len(gallery) < len(images):  # a gallery image is in pairs, too
         indices = np.arange(len(images))
         add(gallery, queries, np.isin(indices, queries) & np.isin(indices, gallery))
-    total = np.stack([np.bincount(coarse, kind, minlength=num_bins) for kind in all_pairs])
-    return sums.reshape(len(weights), 2, num_bins) - total
+    return (sums - total / 2).reshape(len(weights), 2, num_bins)
+
+
+def _coarse_bins(all_pairs: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the coarse bin of each cell of `_cells`, int64, and how many bins there are, at most 1002."""
+    ends = np.unique([np.searchsorted(np.cumsum(kind), _LEVELS * kind.sum()) for kind in all_pairs])
+    cells_of_ends = np.unique(_cells(np.square((ends + 0.5) * _STEP)))
+    return np.searchsorted(cells_of_ends, np.arange(_LAST_CELL + 1)), len(cells_of_ends) + 1
+
+
+def _cells(squared: np.ndarray) -> np.ndarray:
+    """Returns the numbers of the cells that squared distances, float64, fall into, int64 from 0 to `_LAST_CELL`."""
+    cells = squared.view(np.int64) >> _DROPPED_BITS
+    cells -= _FIRST_CELL
+    return np.clip(cells, 0, _LAST_CELL, out=cells)

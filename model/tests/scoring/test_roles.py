@@ -173,13 +173,31 @@ def test_the_bootstrap_counts_each_pair_as_often_as_its_images(monkeypatch, num_
     weights = rng.integers(0, 4, (7, len(images))).astype(np.uint8)
     monkeypatch.setattr(intervals, "resample_counts", lambda *_: weights)
     _, classes = np.unique(images.labels, return_inverse=True)
-    _, all_pairs, _ = verification._pair_histograms(images, classes.astype(np.int32), np.zeros(len(images), bool))
-    found = verification._bootstrap_histograms(images, classes.astype(np.int32), all_pairs, 0).sum(axis=2)
+    classes = classes.astype(np.int32)
+    _, all_pairs, unit = verification._pair_histograms(images, classes, np.zeros(len(images), bool))
+    found = verification._bootstrap_histograms(images, classes, all_pairs, unit, 0).sum(axis=2)
     for row, weight in zip(found, weights.astype(int), strict=True):
         expected = [0, 0]
         for (i, j), (_, is_same) in slow_pairs(images).items():
             expected[not is_same] += weight[i] + weight[j] - 1
         assert row.tolist() == expected
+
+
+def test_the_bootstrap_measures_queries_and_gallery_in_one_unit(monkeypatch):
+    """From the mean of the gallery, 1.78, no row is farther than 2; from the query, which is the gallery of the gallery
+    images, one is 2.3 away, so that they would be measured in a unit of 4.
+    """
+    points = np.array([[0.0], [1.5], [1.6], [1.7], [2.3]])
+    is_query = np.arange(5) == 0
+    images = LabelledEmbeddings(points, np.array([0, 0, 1, 0, 1]), is_query, ~is_query)
+    monkeypatch.setattr(intervals, "resample_counts", lambda *_: np.ones((1, 5), np.uint8))
+    classes = images.labels.astype(np.int32)
+    _, all_pairs, unit = verification._pair_histograms(images, classes, np.zeros(5, bool))
+    ((same, different),) = verification._bootstrap_histograms(images, classes, all_pairs, unit, 0)
+    # The pairs are 1.5 and 1.7 (same) and 1.6 and 2.3 apart, all different enough for bins of their own.
+    assert same[same != 0].tolist() == different[different != 0].tolist() == [1, 1]
+    order = np.concatenate([np.flatnonzero(same), np.flatnonzero(different)])
+    assert np.argsort(order).tolist() == [0, 2, 1, 3]
 
 
 def test_where_all_are_both_every_number_is_the_same():
