@@ -181,6 +181,14 @@ def multi_similarity_loss(
     References:
         Wang, Han, Huang, Dong, Scott: Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, 2019,
         eq. 11, 12 and 15. The defaults are those of its experiments; its code has lambda 0.5 and beta 40.
+
+    Example:
+        >>> right, up = [1.0, 0.0], [0.0, 1.0]  # at a right angle: similarity 0
+        >>> round(float(multi_similarity_loss([0, 0, 1, 1], [right, right, up, up])), 3)
+        0.0
+        >>> mixed = multi_similarity_loss([0, 0, 1, 1], [right, up, right, up])
+        >>> round(float(mixed), 3)  # ln(1 + e^2) / 2 + ln(1 + 1) / 50
+        1.077
     """
     sums = multi_similarity_sums(
         labels,
@@ -213,6 +221,13 @@ def supervised_contrastive_loss(labels: tf.Tensor, embeddings: tf.Tensor, temper
         Khosla, Teterwak, Wang et al.: Supervised Contrastive Learning, 2020, eq. 2 (L_out), where it is a sum;
         Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual Representations, 2020,
         eq. 1.
+
+    Example:
+        >>> right, up = [1.0, 0.0], [0.0, 1.0]
+        >>> round(float(supervised_contrastive_loss([0, 0, 1, 1], [right, right, up, up])), 3)
+        0.0
+        >>> round(float(supervised_contrastive_loss([0, 0, 1, 1], [right] * 4)), 3)  # one of three that are equal: ln 3
+        1.099
     """
     sums = supervised_contrastive_sums(labels, embeddings, None, "cosine", temperature=temperature)
     return triplet_loss.mean(*sums["loss"])
@@ -240,6 +255,11 @@ def lifted_structured_loss(
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 8, where it is a
         sum; Song, Xiang, Jegelka, Savarese: Deep Metric Learning via Lifted Structured Feature Embedding, 2016, eq. 4,
         whose margin of 1 is the default.
+
+    Example:
+        >>> loss = lifted_structured_loss([0, 0, 1], [[0.0], [1.0], [3.0]], margin=1.5)
+        >>> round(float(loss), 3)  # with one of each kind, triplets: (max(1 - 3 + 1.5, 0) + (1 - 2 + 1.5)) / 2
+        0.25
     """
     return triplet_loss.mean(*lifted_structured_sums(labels, embeddings, margin, distance)["loss"])
 
@@ -265,6 +285,11 @@ def circle_loss(labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 0.4, s
         Sun, Cheng, Zhang et al.: Circle Loss: A Unified Perspective of Pair Similarity Optimization, 2020, eq. 5 and 6
         with O_p = 1 + m, O_n = -m, Delta_p = 1 - m and Delta_n = m. The defaults are those of its experiments on image
         retrieval; for faces it has m = 0.25 and gamma = 256.
+
+    Example:
+        >>> loss = circle_loss([0, 0, 1], [[1.0, 0.0]] * 3, margin=0.4, scale=80.0)
+        >>> round(float(loss), 3)  # all similarities are 1: x = 80 (1.4 * 0.6 - 0.4 * 0.4), log(1 + e^x) = x
+        54.4
     """
     return triplet_loss.mean(*circle_sums(labels, embeddings, margin, "cosine", scale=scale)["loss"])
 
@@ -306,7 +331,13 @@ def lifted_structured_sums(pairs: _Pairs, margin: float) -> tuple[tf.Tensor, tf.
 
 @_sums_of
 def circle_sums(pairs: _Pairs, margin: float, scale: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `circle_loss`."""
+    """Returns the sums of `circle_loss`.
+
+    Example:
+        >>> sums = circle_sums([0, 0, 1], [[1.0, 0.0]] * 3, 0.4, "cosine", scale=80.0)
+        >>> [round(float(part), 3) for part in sums["loss"]]  # two anchors have a positive and a negative
+        [108.8, 2.0]
+    """
     s = pairs.similarities  # (A, C)
     fixed = tf.stop_gradient(s)  # (A, C)
     of_positives = -scale * tf.maximum(1.0 + margin - fixed, 0.0) * (s - (1.0 - margin))  # (A, C)
@@ -341,6 +372,13 @@ def proxy_anchor_loss(
 
     References:
         Kim, Kim, Cho, Kwak: Proxy Anchor Loss for Deep Metric Learning, 2020, eq. 4, and section 4.1 for the defaults.
+
+    Example:
+        >>> right, left = [1.0, 0.0], [-1.0, 0.0]
+        >>> round(float(proxy_anchor_loss([0, 1], [right, left], class_vectors=[right, left])), 3)
+        0.0
+        >>> round(float(proxy_anchor_loss([0, 1], [left, right], class_vectors=[right, left])), 3)  # 2 * 32 (1 + 0.1)
+        70.4
     """
     return proxy_anchor_of_similarities(labels, class_similarities(embeddings, class_vectors), margin, scale)
 
@@ -368,12 +406,23 @@ def arcface_loss(
     References:
         Deng, Guo, Xue, Zafeiriou: ArcFace: Additive Angular Margin Loss for Deep Face Recognition, 2019, eq. 3; what
         comes beyond pi - margin is that of its code.
+
+    Example:
+        >>> up, right, left = [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]
+        >>> loss = arcface_loss([0], [up], class_vectors=[right, left], margin=math.pi / 6)
+        >>> round(float(loss), 3)  # 90 degrees to both classes, 120 with the margin: 64 (cos 90 - cos 120)
+        32.0
     """
     return arcface_of_similarities(labels, class_similarities(embeddings, class_vectors), margin, scale)
 
 
 def class_similarities(embeddings: tf.Tensor, class_vectors: tf.Tensor) -> tf.Tensor:
-    """Computes the cosine similarities of images to class vectors: (B, D) and (C, D) -> (B, C)."""
+    """Computes the cosine similarities of images to class vectors: (B, D) and (C, D) -> (B, C).
+
+    Example:
+        >>> class_similarities([[3.0, 4.0]], class_vectors=[[1.0, 0.0], [0.0, 1.0]]).numpy().round(3)
+        array([[0.6, 0.8]], dtype=float32)
+    """
     return 1.0 - triplet_loss.pairwise_distances(embeddings, "cosine", class_vectors)
 
 

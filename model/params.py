@@ -530,6 +530,15 @@ class Params(BaseModel):
         Raises:
             UserError: The file cannot be read, is not a JSON object, or has a key that is unknown, of the wrong
                 type, out of range, or impossible together with another. The line names the file and the key.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "params.json")
+            ...     _ = path.write_text('{"triplet_strategy": "batch_hard", "margin": "soft"}')
+            ...     params = Params.from_json(path)
+            >>> params.margin, params.dataset
+            ('soft', 'mnist')
         """
         return cls.from_json_with_notes(path)[0]
 
@@ -550,6 +559,10 @@ class Params(BaseModel):
         """Returns the seed and what differs from the defaults, as in a `params.json`.
 
         The defaults are those of the strategy, so that what is left out is what is filled in when it is read again.
+
+        Example:
+            >>> Params(triplet_strategy="circle", margin=0.25, scale=80.0, seed=7).differences()
+            {'seed': 7, 'triplet_strategy': 'circle', 'margin': 0.25}
         """
         defaults = Params(triplet_strategy=self.triplet_strategy).model_dump(mode="json")
         defaults["triplet_strategy"] = Params().triplet_strategy
@@ -558,7 +571,12 @@ class Params(BaseModel):
         }
 
     def changes_from(self, before: "Params") -> dict[str, tuple[Any, Any]]:
-        """Returns the parameters that differ, each with its value before and now, as JSON has them."""
+        """Returns the parameters that differ, each with its value before and now, as JSON has them.
+
+        Example:
+            >>> Params(margin=0.3).changes_from(Params(margin=0.5))
+            {'margin': (0.5, 0.3)}
+        """
         old, new = before.model_dump(mode="json"), self.model_dump(mode="json")
         return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
 
@@ -574,7 +592,12 @@ class Params(BaseModel):
 
 
 def augmentations_with(parameter: str) -> list[str]:
-    """Returns the names of the augmentations that read a parameter of their own; none if it belongs to all."""
+    """Returns the names of the augmentations that read a parameter of their own; none if it belongs to all.
+
+    Example:
+        >>> augmentations_with("drawing_bend")
+        ['drawing']
+    """
     return [name for name, parameters in _PARAMETERS_OF_AUGMENTATIONS.items() if parameter in parameters]
 
 
@@ -586,6 +609,10 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: `squared`, the old name of the distance "squared_euclidean", says what cannot be.
+
+    Example:
+        >>> translate({"margin": 0.5, "squared": True, "num_labels": 10})
+        {'margin': 0.5, 'distance': 'squared_euclidean'}
     """
     new = {key: value for key, value in content.items() if key not in WITHOUT_EFFECT}
     squared = new.pop("squared", False)

@@ -46,6 +46,11 @@ class Strategy:
         class_vector_learning_rate_factor: For a loss that compares images with a vector for each class, which is
             learned with the network: what the learning rate of these vectors is multiplied by where `params.json` says
             nothing. None for one that compares images with each other.
+
+    Example:
+        >>> strategy = Strategy(lambda: my_sums, bytes_per_pair=40, loss_parameters={"temperature": 0.1}, margin=None)
+        >>> strategy.defaults
+        {'margin': None, 'distance': 'euclidean', 'temperature': 0.1}
     """
 
     load: Callable[[], LossSums]
@@ -165,7 +170,14 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def strategies_with(parameter: str) -> list[str]:
-    """Returns the names of the strategies that read a parameter of their own; none if it belongs to all."""
+    """Returns the names of the strategies that read a parameter of their own; none if it belongs to all.
+
+    Example:
+        >>> strategies_with("scale")
+        ['circle', 'proxy_anchor', 'arcface']
+        >>> strategies_with("margin")
+        []
+    """
     return [
         name
         for name, strategy in STRATEGIES.items()

@@ -37,7 +37,14 @@ Sums = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 
 
 class Candidates(NamedTuple):
-    """Where A anchors look for their positives and negatives, if not among themselves: C embeddings, at least one."""
+    """Where A anchors look for their positives and negatives, if not among themselves: C embeddings, at least one.
+
+    Example:
+        >>> seen = Candidates(tf.constant([0, 0, 1]), tf.constant([[0.0], [1.0], [3.0]]), places=tf.constant([0]))
+        >>> total, count = batch_hard_sums([0], [[0.0]], 2.5, "euclidean", candidates=seen)["loss"]
+        >>> round(float(total), 3), float(count)  # one anchor, the first of the candidates: 1 - 3 + 2.5
+        (0.5, 1.0)
+    """
 
     labels: tf.Tensor  # (C,)
     embeddings: tf.Tensor  # (C, D)
@@ -72,6 +79,10 @@ def pairwise_distances(
 
     Raises:
         ValueError: The embeddings are not a matrix, or there is no such distance.
+
+    Example:
+        >>> pairwise_distances([[0.0], [1.0], [3.0]]).numpy().round(3).tolist()
+        [[0.0, 1.0, 3.0], [1.0, 0.0, 2.0], [3.0, 2.0, 0.0]]
     """
     vectors = [_matrix(embeddings)] + ([] if candidates is None else [_matrix(candidates)])
     if distance != "cosine":
@@ -338,6 +349,11 @@ def batch_all_triplet_loss(
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 6.
+
+    Example:
+        >>> loss, fraction = batch_all_triplet_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=0.5)
+        >>> round(float(loss), 3), float(fraction)  # 2 of 8 are active, those of 3 and 7: 4 - 3 + 0.5 and 4 - 2 + 0.5
+        (2.0, 0.25)
     """
     sums = batch_all_sums(labels, embeddings, margin, distance or _euclidean(squared))
     return mean(*sums["loss"]), mean(*sums["fraction_positive_triplets"])
@@ -357,6 +373,11 @@ def batch_hard_triplet_loss(
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, eq. 5 and section 2.
+
+    Example:
+        >>> loss = batch_hard_triplet_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=0.5)
+        >>> round(float(loss), 3)  # the anchor at 3 costs 4 - 2 + 0.5, the other three nothing
+        0.625
     """
     return mean(*batch_hard_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
@@ -375,6 +396,11 @@ def batch_semi_hard_triplet_loss(
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2; the rule for a pair without a semi-hard negative is
         that of `tfa.losses.triplet_semihard_loss` in TensorFlow Addons.
+
+    Example:
+        >>> loss = batch_semi_hard_triplet_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=0.5)
+        >>> round(float(loss), 3)  # of 4 pairs (3, 7) costs: no negative is beyond 7, the farthest is 0: 4 - 3 + 0.5
+        0.375
     """
     return mean(*batch_semi_hard_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
@@ -399,6 +425,12 @@ def batch_random_semi_hard_triplet_loss(
 
     References:
         Schroff, Kalenichenko, Philbin: FaceNet, 2015, section 3.2.
+
+    Example:
+        >>> points = [[0.0], [1.0], [3.0], [7.0]]
+        >>> loss = batch_random_semi_hard_triplet_loss([0, 0, 1, 1], points, margin=1.5, seed=[230, 0])
+        >>> round(float(loss), 3)  # the pair (1, 0) alone has a semi-hard negative, and one only, at 3: 1 - 2 + 1.5
+        0.5
     """
     sums = batch_random_semi_hard_sums(labels, embeddings, margin, distance or _euclidean(squared), seed)
     return mean(*sums["loss"])
@@ -417,12 +449,22 @@ def contrastive_loss(
 
     References:
         Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping, 2006, eq. 4.
+
+    Example:
+        >>> loss = contrastive_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=5.0)
+        >>> round(float(loss), 3)  # of 6 pairs; same: 1 / 2 + 16 / 2, different: (5 - 3)^2 / 2 + (5 - 2)^2 / 2
+        2.5
     """
     return mean(*contrastive_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
 
 
 def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Returns total / count, and 0 for an empty sum; a total that is NaN stays NaN."""
+    """Returns total / count, and 0 for an empty sum; a total that is NaN stays NaN.
+
+    Example:
+        >>> float(mean(tf.constant(6.0), tf.constant(4.0))), float(mean(tf.constant(0.0), tf.constant(0.0)))
+        (1.5, 0.0)
+    """
     return total / tf.maximum(count, 1.0)
 
 
@@ -514,7 +556,15 @@ def with_gradient(total: tf.Tensor, vectors: Sequence[tf.Tensor], gradients: Seq
 
 @_sums_of
 def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `batch_all_triplet_loss`."""
+    """Returns the sums of `batch_all_triplet_loss`.
+
+    Example:
+        >>> sums = batch_all_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 0.5, "euclidean")
+        >>> [round(float(part), 3) for part in sums["loss"]]  # 1.5 + 2.5, of 2 triplets
+        [4.0, 2.0]
+        >>> float(mean(*sums["mean_positive_dist"]))  # 1 and 4, from both ends
+        2.5
+    """
     # With t = d(a, p) + margin, a triplet is active exactly if d(a, n) < t. Let the positive p have r(a, p) active
     # negatives and the negative n have c(a, n) active positives. The sum over the active triplets is then
     #
@@ -681,6 +731,11 @@ def triplet_loss(
     References:
         Weinberger, Saul: Distance Metric Learning for Large Margin Nearest Neighbor Classification, 2009;
         Schroff, Kalenichenko, Philbin: FaceNet, 2015.
+
+    Example:
+        >>> loss = triplet_loss(anchor=[[0.0], [0.0]], positive=[[1.0], [1.0]], negative=[[1.25], [9.0]], margin=0.5)
+        >>> round(float(loss), 3)  # (1 - 1.25 + 0.5) / 2, as the second is easy
+        0.125
     """
     anchor, positive, negative = _full_precision(anchor), _full_precision(positive), _full_precision(negative)
     positive_distance = _distance(anchor, positive, distance)  # (B,)
@@ -699,7 +754,13 @@ def triplet_loss(
 def offline_sums(
     labels: tf.Tensor, embeddings: tf.Tensor, margin: float, distance: str, seed: tf.Tensor | None = None
 ) -> Sums:
-    """Returns the sums of `triplet_loss`, of a batch that is triplets, one after the other."""
+    """Returns the sums of `triplet_loss`, of a batch that is triplets, one after the other.
+
+    Example:
+        >>> total, count = offline_sums([0, 0, 1], [[0.0], [1.0], [1.25]], 0.5, "euclidean")["loss"]
+        >>> round(float(total), 3), float(count)  # anchor, positive, negative: 1 - 1.25 + 0.5
+        (0.25, 1.0)
+    """
     _, embeddings = checked(labels, embeddings)
     anchor, positive, negative = tf.unstack(tf.reshape(embeddings, [-1, 3, tf.shape(embeddings)[1]]), axis=1)
     positives, negatives = _distance(anchor, positive, distance), _distance(anchor, negative, distance)  # (B / 3,)
@@ -761,6 +822,10 @@ def unit_length(vectors: tf.Tensor) -> tf.Tensor:
     """Scales vectors (..., D) to length 1; those of length 0 stay, and have gradient 0.
 
     By the largest number first: squares can overflow.
+
+    Example:
+        >>> unit_length(tf.constant([3.0, 4.0])).numpy().round(3)
+        array([0.6, 0.8], dtype=float32)
     """
     largest = tf.stop_gradient(tf.reduce_max(tf.abs(vectors), axis=-1, keepdims=True))
     nonzero = tf.not_equal(largest, 0.0)

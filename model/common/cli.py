@@ -87,7 +87,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Returns what reads an option that counts something, from `low` to `high`; None sets no limit."""
+    """Returns what reads an option that counts something, from `low` to `high`; None sets no limit.
+
+    Example:
+        >>> whole_number(1, 100)("7")
+        7
+    """
     limits = f"of at least {low}" if high is None else f"from {low:,} to {high:,}"
 
     def read(text: str) -> int:
@@ -100,7 +105,12 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def fraction_or_off(text: str) -> float | Literal["off"]:
-    """Reads an option that is a number between 0 and 1, neither of them included, or off."""
+    """Reads an option that is a number between 0 and 1, neither of them included, or off.
+
+    Example:
+        >>> fraction_or_off("0.01"), fraction_or_off("off")
+        (0.01, 'off')
+    """
     if text == "off":
         return "off"
     try:

@@ -49,8 +49,9 @@ class Cluster:
     def name(self, index: int) -> str:
         """Returns what messages call a process.
 
-        >>> Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0).name(1)
-        'process 2 of 2 (10.0.0.2:2222)'
+        Example:
+            >>> Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 0).name(1)
+            'process 2 of 2 (10.0.0.2:2222)'
         """
         number = f"process {index + 1} of {len(self.addresses)}"
         return f"{number} ({self.addresses[index]})" + (", the chief" if index == 0 else "")
@@ -59,8 +60,9 @@ class Cluster:
 def split_address(address: str) -> tuple[str, int]:
     """Returns host and port of an address of a `Cluster`.
 
-    >>> split_address("[::1]:2222")
-    ('::1', 2222)
+    Example:
+        >>> split_address("[::1]:2222")
+        ('::1', 2222)
     """
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
@@ -78,6 +80,11 @@ def from_environment(environ: Mapping[str, str]) -> Cluster | None:
 
     Raises:
         UserError: The environment names processes in a way that cannot be meant.
+
+    Example:
+        >>> config = {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 1}}
+        >>> from_environment({"TF_CONFIG": json.dumps(config)}).index
+        1
     """
     if "TF_CONFIG" in environ:
         cluster = _from_tf_config(environ["TF_CONFIG"])

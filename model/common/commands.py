@@ -17,6 +17,10 @@ def command(script: str, model_dir: Path, *arguments: str, data_dir: Path | None
         model_dir: Folder of the experiment.
         *arguments: What else it is told.
         data_dir: The --data_dir that the command was given which shows this one; None where it was given none.
+
+    Example:
+        >>> command("evaluate.py", Path("experiments/mine"), "--checkpoint", "last")
+        'python evaluate.py --model_dir experiments/mine --checkpoint last'
     """
     data = [] if data_dir is None else ["--data_dir", str(data_dir)]
     return shlex.join(["python", script, "--model_dir", str(model_dir), *data, *arguments])

@@ -50,6 +50,13 @@ def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int
 
     Returns:
         uint64 array of shape (size,), the same for the same arguments wherever and whenever it is asked for.
+
+    Example:
+        >>> first = draw(230, Stream.BOOTSTRAP, size=3)
+        >>> np.array_equal(draw(230, Stream.BOOTSTRAP, size=3), first)
+        True
+        >>> np.array_equal(draw(230, Stream.BOOTSTRAP, number=1, size=3), first)
+        False
     """
     counter = np.array([0, number, stream, part], np.uint64)  # Philox counts its own draws in counter[0]
     return np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(size)
@@ -67,6 +74,10 @@ def permutation(seed: int, stream: Stream, number: int = 0, part: int = 0, *, si
 
     Returns:
         int32 array of shape (size,).
+
+    Example:
+        >>> sorted(permutation(230, Stream.TRAINING_ORDER, size=4).tolist())
+        [0, 1, 2, 3]
     """
     return np.argsort(draw(seed, stream, number, part, size=size), kind="stable").astype(np.int32)
 
@@ -81,6 +92,11 @@ def stratified_sample(labels: np.ndarray, seed: int, count: int) -> np.ndarray:
 
     Returns:
         int32 indices of shape (min(count, N),), ascending.
+
+    Example:
+        >>> labels = np.array([4, 4, 4, 4, 7, 7])
+        >>> labels[stratified_sample(labels, seed=230, count=3)].tolist()
+        [4, 4, 7]
     """
     shuffled = permutation(seed, Stream.STRATIFIED_SAMPLE, size=len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

@@ -39,13 +39,23 @@ class Interrupted(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what a library's error says, on one line and without the names of TensorFlow's operations."""
+    """Returns what a library's error says, on one line and without the names of TensorFlow's operations.
+
+    Example:
+        >>> one_line(ValueError("{{node Conv2D}} expected 4 dimensions [Op:Conv2D]"))
+        'expected 4 dimensions'
+    """
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]( name:)?", "", str(error))
     return printable(" ".join(text.split()), 300)
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """Returns the first names, and how many more there are."""
+    """Returns the first names, and how many more there are.
+
+    Example:
+        >>> listed(["ant", "bee", "cow"], most=2)
+        'ant, bee and 1 more'
+    """
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -72,6 +82,10 @@ def explain(error: OSError, where: str | Path = "") -> str:
     Args:
         error: What the system said.
         where: A file or folder, for an error that names none.
+
+    Example:
+        >>> explain(FileNotFoundError(errno.ENOENT, "No such file or directory", "params.json"))
+        'params.json: No such file or directory'
     """
     name = error.filename or where
     reason = f"{name}: {error.strerror}" if name and error.strerror else str(error)

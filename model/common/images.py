@@ -32,9 +32,12 @@ class StoredImages:
         UserError: It is shorter.
 
     Example:
-        >>> images = StoredImages(path, (1000, 28, 28, 1))
-        >>> images[np.array([7, 3])].shape
-        (2, 28, 28, 1)
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(bytes([0, 1, 2, 3, 4, 5]))
+        ...     file.flush()
+        ...     print(StoredImages(Path(file.name), (2, 1, 3, 1))[1].tolist())  # of two images of 1 x 3 pixels
+        [[[3], [4], [5]]]
     """
 
     dtype = np.dtype(np.uint8)
@@ -159,6 +162,11 @@ def quarter_turns(images: Images) -> Images:
 
     Args:
         images: (N, S, S, C), as high as wide.
+
+    Example:
+        >>> image = np.array([[1, 2], [3, 4]], np.uint8)
+        >>> quarter_turns(image[np.newaxis, :, :, np.newaxis])[1, :, :, 0].tolist()
+        [[2, 4], [1, 3]]
     """
     if isinstance(images, StoredImages):
         return images.quarter_turns()

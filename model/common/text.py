@@ -11,12 +11,13 @@ def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = Tru
     stand there as Python writes them, such as `\n`, `\x1b` or `\u202e`. Too long a text loses its middle, for of a path
     both ends are worth more, or its start.
 
-    >>> printable("two\nlines")
-    'two\\nlines'
-    >>> printable("data/pets/cat/1.png", 11)
-    'data/…1.png'
-    >>> printable("data/pets/cat/1.png", 11, keeps_start=False)
-    '…/cat/1.png'
+    Example:
+        >>> printable("two\nlines")
+        'two\\nlines'
+        >>> printable("data/pets/cat/1.png", 11)
+        'data/…1.png'
+        >>> printable("data/pets/cat/1.png", 11, keeps_start=False)
+        '…/cat/1.png'
     """
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -28,12 +29,13 @@ def printable(text: str, length: int = _LONGEST_LINE, *, keeps_start: bool = Tru
 def class_name(name: str, length: int = 60) -> str:
     """Returns the name of a class as `printable` does; of one that is too long the folders go first, from the outside.
 
-    >>> class_name("Fruit/Apple/Granny-Smith", 14)
-    '…/Granny-Smith'
-    >>> class_name("Vegetables/Onion/Yellow-Onion", 12)
-    'Yellow-Onion'
-    >>> class_name("Granny-Smith-Apple", 14)
-    'Granny-…-Apple'
+    Example:
+        >>> class_name("Fruit/Apple/Granny-Smith", 14)
+        '…/Granny-Smith'
+        >>> class_name("Vegetables/Onion/Yellow-Onion", 12)
+        'Yellow-Onion'
+        >>> class_name("Granny-Smith-Apple", 14)
+        'Granny-…-Apple'
     """
     folders = name.split("/")
     shorter = ["…/" + "/".join(folders[first:]) for first in range(1, len(folders))]

@@ -83,6 +83,13 @@ def divide(data: Dataset, params: Params) -> Partition:
     Raises:
         UserError: There is no such class, too few classes or images are left to learn from,
             `early_stopping_patience` is set and nothing validates, or there are no groups to exclude.
+
+    Example:
+        >>> images = Split(np.zeros((8, 28, 28, 1), np.uint8), np.repeat(np.arange(4), 2))
+        >>> data = Dataset("mine", train=images, test=images, class_names=("ant", "bee", "cow", "dog"))
+        >>> partition = divide(data, Params(holdout_classes=["cow", "dog"]))
+        >>> partition.train.labels.tolist(), partition.unseen
+        ([0, 0, 1, 1], (2, 3))
     """
     train, seed = data.train, params.split_seed
     if params.exclude_same_group and (data.test.roles is None or data.test.roles.group is None):

@@ -28,6 +28,11 @@ def uniform_batches(labels: np.ndarray, seed: int, batch_size: int) -> BatchPoli
 
     Returns:
         A function from the step to int32 indices of shape (batch_size,).
+
+    Example:
+        >>> batch = uniform_batches(np.array([4, 4, 7, 7]), seed=230, batch_size=2)
+        >>> np.sort([batch(0), batch(1)], axis=None).tolist()  # an epoch
+        [0, 1, 2, 3]
     """
     num_images = len(labels)
 
@@ -64,6 +69,12 @@ def class_balanced_batches(
 
     References:
         Hermans, Beyer, Leibe: In Defense of the Triplet Loss for Person Re-Identification, 2017, section 2.
+
+    Example:
+        >>> labels = np.array([4, 4, 4, 7, 7, 9, 9])
+        >>> batch = class_balanced_batches(labels, seed=230, num_classes_per_batch=3, num_images_per_class=2)
+        >>> sorted(labels[batch(0)].tolist())
+        [4, 4, 7, 7, 9, 9]
     """
     num_classes = len(np.unique(labels))
     batches_per_round = num_classes // num_classes_per_batch
@@ -93,6 +104,11 @@ def images_of_classes(labels: np.ndarray, seed: int, num_images_per_class: int) 
     Returns:
         A function from a class, the number of its label among those that occur, and from its turn, 0, 1, 2, ..., to
         int32 indices of shape (K,).
+
+    Example:
+        >>> images = images_of_classes(np.array([4, 7, 4, 7]), seed=230, num_images_per_class=1)
+        >>> np.sort([images(0, 0), images(0, 1)], axis=None).tolist()  # the first class, 4, in its first two turns
+        [0, 2]
     """
     images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
 
@@ -121,6 +137,11 @@ def anchor_positive_batches(labels: np.ndarray, seed: int, batch_size: int) -> B
 
     Returns:
         A function from the step to int32 indices of shape (batch_size, 2): anchor, positive.
+
+    Example:
+        >>> batch = anchor_positive_batches(np.array([4, 4, 7, 7, 9]), seed=230, batch_size=4)
+        >>> sorted(batch(0).tolist())  # with two images of a class, the positive is the other one; 9 has none
+        [[0, 1], [1, 0], [2, 3], [3, 2]]
     """
     _, class_of, class_sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(class_of, kind="stable").astype(np.int32)

@@ -27,6 +27,11 @@ class Tree:
             before children.
         depth: (M,) int64, 0 for the root.
         node_of: (C,) int64, the node of each class: its parent, or itself if it has classes below it.
+
+    Example:
+        >>> tree = Tree.of(["Fruit/Apple", "Fruit/Pear", "Milk"])
+        >>> tree.node_of.tolist(), tree.depth.tolist()  # Fruit is node 1
+        ([1, 1, 0], [0, 1])
     """
 
     parent: np.ndarray

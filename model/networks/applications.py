@@ -19,6 +19,11 @@ class Preprocessing(keras.layers.Layer):
         is_bgr: Whether the channels are then turned round, to blue, green, red.
         name: What Keras calls the layer.
         dtype: As for every layer.
+
+    Example:
+        >>> grey = keras.ops.full([1, 1, 1, 1], 0.75)  # one pixel
+        >>> Preprocessing(scale=2.0, offset=-1.0)(grey).numpy().tolist()
+        [[[[0.5, 0.5, 0.5]]]]
     """
 
     def __init__(

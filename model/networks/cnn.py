@@ -30,6 +30,12 @@ def cnn(
 
     Returns:
         (B, F).
+
+    Example:
+        >>> blocks = dict(num_channels=32, num_blocks=2, convolutions_per_block=1, use_batch_norm=False)
+        >>> features = cnn(keras.Input((28, 28, 1)), seed=230, pooling="flatten", **blocks)
+        >>> features.shape  # two blocks leave 7 x 7 pixels of 64 channels
+        (None, 3136)
     """
     layers = keras.layers
     outputs = images
@@ -58,7 +64,13 @@ def size_of_cnn(
     use_batch_norm: bool,
     pooling: str,
 ) -> tuple[int, int, int]:
-    """Returns the weights, the numbers that all layers put out for an image, and the features of such a network."""
+    """Returns the weights, the numbers that all layers put out for an image, and the features of such a network.
+
+    Example:
+        >>> blocks = dict(num_channels=2, num_blocks=1, convolutions_per_block=1, use_batch_norm=False)
+        >>> size_of_cnn((4, 4, 1), pooling="average", **blocks)  # (9 + 1) * 2 weights; outputs 16 + 32 + 32 + 8 + 2
+        (20, 90, 2)
+    """
     height, width, channels = image_shape
     weights, outputs = 0, height * width * channels
     for block in range(num_blocks):

@@ -175,5 +175,10 @@ NETWORKS: dict[str, Network] = {
 
 
 def networks_with(parameter: str) -> list[str]:
-    """Returns the names of the networks that read a parameter of their own; none if it belongs to all."""
+    """Returns the names of the networks that read a parameter of their own; none if it belongs to all.
+
+    Example:
+        >>> networks_with("num_channels")
+        ['cnn']
+    """
     return [name for name, network in NETWORKS.items() if parameter in network.parameters]

@@ -200,6 +200,13 @@ def classify(images: NewImages, gallery: Gallery, k: int, refusal: Refusal | str
         k: At least 1; all gallery images vote where there are not so many.
         refusal: What makes an image unknown: then the k nearest are shown, and the nearest decides. Or in words why
             none is: then the k nearest vote.
+
+    Example:
+        >>> gallery = Gallery(np.array([[0.0], [1.0], [3.0]]), np.array([0, 1, 1]), class_names=["ant", "bee"])
+        >>> images = NewImages([Path("new.png")], converted=[], embeddings=np.array([[0.4]]))
+        >>> [prediction] = classify(images, gallery, k=3, refusal="every image gets a name").predictions
+        >>> prediction.label, prediction.votes, prediction.neighbors[0].label
+        ('bee', 2, 'ant')
     """
     limit = math.inf if isinstance(refusal, str) else refusal.threshold.distance
     nearest = nearest_of(images.embeddings, gallery.embeddings, k)  # (N, k)

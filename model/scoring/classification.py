@@ -29,6 +29,12 @@ def knn_correct(images: LabelledEmbeddings, gallery: LabelledEmbeddings, ks: Seq
 
     Raises:
         ValueError: The gallery is empty, or an embedding is not finite.
+
+    Example:
+        >>> gallery = LabelledEmbeddings(np.array([[0.0], [1.0], [3.0]]), np.array([4, 4, 7]))
+        >>> images = LabelledEmbeddings(np.array([[0.4], [2.5]]), np.array([4, 4]))
+        >>> knn_correct(images, gallery, ks=(1, 3)).tolist()  # nearest to 2.5 is 3, of class 7; two of three are of 4
+        [[True, False], [True, True]]
     """
     labels = gallery.labels[nearest_of(images.embeddings, gallery.embeddings, max(ks))]  # (N, K)
     return np.stack([majority_vote(labels[:, :k]) == images.labels for k in ks])
@@ -41,6 +47,10 @@ def nearest_of(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
         queries: Array of shape (Q, D).
         gallery: Array of shape (G, D), G >= 1.
         k: At least 1.
+
+    Example:
+        >>> nearest_of(np.array([[0.9]]), np.array([[0.0], [1.0], [3.0]]), k=2)
+        array([[1, 0]])
     """
     return k_nearest(queries, gallery, min(k, len(gallery)))
 
@@ -55,6 +65,10 @@ def majority_vote(neighbor_labels: np.ndarray) -> np.ndarray:
 
     Returns:
         Array of shape (Q,).
+
+    Example:
+        >>> majority_vote(np.array([[5, 7, 7], [5, 7, 9]]))
+        array([7, 5])
     """
     votes = np.zeros(neighbor_labels.shape, np.int32)  # (Q, K), for the label of each neighbour
     for voter in neighbor_labels.T:

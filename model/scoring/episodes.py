@@ -27,7 +27,12 @@ _PARENT, _CLASSES, _IMAGES = range(3)
 
 @dataclass(frozen=True)
 class Shots:
-    """How many classes and shown images of each an episode has: N and K."""
+    """How many classes and shown images of each an episode has: N and K.
+
+    Example:
+        >>> Shots.parse("20x1")
+        Shots(num_classes=20, num_images=1)
+    """
 
     num_classes: int
     num_images: int
@@ -89,6 +94,12 @@ def draw_from(
 
     Raises:
         UserError: There are not so many classes with so many images.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> episode = draw_from(labels, Shots(num_classes=2, num_images=1), num_queries=1, seed=230)
+        >>> np.sort(labels[episode(0).support[:, 0]]), np.sort(labels[episode(0).queries])  # one and one of each class
+        (array([0, 1]), array([0, 1]))
     """
     sizes = np.bincount(labels)
     order = np.argsort(labels, kind="stable")
@@ -137,6 +148,12 @@ def measure(embeddings: np.ndarray, episode: Callable[[int], Episode], num_episo
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> episode = draw_from(np.array([0, 0, 1, 1]), Shots(num_classes=2, num_images=1), num_queries=1, seed=230)
+        >>> line = np.array([[0.0], [1.0], [8.0], [9.0]])  # whichever is shown, the other one of its class is nearest
+        >>> measure(line, episode, num_episodes=5)["nearest_image"]
+        1.0
     """
     accuracies = np.array([_accuracies(embeddings, episode(number)) for number in range(num_episodes)])  # (E, 2)
     scores: dict[str, float] = {}

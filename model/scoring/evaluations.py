@@ -25,6 +25,12 @@ class Evaluations:
     Whoever watches it, meanwhile:
 
         Evaluations.read(model_dir / "validation" / "evaluations.json").values("knn_accuracy")
+
+    Example:
+        >>> evaluations = Evaluations(Path("evaluations.json"), {10: {"loss": 0.5}, 20: {"loss": 0.25}, 30: {}})
+        >>> evaluations.forget_after(20)
+        >>> evaluations.values("loss")
+        {10: 0.5, 20: 0.25}
     """
 
     def __init__(self, path: Path, scores: dict[int, Scores]) -> None:

@@ -51,7 +51,12 @@ FEWEST_CLASSES = 4
 
 @dataclass(frozen=True)
 class GallerySize:
-    """How many classes a gallery has, and images of each, both at least 1."""
+    """How many classes a gallery has, and images of each, both at least 1.
+
+    Example:
+        >>> GallerySize.of(np.array([4, 4, 7]))  # 3 images of 2 classes
+        GallerySize(num_classes=2, images_per_class=2)
+    """
 
     num_classes: int
     images_per_class: int
@@ -139,6 +144,15 @@ def choose_threshold(
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> corners = np.repeat(np.eye(4), 2, axis=0)  # 4 classes of 2 equal images, sqrt(2) apart from each other
+        >>> labels = np.repeat(np.arange(4), 2)
+        >>> found = choose_threshold(corners, labels, GallerySize(1, 1), rate=0.5, seed=0)
+        >>> round(found.distance, 4)  # nobody is misnamed up to sqrt(2); half of it
+        0.7071
+        >>> choose_threshold(corners, labels, GallerySize(1, 1), rate=0.01, seed=0)  # half of the images: one in 4
+        TooFew(num_classes=4, num_images=4, smallest_rate=0.25)
     """
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     # The largest number of images, up to K, that leaves one of at least half of the classes.
@@ -187,6 +201,12 @@ def distances_to(
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> gallery, gallery_labels = np.array([[0.0], [9.0]]), np.array([4, 7])
+        >>> own, other = distances_to(gallery, gallery_labels, np.array([[1.0], [4.0]]), np.array([4, 5]))
+        >>> own.tolist(), other.tolist()  # class 5 is not enrolled
+        ([1.0, inf], [8.0, 4.0])
     """
     found = class_neighbors(embeddings, labels, gallery, gallery_labels)
     return found.same_distance, found.other_distance
@@ -210,6 +230,12 @@ def choose_threshold_for(
 
     Returns:
         The threshold, or why there is none.
+
+    Example:
+        >>> labels, own, other = np.repeat([5, 6, 7, 8], 2), np.full(8, np.inf), np.full(8, 3.0)
+        >>> found = choose_threshold_for(GallerySize(2, 1), labels, own, other, rate=0.5, seed=0)
+        >>> found.distance  # no stranger comes nearer than 3; half of it
+        1.5
     """
     is_stranger = np.isinf(own)
     classes, counts = np.unique(labels[is_stranger], return_counts=True)

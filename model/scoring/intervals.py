@@ -24,6 +24,11 @@ def bootstrap_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
 
     References:
         Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13.
+
+    Example:
+        >>> low, high = bootstrap_interval(np.repeat([0.0, 1.0], 50), seed=0)
+        >>> round(low, 1), round(high, 1)  # of 100 images, about 0.5 -+ 1.96 * 0.5 / 10
+        (0.4, 0.6)
     """
     if not len(values):
         return float("nan"), float("nan")
@@ -31,7 +36,12 @@ def bootstrap_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def percentile_interval(replicates: np.ndarray | list[float]) -> tuple[float, float]:
-    """Returns the percentiles 2.5 and 97.5 of what bootstrap samples gave, at least one number."""
+    """Returns the percentiles 2.5 and 97.5 of what bootstrap samples gave, at least one number.
+
+    Example:
+        >>> percentile_interval(np.arange(1001.0))
+        (25.0, 975.0)
+    """
     low, high = np.percentile(replicates, [2.5, 97.5])
     return float(low), float(high)
 
@@ -42,6 +52,11 @@ def resample_counts(seed: int, size: int) -> np.ndarray:
     Args:
         seed: From 0 to 2^64 - 1. The samples are those of `bootstrap_interval`.
         size: The number of images.
+
+    Example:
+        >>> counts = resample_counts(seed=0, size=3)
+        >>> counts.shape, np.unique(counts.sum(axis=1)).tolist()  # every sample has three images
+        ((1000, 3), [3])
     """
     # uint8 is enough: the chance that a sample holds an image 256 times is below 1 / 256!.
     counts = np.empty((REPLICATES, size), np.uint8)

@@ -20,6 +20,11 @@ class LabelledEmbeddings:
 
     Raises:
         ValueError: There is not one label, and one of each of the others, for each embedding.
+
+    Example:
+        >>> images = LabelledEmbeddings(np.array([[0.0], [1.0], [3.0]]), np.array([4, 4, 7]))
+        >>> images.of_classes({7}).embeddings.tolist()
+        [[3.0]]
     """
 
     embeddings: np.ndarray

@@ -54,6 +54,14 @@ def visit_distances(
 
     Raises:
         ValueError: An embedding is not finite, or the shapes do not belong together.
+
+    Example:
+        >>> nearest = np.empty(2)
+        >>> def visit(chunk, squared_distances):
+        ...     nearest[chunk] = squared_distances.min(axis=1)
+        >>> unit = visit_distances(visit, np.array([[0.0], [5.0]]), gallery=np.array([[1.0], [3.0]]))
+        >>> (np.sqrt(nearest) * unit).tolist()
+        [1.0, 2.0]
     """
     queries, gallery, unit = _standardize(queries, gallery, unit)
     queries, gallery = queries.astype(dtype), gallery.astype(dtype)
@@ -131,6 +139,11 @@ def k_nearest(queries: np.ndarray, gallery: np.ndarray, k: int, ignore: np.ndarr
 
     Raises:
         ValueError: The gallery has fewer than k rows, or an embedding is not finite.
+
+    Example:
+        >>> line = np.array([[0.0], [1.0], [3.0]])
+        >>> k_nearest(line, line, k=1, ignore=np.arange(3)).tolist()  # none is its own neighbour
+        [[1], [0], [1]]
     """
     _check_k(k, len(gallery) - (ignore is not None))
     nearest = np.empty((len(queries), k), np.int64)
@@ -189,6 +202,12 @@ def class_neighbors(
 
     Raises:
         ValueError: The gallery is empty, or an embedding is not finite.
+
+    Example:
+        >>> line, labels = np.array([[0.0], [3.0], [7.0]]), np.array([4, 5, 5])
+        >>> found = class_neighbors(np.array([[1.0]]), np.array([5]), line, labels)
+        >>> found.nearest.tolist(), found.same.tolist(), found.same_distance.tolist(), found.other_distance.tolist()
+        ([0], [1], [2.0], [1.0])
     """
     _check_k(1, len(gallery))
     nearest = np.empty(len(queries), np.int64)

@@ -47,6 +47,12 @@ def measure(embeddings: np.ndarray, runs: Mapping[str, Run], seed: int) -> dict[
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> line = np.array([[0.0], [5.0], [1.0], [2.0]])  # two training images, two test images of the same classes
+        >>> run = Run(test=np.array([2, 3]), training=np.array([0, 1]), is_right=np.eye(2, dtype=bool))
+        >>> measure(line, {"run01": run}, seed=0)["error"]  # 2 should be nearer to 5
+        0.5
     """
     errors = {
         name: float(np.mean(~nearest_is_right(embeddings[run.test], embeddings[run.training], run.is_right)))

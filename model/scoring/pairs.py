@@ -46,6 +46,10 @@ def deal_into_folds(is_same: np.ndarray) -> np.ndarray:
 
     Returns:
         (P,) int64, from 0.
+
+    Example:
+        >>> deal_into_folds(np.array([True, True, False, False]))  # a pair of each kind in each
+        array([0, 1, 0, 1])
     """
     num_folds = min(NUM_FOLDS, int(np.count_nonzero(is_same)), int(np.count_nonzero(~is_same)))
     folds = np.empty(len(is_same), np.int64)
@@ -75,6 +79,13 @@ def measure(
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> line = np.array([[0.0], [1.0], [8.0], [9.0]])
+        >>> pairs, is_same = np.array([[0, 1], [2, 3], [1, 2], [0, 3]]), np.array([True, True, False, False])
+        >>> scores = measure(line, pairs, is_same, folds=np.array([0, 1, 0, 1]), seed=0)
+        >>> scores["accuracy"], scores["roc_auc"], scores["eer"]  # same 1 apart, different 7 and 9
+        (1.0, 1.0, 0.0)
     """
     distances = pair_distances(embeddings, pairs)
     accuracies = fold_accuracies(distances, is_same, folds)
@@ -106,6 +117,10 @@ def pair_distances(embeddings: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> pair_distances(np.array([[0.0], [1.0], [5.0]]), np.array([[0, 1], [1, 2]]))
+        array([1., 4.])
     """
     distances = np.empty(len(pairs))
     size = max(1, _NUMBERS_AT_A_TIME // embeddings.shape[1])
@@ -130,6 +145,11 @@ def fold_accuracies(distances: np.ndarray, is_same: np.ndarray, folds: np.ndarra
 
     Returns:
         float64 array of shape (F,).
+
+    Example:
+        >>> distances, is_same = np.array([3.0, 5.0, 1.0, 4.5]), np.array([True, False, True, False])
+        >>> fold_accuracies(distances, is_same, folds=np.array([0, 0, 1, 1]))  # at (1 + 4.5) / 2, and at (3 + 5) / 2
+        array([0.5, 1. ])
     """
     accuracies = []
     for fold in range(int(folds.max()) + 1):

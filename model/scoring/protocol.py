@@ -61,6 +61,13 @@ def score(
 
     Raises:
         ValueError: An embedding is not finite.
+
+    Example:
+        >>> images = LabelledEmbeddings(np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([4, 4, 7, 7]))
+        >>> gallery = LabelledEmbeddings(np.array([[0.5], [8.5]]), np.array([4, 7]))
+        >>> scores = score(images, gallery, seed=0)
+        >>> scores["knn_accuracy"], scores["recall_at_1"], scores["eer"]
+        (1.0, 1.0, 0.0)
     """
     scores = _score(images, gallery, images, seed)
     for group, classes in groups.items():
@@ -79,6 +86,12 @@ def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, 
         images: The images to score, at least one. Those that look for others are classified, for the others may be in
             the gallery themselves.
         gallery: What their nearest neighbours are looked for in, at least one.
+
+    Example:
+        >>> images = LabelledEmbeddings(np.array([[0.0], [1.0], [8.0], [9.0]]), np.array([4, 4, 7, 7]))
+        >>> gallery = LabelledEmbeddings(np.array([[0.5], [8.5]]), np.array([4, 7]))
+        >>> watch(images, gallery)["knn_accuracy"]
+        1.0
     """
     asked = images.at(images.queries)
     known = asked.of_classes(np.unique(gallery.labels))

@@ -137,12 +137,22 @@ class Record:
 
 
 def scores_to_json(scores: Scores) -> dict[str, float | None]:
-    """Returns scores as JSON can hold them: None stands for NaN and infinity."""
+    """Returns scores as JSON can hold them: None stands for NaN and infinity.
+
+    Example:
+        >>> scores_to_json({"loss": 0.5, "eer": math.nan})
+        {'loss': 0.5, 'eer': None}
+    """
     return {name: score if math.isfinite(score) else None for name, score in scores.items()}
 
 
 def scores_from_json(scores: Mapping[str, object]) -> dict[str, float]:
-    """Returns scores that were read from JSON; NaN stands for None and infinity, what is no number is a TypeError."""
+    """Returns scores that were read from JSON; NaN stands for None and infinity, what is no number is a TypeError.
+
+    Example:
+        >>> scores_from_json({"loss": 0.5, "eer": None})
+        {'loss': 0.5, 'eer': nan}
+    """
     return {name: math.nan if score is None else _number(score) for name, score in scores.items()}
 
 

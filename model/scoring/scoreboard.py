@@ -26,7 +26,13 @@ def tabulate(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, f
 
 
 def tables(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[Table]:
-    """Returns the headline scores as `tabulate` lays them out, a table for each group of classes."""
+    """Returns the headline scores as `tabulate` lays them out, a table for each group of classes.
+
+    Example:
+        >>> [(title, lines)] = tables({"num_images": 4.0, "eer": 0.25}, {"raw pixels": {"eer": 0.5}})
+        >>> title, lines[0], lines[-1]
+        ('all classes, 4 images', ['', 'network', '95 % interval', 'raw pixels'], ['eer', '0.2500', '', '0.5000'])
+    """
     groups = [group for group in _GROUPS if scores.get(f"{group}num_images")]
     if "unseen/" in groups and "seen/" not in groups:
         groups.remove("")  # all classes are unseen
@@ -34,7 +40,12 @@ def tables(scores: Mapping[str, float], baselines: Mapping[str, Mapping[str, flo
 
 
 def meanings(found: Iterable[Table]) -> dict[str, str]:
-    """Returns what the headline scores that stand in some tables mean, by name."""
+    """Returns what the headline scores that stand in some tables mean, by name.
+
+    Example:
+        >>> meanings([("all classes", [["", "network"], ["roc_auc", "0.9"]])])
+        {'roc_auc': 'a pair of one class is nearer than a pair of two'}
+    """
     named = {cells[0] for _, lines in found for cells in lines}
     return {name: meaning for name, meaning in HEADLINES.items() if name in named}
 
@@ -59,6 +70,11 @@ def rows(
         names: What stands in front of each line -> the name of the score.
         scores: As for `tabulate`.
         baselines: As for `tabulate`.
+
+    Example:
+        >>> head, line = rows({"error": "error"}, {"error": 0.25}, {"raw pixels": {"error": 0.5}})
+        >>> line.split()
+        ['error', '0.2500', '0.5000']
     """
     return [_line(cells) for cells in _cells(names, scores, baselines)]
 

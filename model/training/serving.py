@@ -14,15 +14,16 @@ from model.training.steps import ModelFn
 class ServingNetwork(keras.Model):
     """A network with all that an embedding takes: images are scaled, and looked at as `test_time_augmentation` says.
 
+    Keras writes it in the forms that it knows:
+
+        network.export("model.tflite", format="litert", input_signature=network.signature)
+
     Args:
         model_fn: The `model_fn` contract.
         learner: Whose network it is.
 
     Attributes:
         signature: Of the images, (N, H, W, C) uint8 with N free, as `export` takes it.
-
-    Example:
-        >>> network.export("model.tflite", format="litert", input_signature=network.signature)
     """
 
     def __init__(self, model_fn: ModelFn, learner: Learner) -> None:

@@ -1,13 +1,11 @@
 """What others wrote is one line that hides nothing, and not too long a one."""
 
-import doctest
 import unicodedata
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from model.common import text as text_module
 from model.common.text import class_name, printable
 
 
@@ -73,7 +71,3 @@ def test_of_the_name_of_a_class_the_folders_go_first(name, length, expected):
 
 def test_of_a_path_the_end_stays():
     assert printable("data/pets/cat/1.png", 6, keeps_start=False) == "…1.png"
-
-
-def test_the_examples():
-    assert doctest.testmod(text_module) == (0, 6)

@@ -1,7 +1,5 @@
 """Rankings against plain loops, and by hand."""
 
-import doctest
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -77,10 +75,6 @@ def test_map_at_r_by_hand():
     found = retrieval.measure(labelled([[0.0]], [7]), labelled([[1.0], [2.0], [3.0], [4.0]], [7, 0, 7, 7]))
     assert found.map_at_r[0] == pytest.approx((1 + 2 / 3) / 3)
     assert found.r_precision[0] == pytest.approx(2 / 3)
-
-
-def test_the_example_in_the_docstring():
-    assert doctest.testmod(retrieval, extraglobs={"np": np}) == (0, 2)
 
 
 @pytest.mark.parametrize("pairs_at_a_time", [1, 1000, 10**6])
