@@ -288,7 +288,7 @@ def circle_loss(labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 0.4, s
 
     Example:
         >>> loss = circle_loss([0, 0, 1], [[1.0, 0.0]] * 3, margin=0.4, scale=80.0)
-        >>> round(float(loss), 3)  # all similarities are 1: x = 80 (1.4 * 0.6 - 0.4 * 0.4), log(1 + e^x) = x
+        >>> round(float(loss), 3)  # all similarities are 1: nearly x = 80 (1.4 * 0.6 - 0.4 * 0.4)
         54.4
     """
     return triplet_loss.mean(*circle_sums(labels, embeddings, margin, "cosine", scale=scale)["loss"])

@@ -352,7 +352,7 @@ def batch_all_triplet_loss(
 
     Example:
         >>> loss, fraction = batch_all_triplet_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=0.5)
-        >>> round(float(loss), 3), float(fraction)  # 2 of 8 are active, those of 3 and 7: 4 - 3 + 0.5 and 4 - 2 + 0.5
+        >>> round(float(loss), 3), float(fraction)  # 2 of 8 cost, those of the pair (3, 7): 4 - 3 + 0.5, 4 - 2 + 0.5
         (2.0, 0.25)
     """
     sums = batch_all_sums(labels, embeddings, margin, distance or _euclidean(squared))
@@ -399,7 +399,7 @@ def batch_semi_hard_triplet_loss(
 
     Example:
         >>> loss = batch_semi_hard_triplet_loss([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], margin=0.5)
-        >>> round(float(loss), 3)  # of 4 pairs (3, 7) costs: no negative is beyond 7, the farthest is 0: 4 - 3 + 0.5
+        >>> round(float(loss), 3)  # of 4 pairs (3, 7) costs: no negative is farther, the farthest is 0: 4 - 3 + 0.5
         0.375
     """
     return mean(*batch_semi_hard_sums(labels, embeddings, margin, distance or _euclidean(squared))["loss"])
@@ -560,9 +560,9 @@ def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tupl
 
     Example:
         >>> sums = batch_all_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 0.5, "euclidean")
-        >>> [round(float(part), 3) for part in sums["loss"]]  # 1.5 + 2.5, of 2 triplets
+        >>> [round(float(part), 3) for part in sums["loss"]]  # 1.5 + 2.5 of 2 triplets, as there
         [4.0, 2.0]
-        >>> float(mean(*sums["mean_positive_dist"]))  # 1 and 4, from both ends
+        >>> round(float(mean(*sums["mean_positive_dist"])), 3)  # 1 and 4, from both ends
         2.5
     """
     # With t = d(a, p) + margin, a triplet is active exactly if d(a, n) < t. Let the positive p have r(a, p) active

@@ -164,7 +164,7 @@ def refuse(judges: Strangers | LookedUp, gallery_labels: np.ndarray, rate: float
     Example:
         >>> strangers = Strangers(np.repeat(np.eye(4), 2, axis=0), np.repeat(np.arange(4), 2), are_unseen=True)
         >>> refusal = refuse(strangers, gallery_labels=np.array([0]), rate=0.5, seed=0)
-        >>> round(refusal.threshold.distance, 4)  # all are sqrt(2) apart; half of it
+        >>> round(refusal.threshold.distance, 4)  # in the middle between 0 and sqrt(2), where strangers begin
         0.7071
     """
     size = GallerySize.of(gallery_labels)

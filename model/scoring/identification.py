@@ -149,9 +149,9 @@ def choose_threshold(
         >>> corners = np.repeat(np.eye(4), 2, axis=0)  # 4 classes of 2 equal images, sqrt(2) apart from each other
         >>> labels = np.repeat(np.arange(4), 2)
         >>> found = choose_threshold(corners, labels, GallerySize(1, 1), rate=0.5, seed=0)
-        >>> round(found.distance, 4)  # nobody is misnamed up to sqrt(2); half of it
+        >>> round(found.distance, 4)  # in the middle between 0 and sqrt(2), where strangers begin
         0.7071
-        >>> choose_threshold(corners, labels, GallerySize(1, 1), rate=0.01, seed=0)  # half of the images: one in 4
+        >>> choose_threshold(corners, labels, GallerySize(1, 1), rate=0.01, seed=0)  # 4 of 8 images choose
         TooFew(num_classes=4, num_images=4, smallest_rate=0.25)
     """
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -234,7 +234,7 @@ def choose_threshold_for(
     Example:
         >>> labels, own, other = np.repeat([5, 6, 7, 8], 2), np.full(8, np.inf), np.full(8, 3.0)
         >>> found = choose_threshold_for(GallerySize(2, 1), labels, own, other, rate=0.5, seed=0)
-        >>> found.distance  # no stranger comes nearer than 3; half of it
+        >>> found.distance  # in the middle between 0 and 3, where strangers begin
         1.5
     """
     is_stranger = np.isinf(own)

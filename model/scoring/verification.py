@@ -307,7 +307,7 @@ def auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Example:
         >>> auc, eer = auc_and_eer(np.array([[0, 1, 1, 2, 2], [0, 0, 1, 1, 2]]))  # same, different, same, different
-        >>> float(auc), float(eer)  # of 4 comparisons 2 + 1 are right; a half of both kinds is beyond the right half
+        >>> float(auc), float(eer)  # 3 of 4 comparisons are right; the third threshold errs on half of each kind
         (0.75, 0.5)
     """
     same, different = accepted[..., 0, :], accepted[..., 1, :]
