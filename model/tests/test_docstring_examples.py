@@ -40,7 +40,7 @@ def is_public(node):
     """Whether a node is a function that somebody calls, or a class that is more than the fields of a record."""
     if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
         return False
-    decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
+    decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
     bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
     return not any(name.startswith("dataclass") for name in decorators) and "NamedTuple" not in bases
 
