@@ -6,9 +6,11 @@
 `run` trains each experiment in a folder of its own, whose `params.json` is that of the experiment with the seed in it
 (and, where classes are held out by number, with the same `split_seed`, so that each run holds out others), and keeps
 its `metrics.json` as `benchmarks/results/recipes/<experiment>/seed=<seed>/metrics.json`, with what published protocols
-say beside it. What costs no training is scored with the first seed alone, but for other classes held out. A run that has such a file is not made again, and one that was interrupted goes on if --runs names the
-folder where it lies. `table` writes what `compare_experiments.py` prints of them, and more, into
-`benchmarks/results/recipes.md`; a test compares the two.
+say beside it. What costs no training is scored with seed 1 alone, unless each seed holds out other classes.
+
+A run that has such a file is not made again, and one that was interrupted goes on if --runs names the folder where it
+lies. `table` writes what `compare_experiments.py` prints of them, and more, into `benchmarks/results/recipes.md`; a
+test compares the two.
 """
 
 import argparse
