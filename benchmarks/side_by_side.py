@@ -100,15 +100,15 @@ STUDIES = {
         {"1 device": Way(), _MEMORY: Way({"memory_size": 4096, "memory_start_step": 100})},
         ["recall_at_1", "map_at_r", "roc_auc", "eer"],
     ),
-    # Half of the channels and a third of the steps of `omniglot`, all background alphabets, the last checkpoint.
+    # Half of the channels and a quarter of the steps of `omniglot`, all background alphabets, the last checkpoint.
     "omniglot_parts": Study(
         "omniglot_vinyals",
-        {"dataset": "omniglot", "rotated_classes": "train", "num_channels": 16, "num_epochs": 4},
+        {"dataset": "omniglot", "rotated_classes": "train", "num_channels": 16, "num_epochs": 3},
         {
             "all parts": Way(),
             "one convolution a block": Way({"convolutions_per_block": 1}),
             "28 pixels": Way({"image_size": 28}),
-            "no turned characters": Way({"rotated_classes": None, "num_epochs": 16}),
+            "no turned characters": Way({"rotated_classes": None, "num_epochs": 12}),
             "no augmentation": Way({"augmentation": "off", "augmentation_strength": None}),
             "batch all": Way({"triplet_strategy": "batch_all"}),
             "no shifts at test time": Way({"test_time_augmentation": "off"}),
