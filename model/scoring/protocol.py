@@ -69,13 +69,17 @@ def score(
         >>> scores["knn_accuracy"], scores["recall_at_1"], scores["eer"]
         (1.0, 1.0, 0.0)
     """
-    scores = _score(images, gallery, images, seed)
+    of_all = _measure(images, seed)
+    scores = _count(images) | _classify(images, gallery, seed) | of_all
     for group, classes in groups.items():
-        images_of_group, gallery_of_group = images.of_classes(classes), gallery.of_classes(classes)
-        joins = group == UNSEEN and not images.has_roles
-        among = images_of_group.and_those_of(gallery_of_group) if joins else images_of_group
-        part = _score(images_of_group, gallery_of_group, among, seed)
-        scores |= {f"{group}/{name}": value for name, value in part.items()}
+        among, gallery_of_group = images.of_classes(classes), gallery.of_classes(classes)
+        part = _classify(among, gallery_of_group, seed)
+        if group == UNSEEN and not images.has_roles and len(gallery_of_group):
+            among = among.and_those_of(gallery_of_group)
+            measured = _measure(among, seed)
+        else:
+            measured = of_all if len(among) == len(images) else _measure(among, seed)
+        scores |= {f"{group}/{name}": value for name, value in (_count(among) | part | measured).items()}
     return scores
 
 
@@ -100,28 +104,24 @@ def watch(images: LabelledEmbeddings, gallery: LabelledEmbeddings) -> dict[str, 
     return {"knn_accuracy": accuracy, "knn_images_left_out": left_out, **retrieval.measure(images).means()}
 
 
-def _score(
-    images: LabelledEmbeddings, gallery: LabelledEmbeddings, among: LabelledEmbeddings, seed: int
-) -> dict[str, float]:
-    """Classifies images by a gallery, and measures the images `among` themselves."""
-    found = retrieval.measure(among)
+def _count(images: LabelledEmbeddings) -> dict[str, float]:
+    counts = {"num_images": float(len(images))}
+    if images.has_roles:
+        counts |= {"num_queries": float(len(images.queries)), "num_gallery_images": float(len(images.gallery))}
+    return counts
+
+
+def _measure(images: LabelledEmbeddings, seed: int) -> dict[str, float]:
+    """Measures images among themselves."""
+    found = retrieval.measure(images)
     return {
-        "num_images": float(len(among)),
-        **_count_roles(among),
-        **_classify(images, gallery, seed),
         **found.means(),
         "queries_left_out": float(found.left_out),
         **_interval("recall_at_1", found.recall_at_1, seed),
         **_interval("map_at_r", found.map_at_r, seed),
-        **verification.measure(among, seed).scores(),
-        **clustering.measure(among, seed),
+        **verification.measure(images, seed).scores(),
+        **clustering.measure(images, seed),
     }
-
-
-def _count_roles(images: LabelledEmbeddings) -> dict[str, float]:
-    if not images.has_roles:
-        return {}
-    return {"num_queries": float(len(images.queries)), "num_gallery_images": float(len(images.gallery))}
 
 
 def _classify(images: LabelledEmbeddings, gallery: LabelledEmbeddings, seed: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from model import scoring
 from model.common.commands import ROOT
 from model.params import Params
-from model.scoring import protocol
+from model.scoring import protocol, verification
 from model.scoring.labelled import LabelledEmbeddings
 from model.tests.scoring.points import labelled
 
@@ -111,6 +111,18 @@ def test_without_unseen_classes_there_is_one_group(measured):
     alone = protocol.score(*data, 1)
     assert not any("/" in name for name in alone)
     assert alone == {name: value for name, value in scores.items() if "/" not in name}
+
+
+def test_a_group_of_all_images_is_measured_once(measured, monkeypatch):
+    images, gallery, *_ = measured
+    classes = np.unique(images.labels).tolist()
+    others = labelled(gallery.embeddings, gallery.labels + 100)  # nobody learned from a class of the images
+    calls, measure = [], verification.measure
+    monkeypatch.setattr(verification, "measure", lambda *arguments: calls.append(0) or measure(*arguments))
+    scores = protocol.score(images, others, 1, {"unseen": classes})
+    assert len(calls) == 1
+    whole = {name: value for name, value in scores.items() if "/" not in name and not name.startswith("knn")}
+    assert {name: scores[f"unseen/{name}"] for name in whole} == whole
 
 
 def test_a_group_without_images_has_no_scores():
