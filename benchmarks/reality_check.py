@@ -75,7 +75,7 @@ _SEARCH_SEED = 0
 # What no loss and no data set changes.
 COMMON: Settings = {
     "num_channels": 16, "num_blocks": 3, "use_batch_norm": True, "embedding_size": 64, "normalize_embeddings": True,
-    "learning_rate_schedule": "cosine", "warmup_steps": 50, "early_stopping_metric": "map_at_r",
+    "learning_rate_schedule": "cosine", "warmup_steps": 50, "early_stopping_metric": "map_at_r", "precision": "auto",
 }  # fmt: skip
 
 # Of the background alphabets of Omniglot, in the order of the alphabet, how many characters each has.
@@ -126,7 +126,7 @@ def _batches(num_classes: int, num_images: int) -> Settings:
 SETS = {
     "mnist": DataSet(
         "MNIST",
-        {"dataset": "mnist", "augmentation": "affine", "validation_size": 5000, "evaluate_every_epochs": 1}
+        {"dataset": "mnist", "augmentation": "affine", "validation_size": 5000}
         | _batches(10, 16),
         {"small": 1, "full": 2},
         num_classes=10,
@@ -135,7 +135,7 @@ SETS = {
         "Fashion-MNIST",
         {
             "dataset": "fashion_mnist", "augmentation": "affine_and_flip", "augmentation_strength": 0.25,
-            "validation_size": 5000, "evaluate_every_epochs": 1,
+            "validation_size": 5000,
         }
         | _batches(10, 16),
         {"small": 1, "full": 2},
@@ -146,7 +146,6 @@ SETS = {
         "MNIST, unseen digits",
         {
             "dataset": "mnist", "augmentation": "affine", "holdout_classes": [8, 9], "validation_classes": [6, 7],
-            "evaluate_every_epochs": 1,
         }
         | _batches(6, 25),
         {"small": 1, "full": 3},
@@ -157,7 +156,7 @@ SETS = {
         "Omniglot, unseen characters",
         {
             "dataset": "omniglot", "image_size": 28, "augmentation": "affine",
-            "validation_classes": [f"{alphabet}/*" for alphabet in _VALIDATE], "evaluate_every_epochs": 2,
+            "validation_classes": [f"{alphabet}/*" for alphabet in _VALIDATE],
         }
         | _batches(40, 4),
         {"small": 3, "full": 7},
@@ -227,7 +226,9 @@ class Study:
     def params(self, seed: int, settings: Mapping[str, Any] | None = None) -> Settings:
         """Returns what a `params.json` says; without settings, that of the search."""
         data = SETS[self.data]
-        of_the_run = {"num_epochs": data.epochs[self.budget], "triplet_strategy": self.loss, "seed": seed}
+        epochs = data.epochs[self.budget]
+        of_the_run = {"num_epochs": epochs, "evaluate_every_epochs": epochs}  # the validation images are looked at once
+        of_the_run |= {"triplet_strategy": self.loss, "seed": seed}
         return COMMON | data.params | of_the_run | dict(settings or {})
 
     @property
