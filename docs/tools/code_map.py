@@ -8,6 +8,7 @@ The order of the rooms, and what counts as an import, are those of `model/tests/
 import ast
 import collections
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib
@@ -37,6 +38,22 @@ def arrows() -> dict[tuple[str, str], int]:
     return dict(collections.Counter((room_of(a), room_of(b)) for a, b in architecture.arrows()))
 
 
+def without_detours(arrows: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the arrows whose end cannot be reached from their beginning by others."""
+    after = collections.defaultdict(set)
+    for room, other in arrows:
+        after[room].add(other)
+
+    def reached_from(room: str) -> set[str]:
+        return after[room].union(*(reached_from(other) for other in after[room]))
+
+    return [
+        (room, other)
+        for room, other in arrows
+        if not any(other in reached_from(between) for between in after[room] - {other})
+    ]
+
+
 def what_for(path: Path) -> str:
     """Returns the first sentence of the docstring of a file."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -62,46 +79,58 @@ def listing() -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def picture() -> Figure:
-    """Draws the rooms on their floors; the more imports, the thicker the arrow.
+def floors_of(rooms: Collection[str], arrows: Collection[tuple[str, str]]) -> list[list[str]]:
+    """Returns the rooms from the top to the bottom, each below all that import it; one without arrows is at the end."""
+    above = {room: [one for one, other in arrows if other == room] for room in rooms}
 
-    Arrows to what every room stands on are left out: it is the ground below.
+    def floor(room: str) -> int:
+        return 1 + max((floor(one) for one in above[room]), default=-1)
+
+    floors: dict[int, list[str]] = collections.defaultdict(list)
+    last = max(map(floor, rooms))
+    for room in sorted(rooms):
+        has_arrows = any(room in arrow for arrow in arrows)
+        floors[floor(room) if has_arrows else last].append(room)
+    return [floors[number] for number in range(last + 1)]
+
+
+def picture() -> Figure:
+    """Draws the rooms on floors, with arrows from each to those below that it imports.
+
+    Arrows that follow from others, and those to what every room stands on, the ground below, are left out.
     """
-    floors = [sorted(rooms - architecture.GROUND) for rooms in architecture.ROOMS]
-    floors = [rooms for rooms in floors if rooms]
     files = files_of_rooms()
-    figure = Figure(figsize=(8.4, 8.6), layout="constrained")
+    rooms = [room for room in files if room not in architecture.GROUND]
+    drawn = without_detours([arrow for arrow in arrows() if set(arrow) <= set(rooms)])
+    floors = floors_of(rooms, drawn)
+    figure = Figure(figsize=(8.4, 7.4), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     places: dict[str, tuple[float, float]] = {}
-    for floor, rooms in enumerate(floors):
-        for column, room in enumerate(rooms):
-            # Rooms that stand alone take turns left and right, so that arrows do not run through them.
-            x = 2.6 * (column - (len(rooms) - 1) / 2) if len(rooms) > 1 else (-0.7, 0.7)[floor % 2]
-            places[room] = (x, -1.15 * floor)
-    for (room, other), count in arrows().items():
-        if room not in places or other not in places:
-            continue
+    for floor, on_floor in enumerate(floors):
+        middle = 0.0
+        if len(on_floor) == 1:  # below those that import it
+            above = [places[room][0] for room, other in drawn if other == on_floor[0]]
+            middle = sum(above) / len(above) if above else 0.0
+        for column, room in enumerate(on_floor):
+            places[room] = (middle + 2.3 * (column - (len(on_floor) - 1) / 2), -1.15 * floor)
+    for room, other in drawn:
         (x, y), (to_x, to_y) = places[room], places[other]
-        bend = 0.0 if abs(y - to_y) < 1.3 else 0.3 if to_x >= x else -0.3
-        style = {
-            "arrowstyle": "-|>", "color": "#3f90da", "alpha": min(0.9, 0.35 + 0.08 * count), "shrinkA": 0, "shrinkB": 0,
-            "linewidth": 0.8 + 0.22 * count, "connectionstyle": f"arc3,rad={bend}",
-        }  # fmt: skip
+        style = {"arrowstyle": "-|>", "color": "#3f90da", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.3}
         axes.annotate("", (to_x, to_y + 0.27), (x, y - 0.27), arrowprops=style, zorder=1)
     for room, (x, y) in places.items():
-        axes.add_patch(_box(x - 1.05, y - 0.27, 2.1, 0.54, "white"))
+        axes.add_patch(_box(x - 1.0, y - 0.27, 2.0, 0.54, "white"))
         name = "command lines" if room == "scripts" else room.removeprefix("model.")
         number = f"\n{len(files[room])} files" if len(files[room]) > 1 else ""
         axes.text(x, y, f"{name}{number}", ha="center", va="center", fontsize=9, zorder=4)
-    bottom = min(y for _, y in places.values()) - 1.25
-    axes.add_patch(_box(-4.2, bottom - 0.3, 8.4, 0.6, "#eef2f6"))
+    bottom = min(y for _, y in places.values()) - 1.1
+    axes.add_patch(_box(-4.4, bottom - 0.3, 8.8, 0.6, "#eef2f6"))
     stands_on = [room for rooms in architecture.ROOMS for room in sorted(rooms) if room in architecture.GROUND]
     ground = ", ".join(room.removeprefix("model.") for room in stands_on)
     axes.text(
         0, bottom, f"the ground, which every room may import:\n{ground}", ha="center", va="center", fontsize=9, zorder=4
     )
-    axes.set(xlim=(-4.4, 4.4), ylim=(bottom - 0.5, 0.5))
+    axes.set(xlim=(-4.6, 4.6), ylim=(bottom - 0.4, 0.4))
     return figure
 
 
