@@ -227,8 +227,8 @@ class Study:
         """Returns what a `params.json` says; without settings, that of the search."""
         data = SETS[self.data]
         epochs = data.epochs[self.budget]
-        of_the_run = {"num_epochs": epochs, "evaluate_every_epochs": epochs}  # the validation images are looked at once
-        of_the_run |= {"triplet_strategy": self.loss, "seed": seed}
+        of_the_run = {"triplet_strategy": self.loss, "seed": seed, "num_epochs": epochs}
+        of_the_run["evaluate_every_epochs"] = epochs  # the validation images are looked at once
         return COMMON | data.params | of_the_run | dict(settings or {})
 
     @property

@@ -12,16 +12,16 @@ from model.scoring.labelled import LabelledEmbeddings
 
 def main() -> None:
     """Prints a line for each checkpoint."""
-    experiment = open_experiment(Path(sys.argv[1]))
+    experiment = open_experiment(Path(sys.argv[1]), None)
     devices.start_tensorflow()
     from model.runner import Runner
 
     trained = Runner(experiment).trained("newest")
     splits = experiment.partition.data.test, experiment.partition.train
     for checkpoint in trained.history():
-        embedded = [LabelledEmbeddings(trained.embed(split.images, checkpoint), split.labels) for split in splits]
-        state = checkpoint.state
-        found = {"step": checkpoint.step, "seconds": state.timed_seconds, "accuracy": knn_correct(*embedded).mean()}
+        test, train = (LabelledEmbeddings(trained.embed(of.images, checkpoint), of.labels) for of in splits)
+        accuracy = float(knn_correct(test, train).mean())
+        found = {"step": checkpoint.step, "seconds": checkpoint.state.timed_seconds, "accuracy": accuracy}
         print(json.dumps(found), flush=True)
 
 

@@ -24,6 +24,7 @@ from torch import nn
 from benchmarks.rivals import serving
 from benchmarks.rivals.cases import Case, sides
 from model.data import datasets
+from model.data.dataset import Split
 from model.data.input_fn import train_input_fn
 from model.data.partition import divide
 from model.params import Params
@@ -88,13 +89,14 @@ class Trainer:
         self.params, self.switches, self.steps_made = params, switches, 0
         self.data = datasets.load(params.dataset)
         train_input = train_input_fn(divide(self.data, params), params)
-        self.batches, self.steps_per_epoch = train_input.batches, train_input.steps_per_epoch
+        self.batches = train_input.batches
+        self.steps_per_epoch = -(-len(train_input.images) // params.batch_size)
         self.max_steps = max_steps = train_input.steps_in(params.num_epochs)
         self.images = torch.tensor(np.asarray(train_input.images).transpose(0, 3, 1, 2).copy())
         self.labels = torch.tensor(train_input.labels)
         network = build_network(params)
         if "channels_last" in switches:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)
         self.network = network
         self.forward = torch.compile(network) if "compile" in switches else network
         self.loss = self._loss()
@@ -146,13 +148,13 @@ class Trainer:
     def accuracy(self) -> float:
         """Returns how many test images have the label of their nearest training image."""
         self.network.eval()
-        embedded = []
-        for split in (self.data.test, self.data.train):
-            images = torch.tensor(np.asarray(split.images[:]).transpose(0, 3, 1, 2).copy())
-            with torch.no_grad():
-                parts = [self._embed(some.float() / 255).numpy() for some in images.split(1000)]
-            embedded.append(LabelledEmbeddings(np.concatenate(parts), split.labels))
-        return float(knn_correct(*embedded).mean())
+        return float(knn_correct(self._embedded(self.data.test), self._embedded(self.data.train)).mean())
+
+    def _embedded(self, split: Split) -> LabelledEmbeddings:
+        images = torch.tensor(np.asarray(split.images[:]).transpose(0, 3, 1, 2).copy())
+        with torch.no_grad():
+            parts = [self._embed(some.float() / 255).numpy() for some in images.split(1000)]
+        return LabelledEmbeddings(np.concatenate(parts), split.labels)
 
 
 def main() -> None:
@@ -165,7 +167,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of a training to the end")
     options = parser.parse_args()
     params = Case(options.experiment, options.batch_size).params(seed=options.seed)
-    trainer, seconds = Trainer(params, set(options.switches)), 0.0
+    trainer = Trainer(params, set(options.switches))
+    seconds = 0.0
     if options.block:
         serving.serve(lambda: trainer.make_steps(options.block))
         return

@@ -32,6 +32,7 @@ class Contender:
     """
 
     def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        self._name = " ".join([module, *arguments])
         command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -44,7 +45,7 @@ class Contender:
         for line in self._process.stdout:
             if line.startswith('{"seconds"'):
                 return float(json.loads(line)["seconds"])
-        raise RuntimeError(f"Expected {self._process.args} to go on. Received: exit code {self._process.wait()}")
+        raise RuntimeError(f"Expected {self._name} to go on. Received: exit code {self._process.wait()}")
 
     def close(self) -> None:
         """Ends it."""
