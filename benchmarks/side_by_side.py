@@ -109,7 +109,7 @@ STUDIES = {
             "one convolution a block": Way({"convolutions_per_block": 1}),
             "28 pixels": Way({"image_size": 28}),
             "no turned characters": Way({"rotated_classes": None, "num_epochs": 12}),
-            "no augmentation": Way({"augmentation": "off", "augmentation_strength": None}),
+            "no augmentation": Way({"augmentation": "off", "augmentation_strength": 1.0}),
             "batch all": Way({"triplet_strategy": "batch_all"}),
             "no shifts at test time": Way({"test_time_augmentation": "off"}),
         },
