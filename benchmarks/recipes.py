@@ -38,7 +38,7 @@ _HEAD = """\
 Every run is a `metrics.json` in `benchmarks/results/recipes` with all of its metrics, its parameters and what it ran
 on; `python -m benchmarks.recipes run <folder> --seeds 1 2 3 4 5` makes them. Mean ± standard deviation over the seeds;
 minutes and images/s are the median of the training steps alone, on cores of a machine shared with other work. Where no
-run says what it ran on, it is older than that.
+run says what it ran on, it is older than that. What costs no training has no ± where seed 1 alone scored it.
 [What each experiment is](../../experiments/README.md).
 
 """

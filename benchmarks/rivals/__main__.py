@@ -99,10 +99,7 @@ def _print_speed(case: Case, turns: int, images: int, limits: dict[str, float]) 
     block = -(-images // case.batch_size // 64) * 64
     blocks = {name: block if way.module == _OURS else _block_of_rival(case, block) for name, way in _WAYS.items()}
     contenders = {
-        name: Contender(
-            way.module,
-            [*case.arguments, "--block", str(blocks[name]), *way.arguments],
-        )
+        name: Contender(way.module, [*case.arguments, "--block", str(blocks[name]), *way.arguments])
         for name, way in _WAYS.items()
     }
     try:

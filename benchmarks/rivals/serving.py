@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import IO, cast
 
 
 def serve(make_steps: Callable[[], None]) -> None:
@@ -35,14 +36,13 @@ class Contender:
         self._name = " ".join([module, *arguments])
         command = [sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._stdin, self._stdout = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
 
     def block(self) -> float:
         """Lets it make a block of steps, and returns the seconds; those of the first contain all compilation."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
+        self._stdin.write("\n")
+        self._stdin.flush()
+        for line in self._stdout:
             if line.startswith('{"seconds"'):
                 return float(json.loads(line)["seconds"])
         raise RuntimeError(f"Expected {self._name} to go on. Received: exit code {self._process.wait()}")
