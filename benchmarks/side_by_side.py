@@ -111,6 +111,7 @@ STUDIES = {
             "no turned characters": Way({"rotated_classes": None, "num_epochs": 12}),
             "no augmentation": Way({"augmentation": "off", "augmentation_strength": 1.0}),
             "batch all": Way({"triplet_strategy": "batch_all"}),
+            "no shifts at test time": Way({"test_time_augmentation": "off"}),
         },
         ["recall_at_1", "map_at_r", "roc_auc", "eer"],
     ),

@@ -36,6 +36,8 @@ class Stream(enum.IntEnum):
     ENROLMENTS = 9
     # Which fold holds an image out while labels are audited.
     FOLDS = 10
+    # The classes that ask and those that are enrolled in each bootstrap sample of open-set identification.
+    GALLERIES = 11
 
 
 def draw(seed: int, stream: Stream, number: int = 0, part: int = 0, *, size: int) -> np.ndarray:

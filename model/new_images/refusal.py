@@ -44,7 +44,7 @@ class Strangers:
         judged = "classes never trained on" if self.are_unseen else "test classes, which were trained on"
         lines = [
             f"found with {threshold.num_images} images of {threshold.num_classes} {judged}, which did not choose the "
-            f"threshold, in galleries of {_size(threshold.size)}"
+            f"threshold, in galleries of {_size(threshold.size)}; an interval is that of one such gallery"
         ]
         if not self.are_unseen:
             lines.append(

@@ -16,6 +16,10 @@ for all choices of G classes are equally likely: the mean over all galleries has
 is not enrolled, at distance d from its own class, of which m other classes are no farther, is nearer to its own class
 than to the G - 1 others with the probability C(n - m, G - 1) / C(n, G - 1). All classes weigh the same.
 
+Who asks has one gallery, and which classes and which images of them are enrolled decides much: of ten people, a single
+one who looks like many others is a tenth of the gallery. So the intervals are those of a single gallery of this size,
+and wider than those of the mean: each bootstrap sample draws classes that judge, and of these those of a gallery.
+
 A gallery at hand may be larger than these. Where its classes are drawn as those of the trial, FPIR is concave in G and
 in K: what one more class, or one more image of each, adds by being the first that is near enough gets less and less. So
 
@@ -70,7 +74,7 @@ class GallerySize:
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate from 0 to 1, and its 95 % interval."""
+    """A rate from 0 to 1, the mean over galleries, and the 95 % interval of what it is in one."""
 
     value: float
     low95: float
@@ -258,9 +262,9 @@ def choose_threshold_for(
         1.0,
         len(counts),
         len(judging),
-        _rate_of(named, named, len(judging), seed),
+        _mean_of(named, len(judging), seed),
         len(is_wrong),
-        _rate_of(is_wrong, is_wrong, len(is_wrong), seed) if has_mates else None,
+        _mean_of(is_wrong, len(is_wrong), seed) if has_mates else None,
         float(np.mean(other <= np.minimum(own, distance))) if has_mates else None,
     )
 
@@ -296,19 +300,16 @@ def _largest_threshold(distances: np.ndarray, weights: np.ndarray, rate: float, 
     return float(around[within] + around[within + 1]) / 2, float(smallest)
 
 
-def _rate_of(values: np.ndarray, influences: np.ndarray, num_images: int, seed: int) -> Rate:
-    """Returns the mean of values, with the interval that the bootstrap over influences gives.
+def _mean_of(values: np.ndarray, num_images: int, seed: int) -> Rate:
+    """Returns the mean of values, (C,) of classes or images, with its bootstrap interval; these have so many images."""
+    return _bounded(float(values.mean()), *intervals.bootstrap_interval(values, seed), num_images)
 
-    Args:
-        values: (C,) from 0 to 1, of each class or each image.
-        influences: (C,), of the same mean: the values, and what else each of them changes.
-        num_images: How many images these are of.
-        seed: Decides the bootstrap.
-    """
-    low, high = intervals.bootstrap_interval(influences, seed)
+
+def _bounded(value: float, low: float, high: float, num_images: int) -> Rate:
+    """Returns a rate that so many images told, with the ends that a bootstrap gave."""
     # With no error among N images the bootstrap knows of none; a rate of this gives none in 2.5 % of all cases.
-    high = max(high, 1 - 0.025 ** (1 / num_images))
-    return Rate(float(values.mean()), max(0.0, low), min(1.0, high))
+    high = max(high, value, 1 - 0.025 ** (1 / num_images))
+    return Rate(value, max(0.0, min(low, value)), min(1.0, high))
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,8 +318,9 @@ class _Trial:
 
     Attributes:
         size: Of the galleries, at most C - 1 classes.
-        num_images: How many images there are; R is a multiple of it.
-        classes: (R,) int64, the class of each image, from 0 to C - 1.
+        num_images: How many images there are.
+        num_enrolments: E, how many times the classes are enrolled, each time by other images.
+        classes: (R,) int64, the class of each image, from 0 to C - 1; enrolment after enrolment, R / E rows each.
         is_mate: (R,) bool, whether it is not enrolled itself.
         own: (R,) float64, the distance to its own class.
         others: (R, C) float64, the distances to the classes, each that to the nearest of its enrolled images; inf to
@@ -327,6 +329,7 @@ class _Trial:
 
     size: GallerySize
     num_images: int
+    num_enrolments: int
     classes: np.ndarray
     is_mate: np.ndarray
     own: np.ndarray
@@ -348,9 +351,10 @@ class _Trial:
         images = np.flatnonzero(np.isin(classes, chosen))
         points, numbers = embeddings[images], np.searchsorted(np.sort(chosen), classes[images])
         num_classes, num_images = len(chosen), len(images)
-        enrolments = min(_MOST_ENROLMENTS, _MOST_ROWS // num_images, _MOST_DISTANCES // (num_images * num_classes))
+        most = min(_MOST_ENROLMENTS, _MOST_ROWS // num_images, _MOST_DISTANCES // (num_images * num_classes))
+        num_enrolments = max(1, most)
         parts = []
-        for enrolment in range(max(1, enrolments)):
+        for enrolment in range(num_enrolments):
             drawn = draw(seed, Stream.ENROLMENTS, enrolment, size=len(classes))[images]
             by_class = np.lexsort((drawn, numbers))  # class after class, shuffled within each
             starts = np.searchsorted(numbers[by_class], np.arange(num_classes))
@@ -359,7 +363,7 @@ class _Trial:
             own = distances[np.arange(num_images), numbers]
             distances[np.arange(num_images), numbers] = np.inf
             parts.append((numbers, ~np.isin(np.arange(num_images), enrolled), own, distances))
-        return cls(size, num_images, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return cls(size, num_images, num_enrolments, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def threshold(self, rate: float) -> tuple[float, float]:
         """Returns the largest threshold whose FPIR is at most a rate, and the smallest rate that can be asked for."""
@@ -370,27 +374,32 @@ class _Trial:
 
     def false_positive(self, threshold: float, seed: int) -> Rate:
         """Returns FPIR at a threshold."""
-        is_near = self.others <= threshold  # (R, C)
         none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes)
-        return self._rate(is_near, none_drawn, np.ones(len(is_near), bool), seed)
+        everywhere = np.ones(len(self.others), bool)
+        as_asked, as_enrolled = self._influences(self.others <= threshold, none_drawn, everywhere)
+        return self._rate(as_asked.mean(axis=0), as_enrolled - as_enrolled.mean(), seed)
 
     def false_negative(self, threshold: float, seed: int) -> tuple[Rate, float]:
         """Returns FNIR at a threshold, and the part of it that is misnamed, where no row is enrolled itself."""
         none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes - 1)
         is_there = self.own <= threshold  # (R,)
-        rate = self._rate(self.others <= self.own[:, np.newaxis], none_drawn, is_there, seed)
+        as_asked, as_enrolled = self._influences(self.others <= self.own[:, np.newaxis], none_drawn, is_there)
+        # Those who are enrolled ask.
+        rate = self._rate(np.zeros(self.others.shape[1]), as_asked + as_enrolled - as_enrolled.mean(), seed)
         nobody_near = none_drawn[np.count_nonzero(self.others <= threshold, axis=1)]  # (R,)
         unknown = float(np.sum(_weights(self.classes) * nobody_near * ~is_there))
         return rate, max(0.0, rate.value - unknown)
 
     def mates(self) -> "_Trial":
         """Returns the rows of images that are not enrolled themselves."""
-        rows = self.is_mate
-        num_images = self.num_images - self.others.shape[1] * self.size.images_per_class
-        return _Trial(self.size, num_images, self.classes[rows], rows[rows], self.own[rows], self.others[rows])
+        rows, num_images = self.is_mate, self.num_images - self.others.shape[1] * self.size.images_per_class
+        parts = self.classes[rows], rows[rows], self.own[rows], self.others[rows]
+        return _Trial(self.size, num_images, self.num_enrolments, *parts)
 
-    def _rate(self, is_near: np.ndarray, none_drawn: np.ndarray, can_be_right: np.ndarray, seed: int) -> Rate:
-        """Returns how often an answer is wrong.
+    def _influences(
+        self, is_near: np.ndarray, none_drawn: np.ndarray, can_be_right: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns how often answers are wrong by who asks, and by who is enrolled.
 
         In a sample that holds class c w_c times, a pair of a class and one that is enrolled weighs w_c w_g, here in the
         first-order expansion w_c + w_g - 1 (Hajek's projection), as in `verification`: what an enrolled class changes
@@ -400,16 +409,38 @@ class _Trial:
             is_near: (R, C) bool, which classes make it wrong if they are drawn.
             none_drawn: As `_none_drawn` returns it.
             can_be_right: (R,) bool, whether it is right if none of these is drawn.
-            seed: Decides the bootstrap.
+
+        Returns:
+            (E, C) and (E, C), of each of the E enrolments. The mean of the first is the rate.
         """
         num_classes = is_near.shape[1]
+        each = (self.num_enrolments, -1)
         num_near = np.count_nonzero(is_near, axis=1)  # (R,)
         is_wrong = 1 - none_drawn[num_near] * can_be_right  # (R,)
         by_one_alone = np.append(0.0, -np.diff(none_drawn))[num_near] * can_be_right  # (R,), by each that is near
-        weights = _weights(self.classes)  # (R,)
-        as_asked = num_classes * np.bincount(self.classes, weights * is_wrong)  # (C,)
-        as_enrolled = num_classes * ((weights * by_one_alone) @ is_near)  # (C,)
-        return _rate_of(as_asked, as_asked + as_enrolled - as_enrolled.mean(), self.num_images, seed)
+        weights = num_classes * self.num_enrolments * _weights(self.classes)  # (R,), of sum C in each enrolment
+        asked = zip(self.classes.reshape(each), (weights * is_wrong).reshape(each), strict=True)
+        enrolled = zip((weights * by_one_alone).reshape(each), is_near.reshape(*each, num_classes), strict=True)
+        as_asked = [np.bincount(classes, wrong, num_classes) for classes, wrong in asked]
+        return np.array(as_asked), np.array([wrong @ near for wrong, near in enrolled])
+
+    def _rate(self, of_judges: np.ndarray, of_enrolled: np.ndarray, seed: int) -> Rate:
+        """Returns the mean over galleries, and the 95 % interval of a single one.
+
+        Args:
+            of_judges: (C,), what the classes that ask, whoever is enrolled, contribute.
+            of_enrolled: (E, C), what those of a gallery contribute, in each enrolment.
+            seed: Decides the bootstrap.
+        """
+        num_enrolments, num_classes = of_enrolled.shape
+        num_enrolled, replicates = self.size.num_classes, []
+        for replicate in range(intervals.REPLICATES):
+            drawn = draw(seed, Stream.GALLERIES, replicate, size=num_classes + 2 * num_enrolled)
+            of_which = np.repeat([num_classes, num_classes, num_enrolments], [num_classes, num_enrolled, num_enrolled])
+            judges, enrolled, enrolments = np.split(drawn % of_which.astype(np.uint64), [num_classes, -num_enrolled])
+            replicates.append(of_judges[judges].mean() + of_enrolled[enrolments, judges[enrolled]].mean())
+        value = float(of_judges.mean() + of_enrolled.mean())
+        return _bounded(value, *intervals.percentile_interval(replicates), self.num_images)
 
 
 def _none_drawn(n: int, drawn: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.spatial
 
 from model.common.draws import Stream, permutation
 from model.scoring import identification
@@ -154,17 +155,45 @@ def strangers_named(threshold, gallery, seed, rounds=400):
 @pytest.mark.parametrize("gallery", [GallerySize(1, 1), GallerySize(10, 1), GallerySize(10, 5), GallerySize(19, 3)])
 def test_the_rate_that_is_promised_is_found_among_strangers_that_come_later(gallery):
     """Over 20 evaluations of 40 classes each, and 400 strangers for each threshold."""
-    rate, rounds, named, covered = 0.1, 400, [], 0
+    rate, rounds, named = 0.1, 400, []
     for seed in range(20):
         chosen = choose_threshold(*people(40, 8, seed), gallery, rate, SEED)
         assert chosen.extrapolation == 1
         named.append(strangers_named(chosen.distance, gallery, 1000 + seed, rounds))
-        covered += chosen.false_positive.low95 <= named[-1] / rounds <= chosen.false_positive.high95
     error = np.std(named, ddof=1) / math.sqrt(len(named)) / rounds
     binomial = math.sqrt(rate * (1 - rate) / rounds / len(named))
     assert error > 0.5 * binomial
     assert abs(np.mean(named) / rounds - rate) < 4 * max(error, binomial)
-    assert covered >= 14  # of 20; 95 % would be 19, and the strangers that came later are a sample, too
+
+
+def rates_of_one_gallery(threshold, gallery, seed):
+    """FPIR and FNIR in a gallery of classes that nobody has seen before: 150 strangers, 30 images of each class."""
+    size, num_images = gallery.num_classes, gallery.images_per_class + 30
+    embeddings, labels = people(size + 150, num_images, seed)
+    is_enrolled = (labels < size) & (np.arange(len(labels)) % num_images < gallery.images_per_class)
+    asks = ~is_enrolled & ((labels < size) | (np.arange(len(labels)) % num_images == 0))
+    distances = scipy.spatial.distance.cdist(embeddings[asks], embeddings[is_enrolled])
+    is_named, answer = distances.min(axis=1) <= threshold, labels[is_enrolled][distances.argmin(axis=1)]
+    is_mate = labels[asks] < size
+    return np.mean(is_named[~is_mate]), np.mean(~(is_named & (answer == labels[asks]))[is_mate])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gallery", [GallerySize(1, 1), GallerySize(5, 1), GallerySize(10, 3)])
+def test_intervals_are_those_of_a_single_gallery(gallery):
+    """Three evaluations, and 80 galleries of classes that come later for each: are their rates inside?"""
+    inside, promised, found = [], [], []
+    for seed in range(3):
+        chosen = choose_threshold(*people(160, 30, seed), gallery, 0.1, SEED)
+        low = np.array([chosen.false_positive.low95, chosen.false_negative.low95])
+        high = np.array([chosen.false_positive.high95, chosen.false_negative.high95])
+        rates = np.array([rates_of_one_gallery(chosen.distance, gallery, (99, number)) for number in range(80)])
+        inside.append(((low <= rates) & (rates <= high)).mean(axis=0))
+        promised.append(high - low)
+        found.append(np.diff(np.percentile(rates, [2.5, 97.5], axis=0), axis=0)[0])
+    assert (np.mean(inside, axis=0) >= 0.87).all()
+    ratio = np.mean(promised, axis=0) / np.mean(found, axis=0)  # that of the mean over galleries would be 0.1 to 0.4
+    assert (ratio > 0.8).all() and (ratio < 1.5).all()
 
 
 @pytest.mark.slow
