@@ -1,8 +1,8 @@
 # make train      installs into .venv, then trains and evaluates the quick start
-# make test       installs into .venv, then runs the tests, in a process for each core but at most JOBS
-# make test-fast  the same without those that are slow
+# make test       installs into .venv, then runs the tests but the slow ones, in a process for each core but at most JOBS
+# make test-all   the same with the slow ones
 # make lint       style and types
-# make check      what has to pass before a change is done: lint and test
+# make check      what has to pass before a change is done: lint and test-all
 # make proofs     the long tests, whose results go to benchmarks/results/reliability.txt
 # make bench      the measurements of benchmarks/
 # make docs       the site, site/docs/index.html; warnings are errors
@@ -16,23 +16,23 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses $(JOBS) --dist worksteal
 
-.PHONY: train test test-fast lint check proofs bench docs pages schema
+.PHONY: train test test-all lint check proofs bench docs pages schema
 
 train: $(VENV)/installed
 	$(BIN)/python train.py --model_dir $(EXPERIMENT)
 
 test: $(VENV)/installed-dev
-	$(PYTEST)
-
-test-fast: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow and not proof"
+
+test-all: $(VENV)/installed-dev
+	$(PYTEST)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test
+check: lint test-all
 
 proofs: $(VENV)/installed-dev
 	RELIABILITY=benchmarks/results/reliability.txt $(BIN)/python -m pytest -m proof -s
