@@ -284,7 +284,7 @@ def _search(thresholds: tf.Tensor, values: tf.Tensor, side: str) -> tf.Tensor:
     return position - before
 
 
-_compiled_search = tf.function(_search, jit_compile=True)
+_compiled_search = tf.function(_search, jit_compile=True, autograph=False)
 
 # With so many values a search takes longer than a millisecond: over many steps it pays to have waited for XLA.
 _WORTH_COMPILING = 2**16

@@ -139,7 +139,8 @@ def choose_negatives(
         tf.TensorSpec((None,), tf.int32),
         tf.TensorSpec((None,), tf.int32),
         tf.TensorSpec((), tf.bool),
-    ]
+    ],
+    autograph=False,
 )
 def _choose(
     pool: tf.Tensor,

@@ -90,7 +90,7 @@ def compile_train_step(
             "memory": None if memory is None else memory.after(seen["labels"], seen["embeddings"]),
         }
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(images: Any, labels: Any, batches: Any, done: Any, memory: Any = None) -> TrainStepResult:
         learning_rate = tf.identity(optimizer.learning_rate)
         everywhere = strategy.run(replica_step, (images, labels, batches, done, memory))
@@ -197,7 +197,7 @@ def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tupl
     if learner.params.batch_size**2 > PAIRS_AT_ONCE:
         signature = None  # for a loss that bounds its memory, each size is traced by itself
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def eval_step(images: tf.Tensor, labels: tf.Tensor) -> tuple[Mapping[str, tf.Tensor], Sums]:
         spec = model_fn(prepare_images(images), labels, ModeKeys.EVAL, learner.params, embed)
         return spec.predictions, spec.metrics
@@ -208,7 +208,7 @@ def compile_eval_step(model_fn: ModelFn, learner: Learner) -> Callable[..., tupl
 def compile_predict_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
     """Compiles step(images) -> predictions: uint8 (B, H, W, C), B free."""
 
-    @tf.function(input_signature=[_images_spec(learner)])
+    @tf.function(input_signature=[_images_spec(learner)], autograph=False)
     def predict_step(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return model_fn(prepare_images(images), None, ModeKeys.PREDICT, learner.params, learner.network).predictions
 
@@ -223,7 +223,7 @@ def compile_serving_step(model_fn: ModelFn, learner: Learner) -> Callable[[tf.Te
     """
     predict_step = compile_predict_step(model_fn, learner)
 
-    @tf.function
+    @tf.function(autograph=False)
     def serving_step(images: tf.Tensor) -> Mapping[str, tf.Tensor]:
         if images.dtype == tf.uint8:
             return predict_step(images)
