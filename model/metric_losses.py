@@ -90,6 +90,7 @@ _Losses = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 def _sums_of(losses_of: _Losses, *, of_similarities: bool = True) -> SumsOf:
     """Returns the losses of anchors as a function of labels and embeddings, with what is to be seen beside them."""
 
+    @tf.autograph.experimental.do_not_convert  # in whose functions it may be called: rewriting this takes seconds
     def sums(
         labels: tf.Tensor,
         embeddings: tf.Tensor,

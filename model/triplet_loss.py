@@ -480,6 +480,7 @@ PAIRS_AT_ONCE, PAIRS_OF_A_BLOCK = 2**26, 2**25
 def _sums_of(loss: _Loss) -> SumsOf:
     """Returns the loss as a function of labels and embeddings, with what a person wants to see beside it."""
 
+    @tf.autograph.experimental.do_not_convert  # in whose functions it may be called: rewriting this takes seconds
     def sums(
         labels: tf.Tensor,
         embeddings: tf.Tensor,
