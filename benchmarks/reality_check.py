@@ -431,8 +431,9 @@ the validation images chose among them; the table is of the test images.
   t: it knows nothing of other test classes.
 - difference: in MAP@R from `{AGAINST}`, seed by seed, with its 95 % interval; p of the paired t-test, and p raised for
   the number of losses in the table (Holm).
-- ms: a training step with all that is in it, the median over the seeds. MB: about what the loss takes beside the
-  network, as `train.py --check` says it, from what `benchmarks/triplet_loss.py` measured."""
+- ms: a training step with all that is in it, the median over the seeds, on a machine that did other things beside;
+  `benchmarks/triplet_loss.py` times the losses in turns. MB: about what the loss takes beside the network, as
+  `train.py --check` says it, from what that measured."""
 
 
 def tables(budget: str, results: Mapping[str, Sequence[Result]]) -> str:
