@@ -32,6 +32,7 @@ from model.training import agreement, checkpoints, event_files, preflight, pretr
 from model.training.checkpoints import Checkpoint
 from model.training.class_vectors import ClassVectors
 from model.training.doctor import Batch, Finding
+from model.training.dues import Dues
 from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
 from model.training.feeding import Feed, fetch_memory, replicate, send_memory
 from model.training.guard import Guard
@@ -426,7 +427,7 @@ class Estimator:
         place: Place,
     ) -> dict[str, float] | None:
         """Makes the steps to come: step, guard, report, evaluate, save; writes only where it holds the lock."""
-        config, max_steps = self.config, to_come.stop - 1
+        config = self.config
         guard, validation = Guard(self.params), None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(stop_requests())
@@ -436,27 +437,16 @@ class Estimator:
                 validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)
 
-            def is_report_due(step: int) -> bool:
-                return step == max_steps or step % config.save_summary_steps == 0
-
-            def is_evaluation_due(step: int) -> bool:
-                return validation is not None and validation.is_due(step)
-
-            def is_checkpoint_due(step: int) -> bool:
-                return step == max_steps or is_evaluation_due(step) or step % config.save_checkpoints_steps == 0
-
-            def is_due(step: int) -> bool:
-                return step == to_come.start or is_report_due(step) or is_checkpoint_due(step)
-
-            for made, result in self._steps(learner, data, to_come, is_due):
+            dues = Dues(to_come, config.save_summary_steps, config.save_checkpoints_steps, validation)
+            for made, result in self._steps(learner, data, to_come, dues.anything):
                 step = made[-1]
                 guard.note(made.start, result.broken)
                 if step == to_come.start:
                     guard.begin(_batch(step, result))
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 stopped_by = self._stopped_by(stop, step)
-                last = step == max_steps or stopped_by is not None
-                report_due, checkpoint_due = is_report_due(step), last or is_checkpoint_due(step)
+                last = dues.is_last(step) or stopped_by is not None
+                report_due, checkpoint_due = dues.report(step), last or dues.checkpoint(step)
 
                 if report_due or checkpoint_due:
                     place.check()
@@ -464,13 +454,13 @@ class Estimator:
                     learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:
                     self._report(step, result, guard, progress)
-                if validation and is_evaluation_due(step):
+                if validation and dues.evaluation(step):
                     validation.evaluate()
                     agreement.state_of_chief(config.peers, learner.state)
                 gives_up = eval_spec is not None and eval_spec.gives_up(learner.state)
                 if gives_up and not report_due:
                     self._report(step, result, guard, progress)
-                if gives_up or step == max_steps:
+                if gives_up or dues.is_last(step):
                     self._heed(guard.conclude(), step, progress)
                 if checkpoint_due:
                     progress.flush()
@@ -481,7 +471,7 @@ class Estimator:
                 if last or gives_up:
                     break
 
-        self._end(step, max_steps, stopped_by)
+        self._end(step, to_come.stop - 1, stopped_by)
         return validation.scores if validation else None
 
     def _report(self, step: int, result: steps.TrainStepResult, guard: Guard, progress: TrainingProgress) -> None:
