@@ -41,7 +41,8 @@ def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subp
     return subprocess.Popen(
         # -P: by itself, -m looks for modules in the current folder first, where there may be an "argparse.py" or a
         # "model" that has nothing to do with this program. PYTHONPATH says where its own modules are.
-        [sys.executable, "-P", "-m", __name__, script, *arguments],
+        # -u: what it prints and what it complains of stand in the log in their order, and at once.
+        [sys.executable, "-P", "-u", "-m", __name__, script, *arguments],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
