@@ -47,6 +47,7 @@ sys.exit(7)
 def test_a_script_runs_as_if_it_had_been_called(tmp_path, script, log, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somebody's")
     monkeypatch.setenv("TF_CONFIG", tf_config(("a:1", "b:1"), 0))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with trial_process.start(script(TELLS), ["--x", tmp_path], log) as process:
         assert process.wait(20) == 7
     said, error = (tmp_path / "output.log").read_text().splitlines()
