@@ -531,7 +531,7 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(losses)), losses)
     panels[0].invert_yaxis()
-    figure.suptitle("Every loss under one protocol: mean over seeds, its 95 % interval, and each seed", fontsize=11)
+    figure.suptitle("Every loss under one protocol\nmean over seeds, its 95 % interval, and each seed", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
