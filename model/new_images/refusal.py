@@ -135,7 +135,7 @@ class Refusal:
     def as_lines(self) -> list[str]:
         """Returns lines for a person."""
         threshold = self.threshold
-        is_missed = threshold.false_positive.low95 > self.rate
+        is_missed = threshold.mean_false_positive.low95 > self.rate
         enrolled = "not known how many are unknown or misnamed, as no test image is of a class in the gallery"
         if threshold.false_negative is not None:
             enrolled = f"{_told(threshold.false_negative)} are unknown or misnamed, {threshold.misnamed:.2%} misnamed"

@@ -74,7 +74,7 @@ class GallerySize:
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate from 0 to 1, the mean over galleries, and the 95 % interval of what it is in one."""
+    """A rate from 0 to 1, and its 95 % interval."""
 
     value: float
     low95: float
@@ -95,9 +95,11 @@ class Threshold:
         extrapolation: By how much the gallery at hand is larger, G / G_0 * K / K_0; 1 where it is not.
         num_classes: How many classes judge.
         num_images: How many images these have.
-        false_positive: FPIR. Beyond the size that was tried out it is the upper bound, at most 1.
+        false_positive: FPIR, with the interval of a single gallery. Beyond the size that was tried out it is the upper
+            bound, at most 1.
+        mean_false_positive: The same, with the interval of the mean over all galleries of that size.
         num_enrolled_images: How many images of enrolled classes tell FNIR.
-        false_negative: FNIR at the size that was tried out; None without such images.
+        false_negative: FNIR at the size that was tried out, as FPIR of a single gallery; None without such images.
         misnamed: The part of FNIR that got the name of another class; the rest was unknown.
     """
 
@@ -107,6 +109,7 @@ class Threshold:
     num_classes: int
     num_images: int
     false_positive: Rate
+    mean_false_positive: Rate
     num_enrolled_images: int
     false_negative: Rate | None
     misnamed: float | None
@@ -172,7 +175,7 @@ def choose_threshold(
     distance, smallest = calibrating.threshold(rate / extrapolation)
     if extrapolation * smallest > rate * _BUT_FOR_ROUNDING:
         return TooFew(len(chosen), calibrating.num_images, extrapolation * smallest)
-    false_positive = judging.false_positive(distance, seed)
+    of_one, of_all = (rate.times(extrapolation) for rate in judging.false_positive(distance, seed))
     mates = judging.mates()
     false_negative, misnamed = mates.false_negative(distance, seed)
     return Threshold(
@@ -181,7 +184,8 @@ def choose_threshold(
         extrapolation,
         judging.others.shape[1],
         judging.num_images,
-        false_positive.times(extrapolation),
+        of_one,
+        of_all,
         mates.num_images,
         false_negative,
         misnamed,
@@ -256,13 +260,15 @@ def choose_threshold_for(
     own, other = own[~is_stranger], other[~is_stranger]
     is_wrong = (own > distance) | (other <= own)
     has_mates = len(is_wrong) > 0
+    false_positive = _mean_of(named, len(judging), seed)  # there is no other gallery
     return Threshold(
         distance,
         gallery,
         1.0,
         len(counts),
         len(judging),
-        _mean_of(named, len(judging), seed),
+        false_positive,
+        false_positive,
         len(is_wrong),
         _mean_of(is_wrong, len(is_wrong), seed) if has_mates else None,
         float(np.mean(other <= np.minimum(own, distance))) if has_mates else None,
@@ -372,12 +378,14 @@ class _Trial:
         weights = np.outer(_weights(self.classes), is_nearest)  # (R, n)
         return _largest_threshold(nearest.ravel(), weights.ravel(), rate, self.num_images)
 
-    def false_positive(self, threshold: float, seed: int) -> Rate:
-        """Returns FPIR at a threshold."""
+    def false_positive(self, threshold: float, seed: int) -> tuple[Rate, Rate]:
+        """Returns FPIR at a threshold, with the interval of a single gallery and with that of the mean over all."""
         none_drawn = _none_drawn(self.others.shape[1] - 1, self.size.num_classes)
         everywhere = np.ones(len(self.others), bool)
         as_asked, as_enrolled = self._influences(self.others <= threshold, none_drawn, everywhere)
-        return self._rate(as_asked.mean(axis=0), as_enrolled - as_enrolled.mean(), seed)
+        by_judge, of_enrolled = as_asked.mean(axis=0), as_enrolled - as_enrolled.mean()
+        of_all = _mean_of(by_judge + of_enrolled.mean(axis=0), self.num_images, seed)
+        return self._rate(by_judge, of_enrolled, seed), of_all
 
     def false_negative(self, threshold: float, seed: int) -> tuple[Rate, float]:
         """Returns FNIR at a threshold, and the part of it that is misnamed, where no row is enrolled itself."""

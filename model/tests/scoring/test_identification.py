@@ -155,15 +155,17 @@ def strangers_named(threshold, gallery, seed, rounds=400):
 @pytest.mark.parametrize("gallery", [GallerySize(1, 1), GallerySize(10, 1), GallerySize(10, 5), GallerySize(19, 3)])
 def test_the_rate_that_is_promised_is_found_among_strangers_that_come_later(gallery):
     """Over 20 evaluations of 40 classes each, and 400 strangers for each threshold."""
-    rate, rounds, named = 0.1, 400, []
+    rate, rounds, named, covered = 0.1, 400, [], 0
     for seed in range(20):
         chosen = choose_threshold(*people(40, 8, seed), gallery, rate, SEED)
         assert chosen.extrapolation == 1
         named.append(strangers_named(chosen.distance, gallery, 1000 + seed, rounds))
+        covered += chosen.mean_false_positive.low95 <= named[-1] / rounds <= chosen.mean_false_positive.high95
     error = np.std(named, ddof=1) / math.sqrt(len(named)) / rounds
     binomial = math.sqrt(rate * (1 - rate) / rounds / len(named))
     assert error > 0.5 * binomial
     assert abs(np.mean(named) / rounds - rate) < 4 * max(error, binomial)
+    assert covered >= 14  # of 20; 95 % would be 19, and the strangers that came later are a sample, too
 
 
 def rates_of_one_gallery(threshold, gallery, seed):
@@ -185,6 +187,8 @@ def test_intervals_are_those_of_a_single_gallery(gallery):
     inside, promised, found = [], [], []
     for seed in range(3):
         chosen = choose_threshold(*people(160, 30, seed), gallery, 0.1, SEED)
+        mean, single = chosen.mean_false_positive, chosen.false_positive
+        assert mean.value == pytest.approx(single.value, rel=1e-12) and mean.low95 > single.low95 and mean.high95 < single.high95
         low = np.array([chosen.false_positive.low95, chosen.false_negative.low95])
         high = np.array([chosen.false_positive.high95, chosen.false_negative.high95])
         rates = np.array([rates_of_one_gallery(chosen.distance, gallery, (99, number)) for number in range(80)])
