@@ -62,9 +62,9 @@ def _steps(params: Params, folder: Path, kind: str):  # type: ignore[no-untyped-
     data = _train_input(params, folder, kind)
     estimator = Estimator(model_fn, folder, params)
     learner = estimator.new_learner(data, 10**6)
-    feed = Feed(estimator.strategy, data.images)
-    step_of = compile_train_step(model_fn, learner, estimator.strategy, streams=feed.streams)
-    labels = replicate(estimator.strategy, data.labels)
+    feed = Feed(estimator.config.strategy, data.images)
+    step_of = compile_train_step(model_fn, learner, estimator.config.strategy, streams=feed.streams)
+    labels = replicate(estimator.config.strategy, data.labels)
     started = time.perf_counter()
     for steps, images, batches, done in feed.steps(data.batches, range(1, _STEPS * _ROUNDS + 1), None):
         for step in steps:

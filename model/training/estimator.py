@@ -1,4 +1,4 @@
-"""Train, evaluate, predict, export: the Estimator contract, with a flat loop that resumes exactly.
+"""Train, evaluate, predict, export: the Estimator contract, over checkpoints from which a run goes on exactly.
 
 Whoever knew `tf.estimator` should feel at home. Three things differ: `model_fn` receives the network explicitly,
 metrics are (sum, count) pairs, and the order of the data is a function of the global step, so that a run that was
@@ -10,66 +10,34 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from model import triplet_loss
-from model.common.errors import Interrupted, UserError, one_line_errors
+from model.common.errors import UserError, one_line_errors
 from model.common.files import Held, Place, folder_beside, lock_experiment, write_whole
 from model.common.images import Images
-from model.common.peers import Peers
-from model.common.signals import StopRequest, stop_requests
 from model.common.versions import code_version
 from model.data.input_fn import EvalInput, TrainInput, check_images
 from model.params import Params
 from model.training import agreement, checkpoints, event_files, preflight, pretrained, steps
 from model.training.checkpoints import Checkpoint
 from model.training.class_vectors import ClassVectors
-from model.training.doctor import Batch, Finding
-from model.training.dues import Dues
-from model.training.evaluation import EvalSpec, Evaluator, Validation, predict, write_scores
-from model.training.feeding import Feed, fetch_memory, replicate, send_memory
-from model.training.guard import Guard
+from model.training.evaluation import EvalSpec, Evaluator, predict, write_scores
 from model.training.learner import Learner
+from model.training.loop import RunConfig, TrainingLoop
 from model.training.model_fn import build_optimizer
 from model.training.network import build_network
-from model.training.offline_mining import Miner
-from model.training.progress import TrainingProgress
 from model.training.run_state import RunState
 from model.training.serving import ServingNetwork
 
 _log = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How a run is carried out.
-
-    Attributes:
-        save_summary_steps: Steps between two points of the training curves.
-        save_checkpoints_steps: Steps between two checkpoints.
-        keep_checkpoint_max: Newest checkpoints that are kept.
-        precision: "float32" or "mixed_bfloat16", the arithmetic of the convolutions.
-        train_distribute: The strategy that spreads a step over devices; None takes the default one.
-        data_dir: Folder with the data, where somebody has named it, for the commands that messages show.
-        peers: The processes that share the steps by this strategy; the chief writes.
-    """
-
-    save_summary_steps: int = 50
-    save_checkpoints_steps: int = 1000
-    keep_checkpoint_max: int = 5
-    precision: str = "float32"
-    train_distribute: tf.distribute.Strategy | None = None
-    data_dir: Path | None = None
-    peers: Peers = field(default_factory=Peers.alone)
 
 
 @dataclass(frozen=True)
@@ -265,18 +233,13 @@ class Estimator:
         """
         return ServingNetwork(self.model_fn, self._learner_to_use(image_shape, checkpoint))
 
-    @property
-    def strategy(self) -> tf.distribute.Strategy:
-        """What spreads a training step over devices."""
-        return self.config.train_distribute or tf.distribute.get_strategy()
-
     def check_devices(self, data: TrainInput) -> None:
         """Makes sure that each device gets its part of a batch.
 
         Raises:
             UserError: The batch cannot be divided so.
         """
-        devices, place = self.strategy.num_replicas_in_sync, self.model_dir / "params.json"
+        devices, place = self.config.strategy.num_replicas_in_sync, self.model_dir / "params.json"
         if data.batch_size % devices:
             raise UserError(
                 f"{place}: 'batch_size' must be a multiple of the {devices} devices, received {data.batch_size}; "
@@ -316,181 +279,44 @@ class Estimator:
             max_steps: As for `train`.
         """
         new_learner = functools.partial(self.new_learner, data, max_steps)
-        yield from preflight.check(data, self.params, new_learner, self.config.precision, self.strategy)
+        yield from preflight.check(data, self.params, new_learner, self.config.precision, self.config.strategy)
 
     def _train(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
         """Trains, and evaluates in between if asked; returns the last evaluation, None if there was none.
 
-        Of several processes, the chief does all this, and the others make its steps.
+        Of several processes, the chief evaluates and writes, and the others make its steps.
         """
         with agreement.naming_the_lost(self.config.peers):
-            if self.config.peers.is_chief:
-                return self._lead(train_spec, eval_spec)
-            with one_line_errors(self.model_dir):
-                self._follow(train_spec, eval_spec)
-            return None
-
-    def _lead(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> dict[str, float] | None:
-        """Trains, evaluates and writes."""
-        self.model_dir.mkdir(parents=True, exist_ok=True)
-        with lock_experiment(self.model_dir) as place, one_line_errors(self.model_dir):
-            data, max_steps = train_spec.input_fn(), train_spec.max_steps
-            learner = self._learner_to_train(data, max_steps)
-            to_come = range(learner.state.global_step + 1, max_steps + 1)
-            if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
+            if not self.config.peers.is_chief:
+                with one_line_errors(self.model_dir):
+                    loop = self._loop(train_spec, eval_spec)
+                    if not loop.is_over:
+                        loop.follow()
                 return None
-            if learner.state.global_step:
-                _log.info("Going on from step %d.", learner.state.global_step)
-            if self.params.micro_batch_size and self.params.learns_batch_norm:
-                _log.info(
-                    "Batch normalization sees %d images at a time ('micro_batch_size'), not the whole batch.",
-                    self.params.micro_batch_size,
-                )
-            write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
-            return self._loop(learner, data, to_come, eval_spec, place)
+            self.model_dir.mkdir(parents=True, exist_ok=True)
+            with lock_experiment(self.model_dir) as place, one_line_errors(self.model_dir):
+                loop = self._loop(train_spec, eval_spec)
+                if loop.is_over:
+                    return None
+                self._announce(loop.learner.state.global_step)
+                write_whole(self.model_dir / "params.resolved.json", self.params.to_json())
+                return loop.lead(place)
 
-    def _follow(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> None:
-        """Makes the steps that the chief makes; writes nothing."""
-        peers, data, max_steps = self.config.peers, train_spec.input_fn(), train_spec.max_steps
+    def _loop(self, train_spec: TrainSpec, eval_spec: EvalSpec | None) -> TrainingLoop:
+        """Returns the steps that are still to come."""
+        data, max_steps = train_spec.input_fn(), train_spec.max_steps
         learner = self._learner_to_train(data, max_steps)
         to_come = range(learner.state.global_step + 1, max_steps + 1)
-        if not to_come or (eval_spec and eval_spec.gives_up(learner.state)):
-            return
-        with stop_requests() as stop:
-            for (*_, step), result in self._steps(learner, data, to_come):
-                stopped_by = self._stopped_by(stop, step)
-                if step % self.config.save_summary_steps == 0:
-                    result.gradient_norm.numpy()  # waits for the device, as the chief does
-                if eval_spec and eval_spec.is_due(step, max_steps):
-                    learner.state = agreement.state_of_chief(peers, learner.state)
-                if stopped_by or (eval_spec and eval_spec.gives_up(learner.state)):
-                    break
-        self._end(step, max_steps, stopped_by)
+        return TrainingLoop(self.model_fn, self.model_dir, learner, data, to_come, eval_spec, self.config)
 
-    def _stopped_by(self, stop: StopRequest, step: int) -> int | None:
-        """Returns the signal by which all processes stop after this step, None where they go on."""
-        if stop.signal_number is not None:
-            self.config.peers.ask_to_stop(stop.signal_number)
-        return self.config.peers.stops_after(step)
-
-    def _end(self, step: int, max_steps: int, stopped_by: int | None) -> None:
-        """Waits until the chief has saved; raises Interrupted where the run is not at its end."""
-        self.config.peers.share(b"")
-        if stopped_by is not None and step < max_steps:
-            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stopped_by)
-
-    def _steps(
-        self, learner: Learner, data: TrainInput, to_come: range, is_due: Callable[[int], bool] = lambda _: True
-    ) -> Iterator[tuple[range, steps.TrainStepResult]]:
-        """Makes steps, and yields them with the result of the last of them.
-
-        Several in one call where images are resident and no other process waits for each step: up to one of which
-        `is_due` says that there is something to do after it, and for about a quarter of a second.
-        """
-        strategy, peers = self.strategy, self.config.peers
-        feed, frozen_steps = Feed(strategy, data.images), data.steps_in(self.params.frozen_epochs)
-        compiled = functools.partial(steps.compile_train_step, self.model_fn, learner, strategy, streams=feed.streams)
-        train_step = compiled()
-        head_step = compiled(head_alone=True) if frozen_steps else train_step
-        several = not feed.streams and peers.number == 1
-        if several:
-            train_step, head_step = steps.repeat(train_step), steps.repeat(head_step)
-        labels = replicate(strategy, data.labels)
-        batch_of = data.batches
-        if data.steps_per_mining is not None:
-            of_chief = functools.partial(agreement.computed_by_chief, peers)
-            batch_of = Miner(self.model_fn, learner, data, of_chief).batch
-        memory, pace = send_memory(strategy, learner.memory, self.params), steps.Pace()
-        with contextlib.closing(feed.steps(batch_of, to_come, data.steps_per_mining)) as fed:
-            for to_make, images, batches, done in fed:
-                while to_make:
-                    make_steps = head_step if to_make.start <= frozen_steps else train_step
-                    arguments = images, labels, batches, done, memory
-                    if several:
-                        some = to_make[: pace.most]
-                        ends = (i for i, step in enumerate(some, 1) if is_due(step) or step == frozen_steps)
-                        count = next(ends, len(some))
-                        result = pace.take(count, make_steps, *arguments)
-                    else:
-                        count, result = 1, make_steps(*arguments)
-                    made, to_make = to_make[:count], to_make[count:]
-                    memory = result.memory
-                    learner.state = learner.state.after_step(made[-1])
-                    yield made, result
-
-    def _loop(
-        self,
-        learner: Learner,
-        data: TrainInput,
-        to_come: range,
-        eval_spec: EvalSpec | None,
-        place: Place,
-    ) -> dict[str, float] | None:
-        """Makes the steps to come: step, guard, report, evaluate, save; writes only where it holds the lock."""
-        config = self.config
-        guard, validation = Guard(self.params), None
-        with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(stop_requests())
-            rates = data.steps_per_epoch, data.images_per_step
-            progress = stack.enter_context(TrainingProgress(self.model_dir, *rates, to_come))
-            if eval_spec:
-                validation = Validation(eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
-                stack.callback(validation.close)
-
-            dues = Dues(to_come, config.save_summary_steps, config.save_checkpoints_steps, validation)
-            for made, result in self._steps(learner, data, to_come, dues.anything):
-                step = made[-1]
-                guard.note(made.start, result.broken)
-                if step == to_come.start:
-                    guard.begin(_batch(step, result))
-                    progress.restart_clock(step)  # tracing and compiling are not what the rate is about
-                stopped_by = self._stopped_by(stop, step)
-                last = dues.is_last(step) or stopped_by is not None
-                report_due, checkpoint_due = dues.report(step), last or dues.checkpoint(step)
-
-                if report_due or checkpoint_due:
-                    place.check()
-                    self._heed(guard.breakdowns(), step, progress)  # waits for the device
-                    learner.state = learner.state.after_time(*progress.lap(step))
-                if report_due:
-                    self._report(step, result, guard, progress)
-                if validation and dues.evaluation(step):
-                    validation.evaluate()
-                    agreement.state_of_chief(config.peers, learner.state)
-                gives_up = eval_spec is not None and eval_spec.gives_up(learner.state)
-                if gives_up and not report_due:
-                    self._report(step, result, guard, progress)
-                if gives_up or dues.is_last(step):
-                    self._heed(guard.conclude(), step, progress)
-                if checkpoint_due:
-                    progress.flush()
-                    learner.memory = fetch_memory(self.strategy, result.memory)
-                    learner.save(self.model_dir, config.keep_checkpoint_max)
-                if report_due or checkpoint_due:
-                    progress.restart_clock(step)
-                if last or gives_up:
-                    break
-
-        self._end(step, to_come.stop - 1, stopped_by)
-        return validation.scores if validation else None
-
-    def _report(self, step: int, result: steps.TrainStepResult, guard: Guard, progress: TrainingProgress) -> None:
-        """Shows where the run is, and what the doctor finds in its last batch."""
-        more = {"broken_steps": guard.broken_steps} if self.params.on_nan == "skip" else {}
-        batch = _batch(step, result, more)
-        progress.report(batch, result.images)
-        self._heed(guard.examine(batch), step, progress)
-
-    def _heed(self, findings: Sequence[Finding], step: int, progress: TrainingProgress) -> None:
-        """Tells what was found, and ends a run that cannot go on."""
-        for finding in findings:
-            if not finding.is_fatal:
-                progress.warn(step, finding)
-                continue
-            progress.write(step, finding)
-            saved = checkpoints.list_checkpoints(self.model_dir)
-            newest = f"the last checkpoint is {saved[-1].name}" if saved else "there is no checkpoint"
-            raise UserError(f"{self.model_dir}: {finding.message}. Training stopped; {newest}.")
+    def _announce(self, step: int) -> None:
+        if step:
+            _log.info("Going on from step %d.", step)
+        if self.params.micro_batch_size and self.params.learns_batch_norm:
+            _log.info(
+                "Batch normalization sees %d images at a time ('micro_batch_size'), not the whole batch.",
+                self.params.micro_batch_size,
+            )
 
     def _learner_to_train(self, data: TrainInput, max_steps: int) -> Learner:
         """Returns a new learner, or the one of the newest checkpoint."""
@@ -510,7 +336,7 @@ class Estimator:
             learner.state = self._without_lost_best(learner.state)
         else:
             pretrained.load(learner.network, self.params, self.model_dir / "params.json")
-        known, devices = data.train_sha256 or learner.state.train_sha256, self.strategy.num_replicas_in_sync
+        known, devices = data.train_sha256 or learner.state.train_sha256, self.config.strategy.num_replicas_in_sync
         if learner.state.devices not in (devices, 0):
             _log.info("Devices that share a batch: %d, and %d until here.", devices, learner.state.devices)
         learner.state = dataclasses.replace(
@@ -529,7 +355,7 @@ class Estimator:
             data: What it is to learn from.
             max_steps: At which step the learning rate is to have come to its end.
         """
-        with self.strategy.scope():
+        with self.config.strategy.scope():
             learner = self._build_learner(data.images.shape[1:])
             if self.params.strategy.learns_class_vectors:
                 learner.class_vectors = ClassVectors(data.labels, self.params.embedding_size, self.params.seed)
@@ -576,16 +402,3 @@ def train_and_evaluate(estimator: Estimator, train_spec: TrainSpec, eval_spec: E
         UserError, Interrupted: As `Estimator.train`.
     """
     return estimator._train(train_spec, eval_spec)
-
-
-def _batch(step: int, result: steps.TrainStepResult, scalars: Mapping[str, float] = MappingProxyType({})) -> Batch:
-    """Returns what a step tells of its batch, and these scalars; waits for the device."""
-    metrics = {name: float(triplet_loss.mean(*pair)) for name, pair in result.sums.items()}
-    rates = {"learning_rate": float(result.learning_rate), "gradient_norm": float(result.gradient_norm)}
-    return Batch(
-        step,
-        {**metrics, **rates, **scalars},
-        result.embeddings.numpy(),
-        result.labels.numpy(),
-        result.indices.numpy(),
-    )
