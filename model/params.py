@@ -385,6 +385,26 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
+        self._check_batches()
+        self._check_owners("triplet_strategy", strategies_with)
+        self._check_owners("network", networks_with)
+        self._check_owners("augmentation", augmentations_with)
+        self._check_network()
+        self._check_memory()
+        self._check_loss()
+        if self.validation_size is not None and self.validation_classes is not None:
+            raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
+        if self.image_fit != "stretch" and self.image_size is None:
+            raise ValueError(f"'image_fit' needs 'image_size', received \"{self.image_fit}\" without it")
+        if self.warmup_steps and self.learning_rate_schedule != "cosine":
+            raise ValueError(
+                f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "
+                f'with "{self.learning_rate_schedule}"'
+            )
+        return self
+
+    def _check_batches(self) -> None:
+        """Finds batches that cannot be drawn."""
         classes, images = self.num_classes_per_batch, self.num_images_per_class
         if (classes is None) != (images is None):
             given, missing = ("num_images_per_class", "num_classes_per_batch")[:: 1 if classes is None else -1]
@@ -403,14 +423,18 @@ class Params(BaseModel):
                 f"'num_classes_per_batch' needs a strategy that mines inside the batch, received {classes} with "
                 f'"{self.triplet_strategy}"'
             )
-        self._check_owners("triplet_strategy", strategies_with)
-        self._check_owners("network", networks_with)
-        self._check_owners("augmentation", augmentations_with)
-        self._check_network()
         if self.mining_size is not None and self.mining_size < self.batch_size:
             raise ValueError(
                 f"'mining_size' must be at least batch_size = {self.batch_size}, received {self.mining_size}"
             )
+        if self.micro_batch_size and self.images_per_step % self.micro_batch_size:
+            raise ValueError(
+                f"'micro_batch_size' must divide the {self.images_per_step} images of a batch, received "
+                f"{self.micro_batch_size}"
+            )
+
+    def _check_memory(self) -> None:
+        """Finds a memory of past batches that nothing reads, or that is too large."""
         if self.memory_size and (self.strategy.mines or self.strategy.learns_class_vectors):
             does = "mines inside the batch" if self.strategy.mines else "compares images with each other"
             raise ValueError(
@@ -426,13 +450,9 @@ class Params(BaseModel):
             raise ValueError(
                 f"'memory_start_step' needs 'memory_size', received {self.memory_start_step} steps without it"
             )
-        if self.micro_batch_size and self.images_per_step % self.micro_batch_size:
-            raise ValueError(
-                f"'micro_batch_size' must divide the {self.images_per_step} images of a batch, received "
-                f"{self.micro_batch_size}"
-            )
-        if self.validation_size is not None and self.validation_classes is not None:
-            raise ValueError("'validation_size' and 'validation_classes' are both set: keep one")
+
+    def _check_loss(self) -> None:
+        """Finds a margin or a distance that the strategy does not take."""
         if self.margin == "soft" and not self.strategy.takes_soft_margin:
             owners = _quoted(name for name, strategy in STRATEGIES.items() if strategy.takes_soft_margin)
             raise ValueError(f'\'margin\' "soft" needs triplet_strategy {owners}, received "{self.triplet_strategy}"')
@@ -447,14 +467,6 @@ class Params(BaseModel):
             raise ValueError(
                 f'\'distance\' must be "cosine" with "{self.triplet_strategy}", received "{self.distance}"'
             )
-        if self.image_fit != "stretch" and self.image_size is None:
-            raise ValueError(f"'image_fit' needs 'image_size', received \"{self.image_fit}\" without it")
-        if self.warmup_steps and self.learning_rate_schedule != "cosine":
-            raise ValueError(
-                f"'warmup_steps' needs learning_rate_schedule \"cosine\", received {self.warmup_steps} steps "
-                f'with "{self.learning_rate_schedule}"'
-            )
-        return self
 
     def _check_owners(self, choice: str, owners_of: Callable[[str], list[str]]) -> None:
         """Finds that nothing is set that belongs to another strategy, network or augmentation than the chosen one."""
