@@ -20,7 +20,7 @@ from model.data import image_files
 from model.data.decoding import DECODER_VERSION, Decoding
 from model.data.image_files import DamagedImage, Decoded
 from model.data.room import Room
-from model.data.store import Contents, Item, store
+from model.data.store import Contents, Item, Stored, find, store
 
 # Images that are decoded ahead of the one that is asked for.
 _AHEAD = 256
@@ -59,10 +59,25 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
     """
     if decoding.blank:
         return _blank(paths, decoding)
-    if not room.stores(_bytes_of_images(paths, decoding)):
-        return _in_memory(paths, decoding)
-    contents = Contents(
-        sources=[_source(path, room.folder) for path in paths],
+    if room.stores(_bytes_of_images(paths, decoding)):
+        stored = store(room.place_of(decoding), _contents(paths, decoding, room.folder))
+        return _of_stored(paths, stored, stored.images, decoding)
+    if room.kind == "auto" and room.place_of(decoding).exists():
+        # Decoded by another command, for which there was less memory, or which was asked to store them.
+        found = find(room.place_of(decoding), _contents(paths, decoding, room.folder))
+        if found is not None:
+            return _of_stored(paths, found, found.images[:], decoding)
+    return _in_memory(paths, decoding)
+
+
+def _of_stored(paths: Sequence[Path], stored: Stored, images: Images, decoding: Decoding) -> Pixels:
+    return Pixels(images, stored.is_there, _notes(paths, stored.about, decoding))
+
+
+def _contents(paths: Sequence[Path], decoding: Decoding, folder: Path) -> Contents:
+    """Returns what a store is to hold of image files below a folder."""
+    return Contents(
+        sources=[_source(path, folder) for path in paths],
         made_with={
             "image_size": decoding.image_size,
             "image_fit": decoding.image_fit,
@@ -74,8 +89,6 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
         items=lambda indices: _items([paths[index] for index in indices], decoding),
         digests=lambda indices: _digests([paths[index] for index in indices]),
     )
-    stored = store(room.place_of(decoding), contents)
-    return Pixels(stored.images, stored.is_there, _notes(paths, stored.about, decoding))
 
 
 def _source(path: Path, folder: Path) -> list[Any]:

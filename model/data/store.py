@@ -108,6 +108,16 @@ def store(folder: Path, contents: Contents) -> Stored:
             raise UserError(
                 f"{explain(error, folder)}; there the images are stored, which --images memory does without"
             ) from None
+    return _open(folder, manifest, contents)
+
+
+def find(folder: Path, contents: Contents) -> Stored | None:
+    """Opens what is stored in a folder; None if any of it is not there, or not any more."""
+    manifest = _read_manifest(folder / _MANIFEST)
+    return _open(folder, manifest, contents) if manifest.is_all_there(folder, contents) else None
+
+
+def _open(folder: Path, manifest: "_Manifest", contents: Contents) -> Stored:
     entries = [manifest.entries[number] for number in manifest.find(contents.sources) if number is not None]  # of all
     images = StoredImages(folder / _PIXELS, (manifest.num_images, *manifest.shape))
     places = np.array([entry.place for entry in entries if entry.place is not None], np.int64)

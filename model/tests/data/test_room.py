@@ -79,19 +79,26 @@ def test_idx_files(tmp_path):
     assert sorted(path.name for path in (tmp_path / ".decoded/own_size").iterdir()) == ["t10k", "train"]
 
 
-def test_a_file_that_changes_is_decoded_again_and_no_other(tmp_path, monkeypatch):
-    photos(tmp_path)
-    decoding = Decoding(image_size=8)
-    load("mine", tmp_path, decoding, "stored")
-    decoded = []
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """The names of the files that have been decoded, in any order."""
+    names = []
     read = reading.image_files.read_unless_damaged
 
     def watched(path, decoding):
         if not decoding.blank:
-            decoded.append(path.relative_to(tmp_path).as_posix())
+            names.append(path.relative_to(tmp_path).as_posix())
         return read(path, decoding)
 
     monkeypatch.setattr(reading.image_files, "read_unless_damaged", watched)
+    return names
+
+
+def test_a_file_that_changes_is_decoded_again_and_no_other(tmp_path, decoded):
+    photos(tmp_path)
+    decoding = Decoding(image_size=8)
+    load("mine", tmp_path, decoding, "stored")
+    decoded.clear()
     load("mine", tmp_path, decoding, "stored")
     assert decoded == []
     save(tmp_path / "dog/3.png", np.full((9, 9, 3), 7, np.uint8))
@@ -100,6 +107,34 @@ def test_a_file_that_changes_is_decoded_again_and_no_other(tmp_path, monkeypatch
     stored = load("mine", tmp_path, decoding, "stored")
     assert sorted(decoded) == ["cat/a new one.png", "dog/3.png"]
     assert_alike(stored, load("mine", tmp_path, decoding, "memory"))
+
+
+def test_what_is_stored_is_not_decoded_again_for_the_memory(tmp_path, decoded):
+    photos(tmp_path)
+    decoding = Decoding(image_size=8)
+    stored = load("mine", tmp_path, decoding, "stored")
+    decoded.clear()
+    assert_alike(stored, load("mine", tmp_path, decoding))
+    assert decoded == []
+    load("mine", tmp_path, Decoding(image_size=9))  # of which nothing is stored
+    assert len(decoded) == len(stored.train.labels) + len(stored.test.labels)
+
+
+@pytest.mark.parametrize("change", ["another image", "a new file", "a file less", "other pixels"])
+def test_what_is_stored_is_left_alone_where_it_is_not_what_is_asked_for(tmp_path, change):
+    photos(tmp_path)
+    decoding = Decoding(image_size=8)
+    load("mine", tmp_path, decoding, "stored")
+    if change == "other pixels":
+        pixels = tmp_path / ".decoded/8px_stretch/pixels.u8"
+        pixels.write_bytes(bytes(pixels.stat().st_size))
+    elif change == "a file less":
+        (tmp_path / "cat/2.png").unlink()
+    else:
+        save(tmp_path / ("dog/3.png" if change == "another image" else "cat/new.png"), np.full((9, 9, 3), 7, np.uint8))
+    found, expected = load("mine", tmp_path, decoding), load("mine", tmp_path, decoding, "memory")
+    np.testing.assert_array_equal(found.train.images, expected.train.images)
+    assert found.sha256 == expected.sha256
 
 
 def test_damaged_files(tmp_path):
