@@ -11,8 +11,10 @@ nearest, and audits them as `audit_labels.py` does, with short trainings. What c
 - audit: the score of `model/scoring/label_errors.py`;
 - k-NN vote: each of the 10 nearest has one vote; a label is doubted that has not the most of them, and ranked by its
   share;
-- cleanlab: confident learning, `find_label_issues` and `get_label_quality_scores` of cleanlab, with these shares as the
-  probabilities.
+- cleanlab: confident learning, `find_label_issues` of cleanlab, with these shares as the probabilities, and the order
+  of its `get_label_quality_scores` by normalized margin (by self-confidence it would be that of the vote).
+
+Between equal shares the order of the folds decides; the audit's score has the ratio of distances for that.
 
 Labels that were wrong before anything was flipped count as mistakes of whoever finds them.
 """
@@ -99,7 +101,7 @@ def _run(name: str, kind: str, rate: float, num_folds: int, runs: Path) -> dict[
     except ImportError:
         print("cleanlab is left out: pip install -r requirements-bench.txt")
     else:
-        quality = get_label_quality_scores(labels, shares)
+        quality = get_label_quality_scores(labels, shares, method="normalized_margin")
         scores["cleanlab"] = _scores(flipped, find_label_issues(labels, shares), np.argsort(quality, kind="stable"))
     about = {"set": name, "kind": kind, "rate": rate, "folds": num_folds, "epochs": params["num_epochs"]}
     return about | {"images": len(labels), "flipped": int(flipped.sum()), "scores": scores}

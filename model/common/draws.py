@@ -105,3 +105,34 @@ def stratified_sample(labels: np.ndarray, seed: int, count: int) -> np.ndarray:
     count = min(count, len(labels))
     # Every N / count-th image of a row in which each class is one piece.
     return np.sort(by_class[np.arange(count) * len(labels) // max(count, 1)])
+
+
+def sample_with_partners(labels: np.ndarray, seed: int, count: int, partners: int = 8) -> np.ndarray:
+    """Draws images so that those of a class stay together: of 10,000 classes, 10,000 images have no partners.
+
+    Args:
+        labels: Integer array of shape (N,).
+        seed: From 0 to 2^64 - 1.
+        count: How many images at most; all where there are not so many.
+        partners: Where the share of the classes would be fewer images than this on average, some classes are drawn, and
+            of each this many images, or all that it has. Else the sample is `stratified_sample`.
+
+    Returns:
+        int32 indices, ascending.
+
+    Example:
+        >>> labels = np.array([4, 4, 7, 7, 9, 9])
+        >>> kept = labels[sample_with_partners(labels, seed=230, count=4, partners=2)]
+        >>> len(kept), len(np.unique(kept))  # two of the three classes, as a whole
+        (4, 2)
+    """
+    classes, members = np.unique(labels, return_inverse=True)
+    if count >= len(labels) or len(classes) * partners <= count:
+        return stratified_sample(labels, seed, count)
+    shuffled = permutation(seed, Stream.STRATIFIED_SAMPLE, size=len(labels))
+    by_class = shuffled[np.argsort(members[shuffled], kind="stable")]
+    sizes = np.bincount(members)
+    place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order = permutation(seed, Stream.STRATIFIED_SAMPLE, number=1, size=len(classes))
+    drawn = order[np.cumsum(np.minimum(sizes, partners)[order]) <= count]
+    return np.sort(by_class[(place_in_class < partners) & np.isin(members[by_class], drawn)])

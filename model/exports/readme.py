@@ -18,17 +18,23 @@ class Threshold:
         distance: The threshold.
         false_accept_rate: Of pairs of different classes.
         false_reject_rate: Of pairs of one class.
+        images: "unseen" if the test images of classes that were never trained on chose and judged it, as two new images
+            are of such classes; else "test".
     """
 
     distance: float
     false_accept_rate: float
     false_reject_rate: float
+    images: str = "test"
 
     @classmethod
     def of(cls, scores: Mapping[str, float]) -> "Threshold | None":
-        """Returns that of an evaluation; None if it has none."""
-        numbers = [scores.get(name, math.nan) for name in _RATES]
-        return cls(*numbers) if all(map(math.isfinite, numbers)) else None
+        """Returns that of an evaluation by which `predict.py --pair` decides; None if it has none."""
+        for images, prefix in (("unseen", "unseen/"), ("test", "")):
+            distance, accepted, rejected = (scores.get(prefix + name, math.nan) for name in _RATES)
+            if math.isfinite(distance + accepted + rejected):
+                return cls(distance, accepted, rejected, images)
+        return None
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Facts:
                 "euclidean_distance": threshold.distance,
                 "false_accept_rate": threshold.false_accept_rate,
                 "false_reject_rate": threshold.false_reject_rate,
+                "of": threshold.images,
             },
             "largest_difference": self.difference,
             "largest_difference_to_training": self.difference_in_training,
@@ -212,9 +219,10 @@ def _of_distances(facts: Facts) -> str:
     if threshold is None:
         return f"{compared} There is no threshold, as this checkpoint was not evaluated."
     distance, accepted, rejected = threshold.distance, threshold.false_accept_rate, threshold.false_reject_rate
+    judged = "test images" + " of classes that were never trained on" * (threshold.images == "unseen")
     return f"""{compared} Two images are taken for the same class below
 **{distance:.6g}** (searches that give squared distances, such as `IndexFlatL2` of faiss: {distance**2:.6g}),
-chosen by one half of the test images and judged by the other: of pairs of different classes {accepted:.2%} were
+chosen by one half of the {judged} and judged by the other: of pairs of different classes {accepted:.2%} were
 accepted, of pairs of one class {rejected:.2%} rejected."""
 
 

@@ -240,10 +240,10 @@ def look_up_strangers(trained: Trained, gallery: Gallery) -> LookedUp:
 
 
 def _embed_some(trained: Trained, parts: Sequence[Images], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the embeddings of images, (N, D) float32, and their labels; of very many a part of each class."""
+    """Returns the embeddings of images, (N, D) float32, and their labels; of very many a sample."""
     size = trained.params.embedding_size
     most = min(_MOST_EMBEDDED, _BYTES_OF_A_BLOCK // size)
-    chosen = draws.stratified_sample(labels, trained.params.split_seed, most)
+    chosen = draws.sample_with_partners(labels, trained.params.split_seed, most)
     ends = np.cumsum([len(images) for images in parts])
     places = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     embedded = [

@@ -41,6 +41,9 @@ _AUC = "ROC AUC: how often two images of one class are nearer to each other than
 # More classes than this are not named one by one: in a plane, and beside a matrix, where the names are smaller.
 NAMED_CLASSES, _NAMED_ROWS = 40, 120
 
+# Rows and columns of a matrix: a picture has not many more pixels.
+_MOST_CELLS = 1000
+
 # Of so many unseen classes every two have a cell with their AUC; of more the worst pairs are shown, with some images of
 # each class.
 _MATRIX_CLASSES, _WORST_PAIRS, _EXAMPLES = 25, 8, 3
@@ -188,13 +191,16 @@ def some_pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def confusion(view: View) -> Figure:
     """Shows which class each class was taken for by the nearest gallery image, where this can be of its class."""
     count, asked = len(view.class_names), view.has_answer
-    table = np.zeros((count, count), np.int64)
-    np.add.at(table, (view.shown.labels[asked], view.predicted[asked]), 1)
+    rows, columns = view.shown.labels[asked], view.predicted[asked]
+    cells = min(count, _MOST_CELLS)  # of more classes, some that stand side by side share one
+    table, wrong = np.zeros((2, cells, cells), np.int64)
+    for numbers, some in ((table, slice(None)), (wrong, rows != columns)):
+        np.add.at(numbers, (rows[some] * cells // count, columns[some] * cells // count), 1)
     side = min(14.0, 3.2 + 0.42 * count)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    wrong = table - np.diag(np.diag(table))
-    picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()))
+    ends = (-0.5, count - 0.5)
+    picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()), extent=(*ends, *ends[::-1]))
     if count <= NAMED_CLASSES:
         for (row, column), number in np.ndenumerate(table):
             if number:

@@ -77,7 +77,8 @@ def visualize(
         drawn = ((name, draw(view)) for name, draw in plots.PICTURES.items())
         pictures = {name: _png(figure) for name, figure in drawn if figure is not None}
         report = make_report(view, _about(trained, view))
-        name = f"{split}_{len(view.points)}_images_step_{view.step}"
+        # The digest, as another training may come as far.
+        name = f"{split}_{len(view.points)}_images_step_{view.step}_{trained.checkpoint.digest[:8]}"
         with files.folder_beside(folder) as new:
             (new / "plots").mkdir()
             for picture, png in pictures.items():

@@ -312,8 +312,8 @@ def auc_and_eer(accepted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     same, different = accepted[..., 0, :], accepted[..., 1, :]
     all_same, all_different = same[..., -1:], different[..., -1:]
-    # Trapezoids, so that ties count half; whole numbers until the end, so that nothing is rounded before.
-    area = np.sum(np.diff(different) * (same[..., 1:] + same[..., :-1]), axis=-1) / 2
+    # Trapezoids, so that ties count half. Whole numbers, in floats: of 100,000 images an int64 cannot hold the area.
+    area = np.sum(np.diff(different) * (same[..., 1:] + same[..., :-1]).astype(float), axis=-1) / 2
     auc = area / all_same[..., 0] / all_different[..., 0]
     tar, far = same / all_same, different / all_different
     # FAR - FRR grows from -1 to 1; between the points before and after its zero the curve is straight.

@@ -325,6 +325,7 @@ def _judge(pool: Pool, against: Pool, metric: str) -> Row:
         return nothing | {"verdict": "other data: not comparable"}
     difference = compare(pool, against, metric)
     if difference.num_pairs < _MIN_SEEDS:
+        difference = Difference(difference.num_pairs, difference.mean)
         verdict = f"too few to tell: {difference.num_pairs} seed{'s' * (difference.num_pairs != 1)} in common"
     elif math.isnan(difference.p):
         verdict = f"no spread to judge by: the same difference with all {difference.num_pairs} seeds"

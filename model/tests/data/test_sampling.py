@@ -150,6 +150,22 @@ def test_a_stratified_sample_keeps_the_shares_of_the_classes():
     np.testing.assert_array_equal(draws.stratified_sample(labels, 3, 5000), np.arange(1000))
 
 
+def test_a_sample_of_very_many_classes_keeps_images_of_a_class_together():
+    sizes = np.array([1, 3, 20] * 40)  # 960 images
+    labels = np.repeat(np.arange(120) * 5, sizes)[np.random.default_rng(1).permutation(960)]
+    sample = draws.sample_with_partners(labels, seed=3, count=200)
+    assert 190 < len(set(sample)) == len(sample) <= 200 and (np.diff(sample) > 0).all()
+    drawn, counts = np.unique(labels[sample], return_counts=True)
+    np.testing.assert_array_equal(counts, np.minimum(sizes[drawn // 5], 8))
+    assert 40 < len(drawn) < 60  # 4 images each
+    others = draws.sample_with_partners(labels, seed=4, count=200)
+    assert set(labels[others]) != set(drawn)
+    for count in (960, 5000):
+        np.testing.assert_array_equal(draws.sample_with_partners(labels, 3, count), np.arange(960))
+    few = labels % 5 + labels // 300  # of which each class can have its share
+    np.testing.assert_array_equal(draws.sample_with_partners(few, 3, 200), draws.stratified_sample(few, 3, 200))
+
+
 # --- The draws of an experiment are part of what its seed means. Each is worked out here from NumPy's own Philox, with
 # the counters as plain numbers: nobody renumbers a stream without noticing.
 

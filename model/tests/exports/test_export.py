@@ -69,13 +69,26 @@ def test_an_export_is_a_folder_that_says_what_it_is(tmp_path, monkeypatch, caplo
     about = json.loads(content["export.json"])
     assert about["images"] == {"shape": [None, 8, 8, 1], "dtype": "uint8", "fit": "stretch"}
     assert about["embeddings"] == {"shape": [None, 64], "dtype": "float32", "unit_length": False}
-    assert about["threshold"]["euclidean_distance"] == 3.5
+    assert about["threshold"]["euclidean_distance"] == 3.5 and about["threshold"]["of"] == "test"
     assert about["largest_difference"] == 0 and about["images_compared"] == 256
     assert about["checkpoint"] == {"step": 7, "digest": "ab" * 32}
     text = content["README.md"].decode()
     for said in ("(N, 8, 8, 1)", "(N, 64)", "**3.5**", "12.25", "2.00%", "3.00%", "bilinear", "step 7", "stretched"):
         assert said in text
     assert "same" in text and "not evaluated" not in text
+
+
+def test_where_classes_were_kept_out_the_threshold_is_theirs(tmp_path, monkeypatch):
+    """By which `predict.py --pair` decides, too."""
+    put_in(monkeypatch)
+    scores = {"verification_threshold": 3.5, "false_accept_rate": 0.02, "false_reject_rate": 0.03}
+    unseen = {"unseen/verification_threshold": 2.0, "unseen/false_accept_rate": 0.2, "unseen/false_reject_rate": 0.3}
+    folder = export_to(tmp_path, scores=scores | unseen).folder
+    assert json.loads((folder / "export.json").read_text())["threshold"] == {
+        "euclidean_distance": 2.0, "false_accept_rate": 0.2, "false_reject_rate": 0.3, "of": "unseen",
+    }  # fmt: skip
+    text = (folder / "README.md").read_text()
+    assert "**2**" in text and "20.00%" in text and "classes that were never trained on" in text and "3.5" not in text
 
 
 def test_without_scores_there_is_no_threshold_and_a_line_says_so(tmp_path, monkeypatch, caplog):

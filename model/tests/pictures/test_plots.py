@@ -101,6 +101,13 @@ def test_the_axes_of_a_matrix_name_the_classes_or_say_where_they_are_named(num_c
     assert any("which report.html names" in text for text in texts(plots.scatter(some))) == (num_classes > 40)
 
 
+def test_a_matrix_of_very_many_classes_has_fewer_cells(monkeypatch):
+    some = dataclasses.replace(view(num_classes=4), class_names=tuple(f"kind {i}" for i in range(100_000)))
+    pixels = plots.confusion(some).axes[0].images[0]
+    assert pixels.get_array().shape == (1000, 1000) and pixels.get_extent() == [-0.5, 99_999.5, 99_999.5, -0.5]
+    assert pixels.get_array().sum() == np.count_nonzero(some.is_wrong & some.has_answer) > 0
+
+
 @pytest.mark.parametrize("ink", [255, 0])
 def test_a_grey_drawing_is_tinted_where_its_ink_is(ink):
     image = np.full((8, 8, 1), 255 - ink, np.uint8)

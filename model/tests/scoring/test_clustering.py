@@ -44,6 +44,16 @@ def test_clustering_of_a_sample(monkeypatch):
     assert part["silhouette"] == pytest.approx(whole["silhouette"], abs=0.1)
 
 
+def test_of_very_many_classes_some_are_measured_with_their_partners(monkeypatch):
+    """300 classes of 4 images, which no clustering can tell: with one image of each, NMI would be near 1."""
+    monkeypatch.setattr(clustering, "_MAX_CLUSTERED", 400)
+    labels = np.repeat(np.arange(300), 4)
+    images = labelled(np.random.default_rng(0).normal(size=(1200, 8)), labels)
+    a_hundred_classes = labelled(images.embeddings[:400], labels[:400])
+    expected = clustering.measure(a_hundred_classes, 1)["nmi"]
+    assert clustering.measure(images, 1)["nmi"] == pytest.approx(expected, abs=0.03) and expected < 0.8
+
+
 @pytest.mark.parametrize(
     ("points", "labels"),
     [

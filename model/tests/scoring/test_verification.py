@@ -212,6 +212,15 @@ def test_embeddings_that_are_not_finite(bad):
         verification.measure(labelled([[0.0], [bad], [1.0], [2.0]], [0, 0, 1, 1]), 0)
 
 
+def test_the_roc_curve_of_more_pairs_than_an_int64_can_multiply():
+    """Of 100,000 images of two classes, all told apart but one pair in a thousand of each kind."""
+    count = 2_500_000_000
+    accepted = np.array([[0, count - count // 1000, count, count], [0, 0, count // 1000, count]])
+    auc, eer = verification.auc_and_eer(accepted)
+    assert auc == pytest.approx(1 - 1e-6 / 2)  # wrong only where both are of the thousandth, and tie there
+    assert eer == pytest.approx(0.001 / 2)  # halfway up the diagonal between the second and the third point
+
+
 # --- intervals
 
 

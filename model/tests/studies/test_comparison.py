@@ -143,6 +143,7 @@ def verdict(tmp_path, ours, theirs, metric="knn_accuracy"):
             "no spread to judge by: the same difference with all 3 seeds",
         ),
         ([0.9, 0.91], [0.5, 0.51], "knn_accuracy", "too few to tell: 2 seeds in common"),
+        ([0.9, 0.9101], [0.5, 0.51], "knn_accuracy", "too few to tell: 2 seeds in common"),  # p would be 8e-5
         ([0.9], [0.5], "knn_accuracy", "too few to tell: 1 seed in common"),
     ],
 )
