@@ -16,12 +16,16 @@ from model.common.signals import ending_at_once
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Where control groups of version 2, in which "max" is no limit, and of version 1 say how many bytes a container may
-# take and has taken, and by which name how many of these are copies of files that are not in use.
-_CONTROL_GROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
+# Where control groups are, by the name of their controller: of version 2, which has no name and in which "max" is no
+# limit, and of version 1. Then the files that say how many bytes a group, such as a container or a job, may take and
+# has taken, and the name of how many of these are copies of files that are not in use.
+_CONTROL_GROUPS = {
+    "": (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    "memory": (
+        Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+    ),
+}  # fmt: skip
+_GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
 
 @functools.cache
@@ -162,10 +166,21 @@ def memory_of_machine() -> int | None:
     if "MemAvailable" not in sizes:
         return None
     free = int(sizes["MemAvailable"].split()[0]) * 1024  # of the machine, whatever a container may take of it
-    for folder, limit, taken, inactive in _CONTROL_GROUPS:
-        if (text := _text_of(folder / limit).strip()).isdecimal():
-            free = min(free, max(0, int(text) - _in_use(folder, taken, inactive)))
+    for controller, (root, limit, taken, inactive) in _CONTROL_GROUPS.items():
+        for folder in _groups_below(root, controller):
+            if (text := _text_of(folder / limit).strip()).isdecimal():
+                free = min(free, max(0, int(text) - _in_use(folder, taken, inactive)))
     return free
+
+
+def _groups_below(root: Path, controller: str) -> list[Path]:
+    """Returns the folders of the control groups that this process is in, one in the other, and their root."""
+    for line in _text_of(_GROUPS_OF_THIS_PROCESS).splitlines():  # 4:memory:/job_7/step_0
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if path and controller in controllers.split(","):
+            group = root / path.lstrip("/")
+            return [group, *(folder for folder in group.parents if folder.is_relative_to(root))]
+    return [root]
 
 
 def _in_use(folder: Path, taken: str, inactive: str) -> int:

@@ -63,12 +63,15 @@ def find_splits(folder: Path, skip: Sequence[str] = ()) -> Splits:
         OSError: A folder cannot be read.
     """
     notes: list[str] = []
+    given = folder
     while (inner := _only_folder(folder, skip)) is not None and split_of(inner.name) is None:
         notes += _note_on_files(folder, skip)
         folder, skip = inner, ()
     folders, _ = _entries(folder, skip)
     found = _by_split(folder, folders)
     if not found:
+        if folder != given:
+            notes.append(f"{folder}/: all images lie below this folder, which is in no name of a class")
         return Splits({"all": folder}, tuple(notes))
     notes += _note_on_files(folder, skip)
     taken = {path for root in found.values() for path in (root, root.parent)}
@@ -147,9 +150,14 @@ def _entries(folder: Path, skip: Collection[str] = ()) -> tuple[list[Path], list
 def _only_folder(folder: Path, skip: Collection[str] = ()) -> Path | None:
     """Returns the folder below which all images of another one lie; None if there are several, or it is a class."""
     folders, others = _entries(folder, skip)
-    if len(folders) != 1 or any(path.is_file() and is_image(path) for path in others):
+    if len(folders) != 1 or _any_image(others):
         return None
-    return folders[0] if _entries(folders[0])[0] else None
+    below, others_below = _entries(folders[0])
+    return folders[0] if below and not _any_image(others_below) else None
+
+
+def _any_image(paths: Sequence[Path]) -> bool:
+    return any(path.is_file() and is_image(path) for path in paths)
 
 
 def _note_on_files(folder: Path, skip: Collection[str] = ()) -> list[str]:
@@ -209,9 +217,14 @@ def find_images(roots: Sequence[Path], skip: Sequence[Path] = ()) -> list[Found]
     found = [Found() for _ in roots]
     links = [search.walk(root, root, into) for root, into in zip(roots, found, strict=True)]
     for root, into, of_root in zip(roots, found, links, strict=True):
-        while of_root:
-            of_root += search.walk(root, of_root.pop(0), into)
-    return [Found(dict(sorted(into.classes.items())), into.left_out) for into in found]
+        ahead = collections.deque(of_root)
+        while ahead:
+            link = ahead.popleft()
+            if link.is_dir():
+                ahead += search.walk(root, link, into)
+            else:
+                search.take(root, link, into)
+    return [Found({name: sorted(into.classes[name]) for name in sorted(into.classes)}, into.left_out) for into in found]
 
 
 class _Search:
@@ -222,7 +235,7 @@ class _Search:
         self._seen: set[tuple[int, int]] = set()
 
     def walk(self, root: Path, start: Path, into: Found) -> list[Path]:
-        """Finds the images in a folder and below; returns the links to folders there, which it has not followed."""
+        """Finds the images in a folder and below; returns the links there to folders and images, not followed yet."""
         links: list[Path] = []
         ahead = [start]
         while ahead:
@@ -235,6 +248,13 @@ class _Search:
             links += links_here
         return links
 
+    def take(self, root: Path, image: Path, into: Found) -> None:
+        """Takes an image, if nothing has led to it before."""
+        if self._is_new(image.stat()):
+            into.classes.setdefault(image.parent.relative_to(root).as_posix(), []).append(image)
+        else:
+            into.left_out["links to images that count already"] += 1
+
     def _is_new(self, status: os.stat_result) -> bool:
         """Returns whether this is the first time that anything leads to this file or folder."""
         identity = status.st_dev, status.st_ino
@@ -243,7 +263,7 @@ class _Search:
         return is_new
 
     def _look_into(self, root: Path, folder: Path, into: Found) -> tuple[list[Path], list[Path]]:
-        """Takes the images of one folder; returns the folders in it, and the links to folders."""
+        """Takes the images of one folder; returns the folders in it, and the links to folders and images."""
         images: list[Path] = []
         folders: list[Path] = []
         links: list[Path] = []
@@ -265,10 +285,8 @@ class _Search:
                 left_out["pipes and devices"] += 1
             elif not is_image(path):
                 left_out[kind_of(path)] += 1
-            elif self._is_new(status):
-                images.append(path)
             else:
-                left_out["links to images that count already"] += 1
+                images.append(path)
         into.left_out.update(left_out)
         if images and folder == root:
             raise UserError(f"{images[0]}: lies in no class folder; move it into the one of its class")
@@ -278,8 +296,11 @@ class _Search:
                 f"{folder}: all its images are {', '.join(unread)} files, which are not read; convert them, to PNG or "
                 "JPEG for example, or remove the folder"
             )
-        if images:
-            into.classes[folder.relative_to(root).as_posix()] = images
+        for image in images:
+            if image.is_symlink():
+                links.append(image)
+            else:
+                self.take(root, image, into)
         return folders, links
 
 

@@ -9,6 +9,7 @@ pixels are laid on black, and EXIF's rotation is carried out where EXIF can be r
 import contextlib
 import errno
 import hashlib
+import os
 import re
 import threading
 import warnings
@@ -95,6 +96,29 @@ def metadata_ignored() -> Iterator[None]:
 def is_hidden(name: str) -> bool:
     """Returns whether a file or folder of this name is passed over wherever images are looked for."""
     return name.startswith(".") or name in _JUNK
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files in a folder and below, but hidden ones, sorted; a folder that links lead to counts once.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    found: list[Path] = []
+    seen = set[tuple[int, int]]()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for here, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        status = Path(here).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(here, name) for name in names if not is_hidden(name)]
+    return sorted(found)
 
 
 def is_image(path: Path) -> bool:

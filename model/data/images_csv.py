@@ -113,8 +113,15 @@ def _count_unlisted(
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     ahead.append(path)
-                elif entry.is_file():
+                    continue
+                try:
                     status = entry.stat()
+                except OSError:
+                    if not entry.is_symlink():
+                        raise
+                    found["links to nothing"] += 1
+                    continue
+                if stat.S_ISREG(status.st_mode):
                     found[kind_of(path)] += (status.st_dev, status.st_ino) not in listed_ones
     return +found
 

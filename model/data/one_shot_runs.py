@@ -19,7 +19,7 @@ import numpy as np
 from model.common.errors import UserError, explain
 from model.common.files import read_bytes
 from model.common.text import printable
-from model.data.image_files import is_hidden, is_image
+from model.data.image_files import files_below, is_hidden, is_image
 from model.data.outside import OutsideImages
 
 _LABELS = "class_labels.txt"
@@ -128,13 +128,7 @@ def _read_run(folder: Path, name: str, paths: list[Path], notes: list[str]) -> R
 
 def _images_below(folder: Path) -> list[Path]:
     """Returns the images in a folder and below, sorted; the folder has to be there."""
-    os.scandir(folder).close()  # which tells if it is not
-    below = sorted(folder.rglob("*"))
-    return [
-        path
-        for path in below
-        if not any(map(is_hidden, path.relative_to(folder).parts)) and path.is_file() and is_image(path)
-    ]
+    return [path for path in files_below(folder) if path.is_file() and is_image(path)]
 
 
 def _read_lines(file: Path) -> list[str]:

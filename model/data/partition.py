@@ -7,7 +7,7 @@ so that runs that differ only in their seed are scored on the same images.
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,23 +171,28 @@ def _choose(
     if isinstance(asked, int):  # all of them, if there are not so many
         order = draws.permutation(seed, draws.Stream.CHOSEN_CLASSES, number, size=len(classes))
         return np.sort(classes[order[:asked]])
-    found = [_classes_of(name, key, classes, class_names) for name in asked]
+    known = {class_names[label]: label for label in classes.tolist()}
+    found = [_classes_of(name, key, known) for name in asked]
     chosen = np.unique(np.concatenate(found))
     if len(chosen) < 2:
         raise UserError(f"'{key}' must name at least 2 classes, as every neighbour is right in one: received {asked}")
     return chosen
 
 
-def _classes_of(asked: int | str, key: str, classes: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def _classes_of(asked: int | str, key: str, known: Mapping[str, int]) -> np.ndarray:
     """Returns the labels of the classes that an entry of a list asks for: a label, a name, or a pattern of names.
 
     Patterns are those of `fnmatch`, with small and large letters told apart: `*` stands for any text, `/` included, so
     that `Fruit/*` are all classes below Fruit, however deep; `?` for a character, `[ab]` for one of these. What is the
     name of a class is no pattern.
+
+    Args:
+        asked: The entry.
+        key: Of `params.json`.
+        known: The labels of the classes that there are, by name.
     """
-    known = {class_names[label]: label for label in classes.tolist()}
     if not isinstance(asked, str):
-        found = [asked] if asked in classes else []
+        found = [asked] if asked in known.values() else []
     elif asked in known or not set(asked) & set("*?["):
         found = [known[asked]] if asked in known else []
     else:

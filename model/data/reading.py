@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from model.data import image_files
 from model.data.decoding import DECODER_VERSION, Decoding
 from model.data.image_files import DamagedImage, Decoded
 from model.data.room import Room
-from model.data.store import Contents, Item, Stored, find, store
+from model.data.store import Contents, Item, find, store
 
 # Images that are decoded ahead of the one that is asked for.
 _AHEAD = 256
@@ -59,18 +60,19 @@ def read_files(paths: Sequence[Path], decoding: Decoding, room: Room) -> Pixels:
     """
     if decoding.blank:
         return _blank(paths, decoding)
-    if room.stores(_bytes_of_images(paths, decoding)):
-        stored = store(room.place_of(decoding), _contents(paths, decoding, room.folder))
-        return _of_stored(paths, stored, stored.images, decoding)
-    if room.kind == "auto" and room.place_of(decoding).exists():
-        # Decoded by another command, for which there was less memory, or which was asked to store them.
-        found = find(room.place_of(decoding), _contents(paths, decoding, room.folder))
-        if found is not None:
-            return _of_stored(paths, found, found.images[:], decoding)
-    return _in_memory(paths, decoding)
-
-
-def _of_stored(paths: Sequence[Path], stored: Stored, images: Images, decoding: Decoding) -> Pixels:
+    place, stored = room.place_of(decoding), None
+    if room.kind == "auto" and place.exists():  # another command had less memory, or was asked to store them
+        stored = find(place, _contents(paths, decoding, room.folder))
+    if stored is None:
+        if not room.stores(_bytes_of_images(paths, decoding)):
+            headers = _headers(paths, decoding)
+            if not any(isinstance(header, Decoded) for header in headers):
+                return _blank(paths, decoding)  # which tells it
+            shape = _shape_of(paths, headers)
+            if not room.stores(len(paths) * math.prod(shape)):  # where the first is grey, and others are in colour
+                return _in_memory(paths, decoding, shape)
+        stored = store(place, _contents(paths, decoding, room.folder))
+    images = stored.images if room.stores(stored.images.nbytes) else stored.images[:]
     return Pixels(images, stored.is_there, _notes(paths, stored.about, decoding))
 
 
@@ -176,12 +178,8 @@ def _blank(paths: Sequence[Path], decoding: Decoding) -> Pixels:
     return Pixels(blank_images(int(is_there.sum()), *_shape_of(paths, headers)), is_there, notes)
 
 
-def _in_memory(paths: Sequence[Path], decoding: Decoding) -> Pixels:
-    """Decodes image files into memory."""
-    headers = _headers(paths, decoding)
-    if not any(isinstance(header, Decoded) for header in headers):
-        return _blank(paths, decoding)  # which tells it
-    shape = _shape_of(paths, headers)
+def _in_memory(paths: Sequence[Path], decoding: Decoding, shape: tuple[int, int, int]) -> Pixels:
+    """Decodes image files, whose first bytes tell of this shape, into memory."""
     images = np.empty((len(paths), *shape), np.uint8)  # those that are read, in room for all; no list beside it
     num_read, is_there, about = 0, np.zeros(len(paths), bool), []
     with contextlib.closing(_with_bar(decode(paths, decoding), "Reading images", len(paths))) as results:

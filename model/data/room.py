@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model.common.devices import memory_of_machine
-from model.common.images import Images, Kind, are_blank
+from model.common.images import Images, Kind, are_blank, blank_images
 from model.data.decoding import Decoding
 from model.data.store import Contents, Item, store
 
@@ -90,8 +90,11 @@ def of_items(contents: Contents, room: Room, decoding: Decoding, description: st
     if not decoding.blank and room.stores(number * math.prod(shape)):
         stored = store(room.place_of(decoding), contents)
         return stored.images, np.array(stored.about, np.int64)
-    images, labels = np.empty((number, *shape), np.uint8), np.empty(number, np.int64)
+    images = blank_images(number, *shape) if decoding.blank else np.empty((number, *shape), np.uint8)
+    labels = np.empty(number, np.int64)
     items = tqdm(contents.items(range(number)), description, number, unit=" images", delay=2, disable=None)
     for i, item in zip(range(number), items, strict=True):
-        images[i], labels[i] = item.pixels, item.about
+        labels[i] = item.about
+        if not decoding.blank:
+            images[i] = item.pixels
     return images, labels

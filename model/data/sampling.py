@@ -110,7 +110,9 @@ def images_of_classes(labels: np.ndarray, seed: int, num_images_per_class: int) 
         >>> np.sort([images(0, 0), images(0, 1)], axis=None).tolist()  # the first class, 4, in its first two turns
         [0, 2]
     """
-    images_of = [np.flatnonzero(labels == label).astype(np.int32) for label in np.unique(labels)]
+    _, counts = np.unique(labels, return_counts=True)
+    by_class = np.argsort(labels, kind="stable").astype(np.int32)
+    images_of = np.split(by_class, np.cumsum(counts)[:-1])
 
     @functools.lru_cache(maxsize=len(images_of))
     def order_of_images(class_: int, deal: int) -> np.ndarray:

@@ -26,7 +26,7 @@ _RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
 
 @dataclass(frozen=True)
 class NewImages:
-    """New images, as they were converted, and their embeddings, (N, D) float32."""
+    """New images: how they were converted, without their pixels, and their embeddings, (N, D) float32."""
 
     files: Sequence[Path]
     converted: Sequence[Converted]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.common.errors import UserError, listed
+from model.common.errors import UserError, explain, listed
 from model.common.images import Images
 from model.data import image_files
 
@@ -92,14 +92,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = sorted(
-                file for file in path.rglob("*") if not any(map(image_files.is_hidden, file.relative_to(path).parts))
-            )
+            try:
+                below = image_files.files_below(path)
+            except OSError as error:
+                raise UserError(f"{explain(error, path)}; expected a folder of images that can be read") from None
             found = [file for file in below if file.is_file() and image_files.is_image(file)]
             if not found:
                 raise UserError(f"{path}: holds no image; expected files such as PNG or JPEG in it or below")
             files += found
-            if others := sorted({str(file) for file in below if not file.is_dir()} - set(map(str, found))):
+            if others := sorted(set(map(str, below)) - set(map(str, found))):
                 _log.warning("%s: no images, and left out: %s.", path, listed(others, most=5))
         elif path.is_file():
             files.append(path)

@@ -3,6 +3,7 @@
 That are the training images or another gallery, and the images that tell how near strangers come.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -92,8 +93,14 @@ def embed_files(trained: Trained, files: Sequence[Path], training_images: Traini
     Raises:
         UserError: A file cannot be decoded, or the checkpoint cannot be used.
     """
-    converted = _convert(trained, files, training_images)
-    return NewImages(files, converted, trained.embed(np.stack([image.image for image in converted])))
+    size = max(1, _BYTES_OF_A_BLOCK // math.prod(training_images.summary.image_shape))
+    converted: list[convert.Converted] = []
+    embeddings = []
+    for start in range(0, len(files), size):
+        block = _convert(trained, files[start : start + size], training_images)
+        embeddings.append(trained.embed(np.stack([image.image for image in block])))
+        converted += [dataclasses.replace(image, image=image.image[:0].copy()) for image in block]
+    return NewImages(files, converted, np.concatenate(embeddings))
 
 
 def _convert(trained: Trained, files: Sequence[Path], training_images: TrainingImages) -> list[convert.Converted]:
@@ -167,12 +174,7 @@ def embed_enrolled(
         return kept["embeddings"]
     convert.check_readable(files)
     _log.info("Embedding the %d images of %s; %s keeps the result.", len(files), gallery, path)
-    size = max(1, _BYTES_OF_A_BLOCK // math.prod(training_images.summary.image_shape))
-    parts = []
-    for start in range(0, len(files), size):
-        block = _convert(trained, files[start : start + size], training_images)
-        parts.append(trained.embed(np.stack([image.image for image in block])))
-    embeddings = np.concatenate(parts)
+    embeddings = embed_files(trained, files, training_images).embeddings
     keep(path, {"key": np.array(key), "embeddings": embeddings})
     return embeddings
 

@@ -134,10 +134,32 @@ def test_no_more_memory_is_free_than_a_container_may_take(monkeypatch, limits, e
     monkeypatch.setattr(Path, "read_text", read_text)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     assert devices.free_memory() == expected
+    texts["/proc/self/cgroup"] = "12:cpu,cpuacct:/\n4:memory:/\n0::/\n"  # in a namespace of its own
+    assert devices.free_memory() == expected
     del texts["/proc/meminfo"]
     assert devices.free_memory() is None
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["/GPU:0"])
     assert devices.free_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/system.slice/job_7/step_0\n", {"system.slice/job_7/memory.max": "4096\n"}, 4096),
+        ("0::/job_7\n", {"job_7/memory.max": "max\n", "memory.max": "5000\n"}, 5000),
+        ("0::/job_7\n", {"job_7/memory.max": "4096\n", "job_7/memory.current": "1096\n", "memory.max": "5000\n"}, 3000),
+        ("0::/job_7\n", {"job_8/memory.max": "4096\n"}, 8192),  # of somebody else
+        ("4:memory:/slurm/job_7\n0::/\n", {"memory/slurm/job_7/memory.limit_in_bytes": "4096\n"}, 4096),
+        ("4:memory:/docker/abc\n", {"memory/memory.limit_in_bytes": "4096\n"}, 4096),  # what a container sees of it
+        ("3:cpu:/job_7\n0::/\n", {"job_7/memory.max": "4096\n"}, 8192),
+        ("a line that is none\n", {"memory.max": "4096\n"}, 4096),
+    ],
+)
+def test_no_more_memory_is_free_than_the_job_may_take(monkeypatch, groups, limits, expected):
+    texts = {"/proc/meminfo": "MemAvailable: 8 kB\n", "/proc/self/cgroup": groups}
+    texts |= {f"/sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    monkeypatch.setattr(devices, "_text_of", lambda path: texts.get(str(path), ""))
+    assert devices.memory_of_machine() == expected
 
 
 def test_gpus_are_named(machine):

@@ -104,6 +104,42 @@ def test_what_links_lead_to_counts_once(tmp_path):
     }  # fmt: skip
 
 
+def test_a_link_takes_no_image_away_from_where_it_lies(tmp_path):
+    """Whatever their names: a folder of favourites, and a training image that is one of the test."""
+    two_classes(tmp_path / "train")
+    two_classes(tmp_path / "test", count=1)
+    for name in ("cat", "dog"):
+        (tmp_path / "train/best").mkdir(exist_ok=True)
+        (tmp_path / f"train/best/{name}.png").symlink_to(tmp_path / f"train/{name}/0.png")
+    (tmp_path / "train/cat/0 of the test.png").symlink_to(tmp_path / "test/cat/0.png")
+    save(tmp_path / "elsewhere.png", GREY)
+    for name in ("test", "train"):
+        (tmp_path / f"{name}/dog/from elsewhere.png").symlink_to(tmp_path / "elsewhere.png")
+    dataset = load("mine", tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert sorted(dataset.train.names) == [
+        *(f"train/cat/{i}.png" for i in range(5)), *(f"train/dog/{i}.png" for i in range(5)),
+        "train/dog/from elsewhere.png",
+    ]  # fmt: skip
+    assert sorted(dataset.test.names) == ["test/cat/0.png", "test/dog/0.png"]
+
+
+def test_a_class_with_a_folder_in_it_is_a_class(tmp_path):
+    """Also where it is the only one."""
+    save(tmp_path / "anna/1.png", GREY)
+    save(tmp_path / "anna/old/2.png", GREY)
+    assert class_folders.find_splits(tmp_path).roots == {"all": tmp_path}
+    assert list(found_in(tmp_path).classes) == ["anna", "anna/old"]
+
+
+def test_that_a_folder_is_in_no_name_of_a_class_is_told(tmp_path):
+    for year in ("2020", "2021"):
+        save(tmp_path / "anna" / year / "1.png", GREY)
+    splits = class_folders.find_splits(tmp_path)
+    assert splits.roots == {"all": tmp_path / "anna"}
+    assert splits.notes == (f"{tmp_path / 'anna'}/: all images lie below this folder, which is in no name of a class",)
+
+
 def test_an_image_that_is_learned_from_is_not_tested(tmp_path):
     two_classes(tmp_path / "train")
     two_classes(tmp_path / "test", count=1)

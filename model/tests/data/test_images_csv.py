@@ -71,6 +71,14 @@ def test_a_data_frame_of_open_metric_learning(folder, form):
     assert unlisted.endswith("not listed in images.csv, and left out: 4 .png")
 
 
+def test_links_that_nothing_lists_lead_nowhere(folder):
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "gone").symlink_to(folder / "nowhere/1.png")
+    write(folder, OML.encode())
+    *_, unlisted = load("mine", folder).notes
+    assert unlisted.endswith("not listed in images.csv, and left out: 4 .png, 2 links to nothing")
+
+
 def test_every_column(folder):
     rows = ["path,label,split,is_query,is_gallery,group"]
     rows += [f"./i/{i}.png, dog ,Training,,,cam {i % 2}" for i in range(3)]

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from model.common.errors import UserError
-from model.common.images import StoredImages
+from model.common.images import StoredImages, are_blank
 from model.data import datasets, image_files, reading, room
 from model.data.datasets import load
 from model.data.decoding import Decoding
 from model.data.idx_files import FILES
 from model.data.room import Room
+from model.data.store import Contents, Item
 from model.tests.images import save
 
 RANDOM = np.random.default_rng(0)
@@ -245,12 +246,17 @@ def test_sizes_that_differ_are_told_before_anything_is_stored(tmp_path):
 
 @pytest.mark.parametrize(("free", "stores"), [(None, False), (4 * 13 * 192, False), (4 * 13 * 192 - 4, True)])
 def test_the_memory_that_is_free_decides(tmp_path, monkeypatch, free, stores):
-    """13 images of 8 x 8 x 3, as the second one has; the first is grey."""
+    """13 images of 8 x 8 x 3, as all but the first one have; that one is grey."""
     photos(tmp_path)
-    (tmp_path / "cat/0.png").rename(tmp_path / "dog/grey.png")
     monkeypatch.setattr(room, "memory_of_machine", lambda: free)
     images = load("mine", tmp_path, Decoding(image_size=8)).train.images
     assert isinstance(images, StoredImages) == stores
+
+
+def test_a_check_reads_no_pixels_of_what_comes_one_after_the_other():
+    contents = Contents([None] * 5, {}, lambda: (4, 3, 1), lambda indices: (Item(None, index) for index in indices))
+    images, labels = room.of_items(contents, Room(Path(), "stored"), Decoding(blank=True), "Reading")
+    assert are_blank(images) and images.shape == (5, 4, 3, 1) and labels.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_where_they_lie_is_told(tmp_path, monkeypatch):

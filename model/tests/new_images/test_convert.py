@@ -1,5 +1,7 @@
 """Images that no data set ever held: what becomes of them, beside images that were made by hand to be just that."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -293,6 +295,32 @@ def test_folders_are_searched_in_the_order_of_their_names(tmp_path):
     found = conversion.find_images([tmp_path / "c.jpeg", tmp_path])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
     assert names == ["c.jpeg", "a/x/1.jpg", "b/10.PNG", "b/2.png", "c.jpeg"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for name in ("asked/1.png", "album/2.png", "album/.hidden/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        draw(1).save(tmp_path / name, "PNG")
+    (tmp_path / "asked/album").symlink_to(tmp_path / "album")
+    (tmp_path / "album/again").symlink_to(tmp_path / "album")
+    (tmp_path / "album/back").symlink_to(tmp_path / "asked")
+    found = conversion.find_images([tmp_path / "asked"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["asked/1.png", "asked/album/2.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    draw(1).save(tmp_path / "1.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed: Permission denied.*; expected a folder of images"):
+        conversion.find_images([tmp_path])
 
 
 def damaged(path):

@@ -73,6 +73,20 @@ def test_files_are_embedded_in_their_order(model_dir, tmp_path):
     np.testing.assert_allclose(new.embeddings, one.embed(images)[[7, 3, 11]], atol=1e-5)
 
 
+def test_many_files_are_embedded_some_at_a_time_and_only_their_embeddings_stay(model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "_BYTES_OF_A_BLOCK", 3 * 64)
+    images, files = digits().test.images[:7], []
+    for index, image in enumerate(images):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(image[..., 0]).save(files[-1])
+    one, sizes = trained(model_dir), []
+    watched = type("Watched", (), {"embed": lambda self, some: sizes.append(len(some)) or one.embed(some)})()
+    watched.params = one.params
+    new = embed_files(watched, files, look_at(one.experiment, None))
+    assert sizes == [3, 3, 1] and sum(image.image.nbytes for image in new.converted) == 0
+    np.testing.assert_allclose(new.embeddings, one.embed(images), atol=1e-5)
+
+
 def test_of_blank_images_alone_is_warned(model_dir, tmp_path, caplog):
     Image.new("L", (50, 70), 250).save(tmp_path / "blank.png")
     Image.fromarray(digits().test.images[0, ..., 0]).save(tmp_path / "digit.png")
