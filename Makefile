@@ -4,7 +4,7 @@
 # make lint       style and types
 # make check      what has to pass before a change is done: lint and test-all
 # make proofs     the long tests, whose results go to benchmarks/results/reliability.txt
-# make bench      the measurements of benchmarks/
+# make bench      the quick measurements of benchmarks/, which take libraries of their own: requirements-bench.txt
 # make docs       the site, site/docs/index.html; warnings are errors
 # make pages      what is generated in docs/: pictures, parameters, code map, notebook
 # make schema     writes experiments/params.schema.json anew
@@ -37,7 +37,7 @@ check: lint test-all
 proofs: $(VENV)/installed-dev
 	RELIABILITY=benchmarks/results/reliability.txt $(BIN)/python -m pytest -m proof -s
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.triplet_loss
 	$(BIN)/python -m benchmarks.metric_losses
@@ -64,4 +64,8 @@ $(VENV)/installed: requirements.txt
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-bench: requirements-bench.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -r requirements-bench.txt
 	touch $@

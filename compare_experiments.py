@@ -29,8 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reverse", action="store_true", help="the best last")
     parser.add_argument("--against", metavar="EXPERIMENT", help="compare all others with this one, seed by seed")
-    parser.add_argument("--validation", action="store_true", help="what a search measured")
-    parser.add_argument("--format", choices=comparison.FORMATS, default="terminal")
+    parser.add_argument(
+        "--validation", action="store_true", help="compare by validation.json, the scores of validation images"
+    )
+    parser.add_argument(
+        "--format", choices=comparison.FORMATS, default="terminal", help="csv and json, for programs, do not round"
+    )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def run(
         add_options: Adds options of the command's own.
         of_an_experiment: Whether there are the options `model_dir`, `data_dir` and `where_images_lie`.
     """
-    parser = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = _Parser(description=description, formatter_class=_Help)
     if of_an_experiment:
         parser.add_argument(
             "--model_dir", type=Path, default=Path("experiments/base_model"), help="folder with the params.json"
@@ -78,6 +78,13 @@ def run(
         _end("Stopped.", 130)
     finally:
         _end_log()
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default of an option to its help, where it has one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):
