@@ -22,8 +22,9 @@ def main(options: argparse.Namespace) -> None:
     trained = runner.trained(options.checkpoint) if "test" in options.splits else None  # before hours of training
     audited = {}
     if "train" in options.splits:
-        folds = audit.prepare(model_dir, params, data.train.labels, options.folds, data.exclusion_list)
-        audit.train(folds, options.data_dir, images)
+        with audit.alone(model_dir, options.folds):
+            folds = audit.prepare(model_dir, params, data.train.labels, options.folds, data.exclusion_list)
+            audit.train(folds, options.data_dir, images)
         open_fold = functools.partial(runner.trained_beside, images=images)
         audited["train"] = audit.judge_held_out(folds, data.train, open_fold, options.neighbors)
     if trained is not None:

@@ -84,8 +84,9 @@ def _run(name: str, kind: str, rate: float, num_folds: int, runs: Path) -> dict[
     (model_dir / "params.json").write_text(json.dumps(params | {"dataset": "flipped"}))
     runner = start(model_dir, folder)
     data = runner.experiment.data
-    folds = audit.prepare(model_dir, runner.experiment.params, data.train.labels, num_folds, data.exclusion_list)
-    audit.train(folds, folder)
+    with audit.alone(model_dir, num_folds):
+        folds = audit.prepare(model_dir, runner.experiment.params, data.train.labels, num_folds, data.exclusion_list)
+        audit.train(folds, folder)
     scores = {}
     rows = audit.judge_held_out(folds, data.train, runner.trained_beside)
     labels = np.concatenate([part.images.labels for part in rows])

@@ -230,13 +230,22 @@ class _Gathering:
 
     def _accept(self, listener: socket.socket) -> None:
         while not self._is_over.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 connection, _ = listener.accept()
-                threading.Thread(target=self._admit, args=(connection,), daemon=True).start()
+            except TimeoutError:
+                continue
+            except OSError:  # such as a network error of somebody who was about to come
+                self._is_over.wait(_SECONDS_BETWEEN_TRIES)
+                continue
+            threading.Thread(target=self._admit, args=(connection,), daemon=True).start()
 
     def _admit(self, connection: socket.socket) -> None:
         """Lets a process in; not what says something else, or nothing."""
-        link = Link(connection, "")
+        try:
+            link = Link(connection, "")
+        except OSError:  # it is gone already
+            connection.close()
+            return
         try:
             link.greet()
             kind, content = link.receive(links.MOST_BYTES_OF_A_STRANGER)

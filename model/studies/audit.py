@@ -8,6 +8,7 @@ A folder `audit/3_folds/fold_1` holds the list `held_out.txt`, what `train.py` k
 with what it printed, and `trained` once it has come to its end. So an audit that was killed goes on where it was.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,6 @@ from model.common.text import class_name, printable
 from model.params import Params
 from model.scoring.label_errors import DOUBTED, NUM_NEIGHBORS, JudgedLabels, judge
 from model.studies import trial_process
-from model.studies.states import last_line
 
 _log = logging.getLogger(__name__)
 
@@ -147,10 +147,27 @@ def check(model_dir: Path, params: Params) -> None:
         )
 
 
+@contextlib.contextmanager
+def alone(model_dir: Path, num_folds: int) -> Iterator[None]:
+    """Keeps other processes from making and training the same folds while the block runs.
+
+    Raises:
+        UserError: One does so already.
+    """
+    parent = _parent(model_dir, num_folds)
+    parent.mkdir(parents=True, exist_ok=True)
+    with lock(parent / ".lock", f"{parent}: another process audits here; wait for it or stop it"):
+        yield
+
+
+def _parent(model_dir: Path, num_folds: int) -> Path:
+    return model_dir / FOLDER / f"{num_folds}_folds"
+
+
 def prepare(
     model_dir: Path, params: Params, labels: np.ndarray, num_folds: int, list_of: Callable[[np.ndarray], str]
 ) -> list[Fold]:
-    """Makes the experiments of all folds, as far as they are not there.
+    """Makes the experiments of all folds, as far as they are not there; to be called in a block of `alone`.
 
     Args:
         model_dir: Folder of the experiment whose labels are audited.
@@ -163,7 +180,7 @@ def prepare(
         UserError: A fold was begun with other parameters or images.
     """
     check(model_dir, params)
-    parent = model_dir / FOLDER / f"{num_folds}_folds"
+    parent = _parent(model_dir, num_folds)
     dealt = deal(labels, num_folds, params.split_seed)
     folds = [Fold(parent / f"fold_{number}", held_out) for number, held_out in enumerate(dealt, 1)]
     for fold in folds:
@@ -192,7 +209,7 @@ def _prepare(folder: Path, params: Params, held_out: str) -> None:
 
 
 def train(folds: Sequence[Fold], data_dir: Path | None, images: Kind = "auto") -> None:
-    """Trains each fold that has not come to its end, one after the other, as `train.py` does.
+    """Trains each fold that has not come to its end, one after the other, as `train.py` does; in that block, too.
 
     Args:
         folds: As `prepare` makes them.
@@ -200,48 +217,48 @@ def train(folds: Sequence[Fold], data_dir: Path | None, images: Kind = "auto") -
         images: Where the images are to lie.
 
     Raises:
-        UserError: Another process audits here, or a training broke down.
+        UserError: A training broke down.
         Interrupted: SIGINT, SIGTERM or SIGHUP came. The training under way has saved its state.
     """
-    parent = folds[0].folder.parent
-    with (
-        lock(parent / ".lock", f"{parent}: another process audits here; wait for it or stop it"),
-        stop_requests() as stop,
-    ):
+    with stop_requests() as stop:
         for number, fold in enumerate(folds, 1):
             if (fold.folder / "trained").exists():
                 continue
             _log.info(
                 "Training fold %d of %d; what it prints goes to %s.", number, len(folds), fold.folder / "output.log"
             )
-            code = _train(fold.folder, data_dir, images, lambda: stop.signal_number is not None)
+            why = _train(fold.folder, data_dir, images, lambda: stop.signal_number is not None)
             if stop.signal_number is not None:
                 raise Interrupted(
                     "Stopped; the fold under way is saved, and the same command goes on.", stop.signal_number
                 )
-            if code != 0:
-                raise UserError(f"{fold.folder}: its training broke down: {last_line(fold.folder / 'output.log')}")
+            if why:
+                raise UserError(f"{fold.folder}: its training broke down: {why}")
             write_whole(fold.folder / "trained", "")
 
 
-def _train(folder: Path, data_dir: Path | None, images: Kind, is_stopping: Callable[[], bool]) -> int:
-    """Trains an experiment in a process of its own, which saves its state if it is stopped; returns its exit code."""
+def _train(folder: Path, data_dir: Path | None, images: Kind, is_stopping: Callable[[], bool]) -> str:
+    """Trains an experiment in a process of its own, which saves its state if it is stopped.
+
+    Returns:
+        Why it broke down; "" if it has come to its end, or was stopped.
+    """
     arguments: list[str | Path] = ["--model_dir", folder, "--no_scores", "--images", images]
     if data_dir is not None:
         arguments += ["--data_dir", data_dir]
     trial_process.wait_for_others(folder, is_stopping)
     if is_stopping():
-        return 0
-    with (
-        os.fdopen(open_to_append(folder / "output.log"), "ab") as log,
-        trial_process.start(_TRAIN, arguments, log) as process,
-    ):
-        while process.poll() is None:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-            if is_stopping():
-                process.terminate()
-                process.wait()
-    return process.returncode
+        return ""
+    path = folder / "output.log"
+    with os.fdopen(open_to_append(path), "ab") as log:
+        begin = os.fstat(log.fileno()).st_size
+        with trial_process.start(_TRAIN, arguments, log) as process:
+            while process.poll() is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if is_stopping():
+                    process.terminate()
+                    process.wait()
+    return trial_process.last_words(process.returncode, path, begin) if process.returncode else ""
 
 
 def judge_held_out(

@@ -95,7 +95,7 @@ class Drawn:
     def trials(self) -> list[Trial]:
         """Returns all that were drawn."""
         with self._errors_in_one_line():
-            drawn_trials = self._study.trials
+            drawn_trials = self._study.get_trials(deepcopy=False)
         return [
             self._read(drawn)
             for drawn in drawn_trials
@@ -131,19 +131,21 @@ class Drawn:
         if before is not None:
             return before
         known = self.trials()
+        names = {trial.folder.name for trial in known}
         if len(known) >= (self._space.num_trials or 0):
             return None
-        if self._study.trials and not known:  # all were refused; with what search.json says now they may not be
+        if self._study.get_trials(deepcopy=False) and not known:
+            # All were refused; with what search.json says now they may not be.
             optuna.delete_study(study_name="search", storage=self._storage)
             self._study = self._open()
-        for begun in self._study.get_trials(states=[TrialState.RUNNING]):
+        for begun in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if "settings" not in begun.user_attrs:  # the search was killed while it drew this one
                 self._study.tell(begun.number, state=TrialState.FAIL)
         impossible = None
         for _ in range(_MOST_DRAWS):
             drawn = self._study.ask()
             settings = self._space.draw(drawn)
-            trial = Trial(folder_of(self._parent, settings, drawn.number, known), settings, drawn.number)
+            trial = Trial(folder_of(self._parent, settings, drawn.number, names), settings, drawn.number)
             try:
                 if all(settings != other.settings for other in known):
                     self._check(trial)
@@ -168,7 +170,7 @@ class Drawn:
             value: What it reached there.
         """
         with self._errors_in_one_line():
-            known = self._study.trials[trial.number]
+            known = self._study.get_trials(deepcopy=False)[trial.number]
             if known.state.is_finished() or number in known.intermediate_values:  # an earlier search told it
                 return False
             study_id = self._storage.get_study_id_from_name(self._study.study_name)
@@ -187,7 +189,7 @@ class Drawn:
         """
         failed = TrialState.PRUNED if is_pruned else TrialState.FAIL
         with self._errors_in_one_line():
-            trials = self._study.trials
+            trials = self._study.get_trials(deepcopy=False)
             drawn = trials[trial.number]
             is_known = any(other.user_attrs.get("again") == trial.number for other in trials)
             if not drawn.state.is_finished():

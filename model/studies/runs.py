@@ -94,8 +94,19 @@ def find_runs(folder: Path, file: str = "metrics.json") -> list[Run]:
     Raises:
         UserError: There is none, or one cannot be read.
     """
-    # A folder that a training deletes in this moment, such as an old checkpoint, is passed over.
-    found = (Path(parent, file) for parent, folders, files in os.walk(folder) if file in (*folders, *files))
+    found: list[Path] = []
+    seen = set[tuple[int, int]]()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        # A folder that a training deletes in this moment, such as an old checkpoint, is passed over.
+        with contextlib.suppress(FileNotFoundError):
+            status = Path(parent).stat()
+            if (status.st_dev, status.st_ino) in seen:  # a link has led here before
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if file in (*folders, *files):
+                found.append(Path(parent, file))
     runs = [read_run(path) for path in sorted(found)]
     if not runs:
         raise UserError(f"{folder}: there is no {file} in it or below it; train an experiment first")
@@ -147,7 +158,8 @@ def pool_runs(runs: Sequence[Run], folder: Path) -> list[Pool]:
     for run in runs:
         data = run.data or "".join(known[run.what] if len(known[run.what]) == 1 else ())
         groups.setdefault((run.what, data), []).append(run)
-    return [Pool(_name(part, runs, folder), part) for group in groups.values() for part in _with_each_seed_once(group)]
+    below = Counter(parent for path in {run.folder for run in runs} for parent in (path, *path.parents))
+    return [Pool(_name(part, below, folder), part) for group in groups.values() for part in _with_each_seed_once(group)]
 
 
 def _with_each_seed_once(runs: Sequence[Run]) -> list[list[Run]]:
@@ -183,12 +195,17 @@ def _values_over_time(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {key: values[key] for key in sorted(changed)}
 
 
-def _name(runs: Sequence[Run], all_runs: Sequence[Run], root: Path) -> str:
-    """Returns the folder in which these runs lie and no others, or else all of theirs, relative to the root."""
+def _name(runs: Sequence[Run], below: Mapping[Path, int], root: Path) -> str:
+    """Returns the folder in which these runs lie and no others, or else all of theirs, relative to the root.
+
+    Args:
+        runs: Those that are to have a name.
+        below: Of each folder, in how many there are runs: in itself, and below it.
+        root: A folder above all.
+    """
     folders = [run.folder for run in runs]
     shared = Path(os.path.commonpath(folders))
-    others = {run.folder for run in all_runs} - set(folders)
-    if shared != root and not any(folder.is_relative_to(shared) for folder in others):
+    if shared != root and below[shared] == len(set(folders)):
         return shared.relative_to(root).as_posix()
     return ", ".join(
         folder.relative_to(root).as_posix() if folder != root else root.resolve().name for folder in folders

@@ -34,7 +34,7 @@ from model.scoring.evaluations import Evaluations
 from model.studies import comparison, trial_process
 from model.studies.runs import Pool, pool_runs, read_run
 from model.studies.search_space import SearchSpace
-from model.studies.states import State, last_line, read_value, state_of
+from model.studies.states import State, read_value, state_of
 from model.studies.trials import DATABASE, Grid, Source, Trial
 
 _log = logging.getLogger(__name__)
@@ -92,10 +92,10 @@ class Search:
         Raises:
             UserError: There are no such data, or `params.json` does not fit them.
         """
-        if "image_size" in self.space.varied:
-            return
+        # Of all that varies, only the size of the images decides whether the data can be loaded.
+        params = self._params_of(Trial(self.parent, self.space.first_of("image_size")))
         with devices.without_gpus():
-            divided = load_partition(self.parent, self.params, self._data_dir, self._images)
+            divided = load_partition(self.parent, params, self._data_dir, self._images)
         if divided.validation is None:
             raise UserError(
                 f"{self.parent / 'params.json'}: 'validation_size' or 'validation_classes' is missing, and the data "
@@ -244,12 +244,7 @@ class Search:
             if state in (State.FAILED, State.PRUNED):
                 with self._lock:
                     source.tell(trial, None, state is State.PRUNED)
-                if has_trained and state is State.FAILED:
-                    _log.warning(
-                        "%s: broke down: %s; delete %s to try it again.",
-                        trial.folder.name, last_line(folder / "output.log"), folder / "failed",
-                    )  # fmt: skip
-                elif has_trained:
+                if has_trained and state is State.PRUNED:
                     _log.info("%s: ended early, as others were better by then.", trial.folder.name)
                 return
             values.append(read_value(folder, self.metric))
@@ -315,23 +310,23 @@ class Search:
         if self._images != "auto":
             arguments += ["--images", self._images]
         told, is_pruned = 0, False
-        with (
-            os.fdopen(open_to_append(folder / "output.log"), "ab") as log,
-            trial_process.start(_TRAIN, arguments, log) as process,
-        ):
-            while process.poll() is None:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                if trial is not None and not is_pruned:
-                    is_pruned, told = self._look(source, folder, trial, told)
-                if self._stopping.is_set() or is_pruned:
-                    process.terminate()
-                    process.wait()
+        path = folder / "output.log"
+        with os.fdopen(open_to_append(path), "ab") as log:
+            begin = os.fstat(log.fileno()).st_size
+            with trial_process.start(_TRAIN, arguments, log) as process:
+                while process.poll() is None:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    if trial is not None and not is_pruned:
+                        is_pruned, told = self._look(source, folder, trial, told)
+                    if self._stopping.is_set() or is_pruned:
+                        process.terminate()
+                        process.wait()
         if process.returncode != 0 and not is_pruned and self._stopping.is_set():
             return State.BEGUN
         if process.returncode in _STOPPED and not is_pruned:
             _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
             return State.BEGUN
-        last_words = last_line(folder / "output.log")
+        last_words = trial_process.last_words(process.returncode, path, begin)
         if process.returncode != 0 and not is_pruned and says_full(last_words):
             raise UserError(
                 f"{folder}: ended for want of room on the disk; the next search tries it again: {last_words}"
@@ -341,6 +336,9 @@ class Search:
         if process.returncode != 0:
             said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"
             write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")
+        if state_of(folder) is State.FAILED:
+            name = folder.relative_to(self.parent).as_posix()
+            _log.warning("%s: broke down: %s; delete %s to try it again.", name, last_words, folder / "failed")
         return state_of(folder)
 
     def _look(self, source: Source, folder: Path, trial: Trial, told: int) -> tuple[bool, int]:

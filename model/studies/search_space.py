@@ -32,7 +32,7 @@ Number = Annotated[int | float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 # With these varied, trials would be measured by other images or metrics, or at other times.
 _WHAT_IS_MEASURED = {
     "dataset", "validation_size", "validation_classes", "holdout_classes", "split_seed", "early_stopping_metric",
-    "evaluate_every_epochs", "exclude_same_group",
+    "evaluate_every_epochs", "exclude_same_group", "exclude_images", "rotated_classes",
 }  # fmt: skip
 
 # Of a grid; each is a training of its own.
@@ -126,6 +126,14 @@ class SearchSpace(BaseModel):
         """The parameters that trials differ in."""
         choices = [(key, values if isinstance(values, list) else [None]) for key, values in self.vary.items()]
         return {name for key, values in choices for value in values for name in _settings(key, value)}
+
+    def first_of(self, parameter: str) -> Settings:
+        """Returns a parameter with the first value that it has, or the lowest of its range; nothing if it is one."""
+        for key, values in self.vary.items():
+            first = _settings(key, values[0] if isinstance(values, list) else values.low)
+            if parameter in first:
+                return {parameter: first[parameter]}
+        return {}
 
     def grid(self) -> list[Settings]:
         """Returns every combination, the last parameter varying fastest; only without ranges."""

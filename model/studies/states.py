@@ -43,9 +43,3 @@ def read_value(folder: Path, metric: str) -> float:
     with contextlib.suppress(UserError, KeyError):
         return read_record(path).metrics[metric]
     raise UserError(f"{path}: damaged; delete it, and the search scores this trial again")
-
-
-def last_line(log: Path) -> str:
-    """Returns the last line of a log that is not empty, in which a command says what went wrong."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "it said nothing")

@@ -54,6 +54,20 @@ def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subp
     )
 
 
+def last_words(exit_code: int, log: Path, begin: int = 0) -> str:
+    """Returns why a process has ended: the signal that killed it, or else the last line of its own in its log.
+
+    Args:
+        exit_code: Of the process; below 0 if a signal ended it.
+        log: The file.
+        begin: Where in it the process began to write, in bytes: others have written before.
+    """
+    if exit_code < 0:
+        return f"killed by signal {-exit_code}"
+    lines = log.read_bytes()[begin:].decode(errors="replace").split("\n")
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "it said nothing")
+
+
 def wait_for_others(model_dir: Path, is_stopping: Callable[[], bool]) -> None:
     """Waits while a process trains in a folder, as one may whose parent was killed.
 

@@ -1,6 +1,6 @@
 """What a search tries, and where it comes from: a grid, or the draws of `drawn_trials.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,8 +50,10 @@ class Grid:
 
     def __init__(self, parent: Path, space: SearchSpace) -> None:
         self._trials: list[Trial] = []
+        names = set[str]()
         for number, settings in enumerate(space.grid()):
-            folder = folder_of(parent, settings, number, self._trials)
+            folder = folder_of(parent, settings, number, names)
+            names.add(folder.name)
             self._trials.append(Trial(folder, settings))
         self._to_come = iter(self._trials)
 
@@ -74,9 +76,9 @@ class Grid:
         """Does nothing."""
 
 
-def folder_of(parent: Path, settings: Settings, number: int, others: Sequence[Trial]) -> Path:
-    """Returns a folder for a trial that no other has; names of different trials may be equal, as they round numbers."""
+def folder_of(parent: Path, settings: Settings, number: int, taken: Collection[str]) -> Path:
+    """Returns a folder for a trial, of no name that is taken: those of different trials may be equal, as they round."""
     name = name_of(settings)
-    if any(trial.folder.name == name for trial in others):
+    if name in taken:
         name += f",trial={number}"
     return parent / name

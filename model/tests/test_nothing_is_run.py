@@ -26,7 +26,7 @@ from model.params import Params
 from model.pictures import projector
 from model.scoring.evaluations import Evaluations
 from model.scoring.record import Record
-from model.studies import states
+from model.studies import states, trial_process
 from model.studies.drawn_trials import Drawn
 from model.studies.search_space import SearchSpace
 from model.training import checkpoints, event_files
@@ -135,7 +135,7 @@ FILES = {
     "validation/evaluations.json": (pickled, Evaluations.read),
     "validation.json": (pickled, lambda path: states.read_value(path.parent, "eer")),
     "failed": (pickled, lambda path: states.state_of(path.parent)),
-    "output.log": (pickled, states.last_line),
+    "output.log": (pickled, lambda path: trial_process.last_words(1, path)),
     "search.db": (pickled, read_database),
     "pickles/search.db": (database, read_database),
     "trigger/search.db": (trigger, read_database),

@@ -114,6 +114,21 @@ def test_a_process_may_come_again_before_the_chief_has_looked_around():
     assert gathering._links == {1: again}
 
 
+def test_an_error_of_the_network_does_not_close_the_door(monkeypatch):
+    """Linux tells the listener what went wrong with those who were about to come."""
+    accept, errors = socket.socket.accept, [OSError(113, "No route to host"), OSError(24, "Too many open files")]
+
+    def accept_later(listener):
+        if errors:
+            raise errors.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_later)
+    addresses = free_addresses(2)
+    leave(*together(*(lambda index=index: join(Cluster(addresses, index), LONG) for index in (0, 1))))
+    assert not errors
+
+
 def test_another_list_of_processes():
     addresses = free_addresses(2)
     chief, worker = Cluster(addresses, 0), Cluster((*addresses, "127.0.0.1:9"), 1)

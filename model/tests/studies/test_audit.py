@@ -111,6 +111,17 @@ def test_a_fold_that_learned_nothing_yet_begins_anew(tmp_path):
     assert Params.from_json(folds[0].folder / "params.json").num_epochs == 3
 
 
+def test_two_audits_do_not_make_the_same_folds(tmp_path):
+    with (
+        audit.alone(tmp_path, 3),
+        pytest.raises(UserError, match="3_folds: another process audits here"),
+        audit.alone(tmp_path, 3),
+    ):
+        pass
+    with audit.alone(tmp_path, 3), audit.alone(tmp_path, 4):
+        pass
+
+
 def test_a_folder_that_was_moved_goes_on(tmp_path, fake):
     (tmp_path / "model").mkdir()
     audit.train(prepare(tmp_path / "model"), None)
@@ -141,8 +152,9 @@ from model.studies import audit
 audit._TRAIN = Path(sys.argv[2])
 audit._SECONDS_BETWEEN_LOOKS = 0.02
 def main(options):
-    folds = audit.prepare(Path(sys.argv[1]), Params(), np.zeros(10, int), 3, lambda held_out: str(held_out))
-    audit.train(folds, None)
+    with audit.alone(Path(sys.argv[1]), 3):
+        folds = audit.prepare(Path(sys.argv[1]), Params(), np.zeros(10, int), 3, lambda held_out: str(held_out))
+        audit.train(folds, None)
 cli.run(main, "", [], of_an_experiment=False)
 """
 

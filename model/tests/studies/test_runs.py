@@ -193,6 +193,14 @@ def test_a_folder_that_a_training_deletes_meanwhile_is_passed_over(tmp_path, mon
     assert not (tmp_path / "mine" / "checkpoints" / "step-00000010").exists()
 
 
+def test_an_experiment_on_another_disk_is_found_once(tmp_path):
+    write_run(tmp_path / "disk" / "big", 0.5)
+    (tmp_path / "experiments").mkdir()
+    for name in ("big", "once more"):
+        (tmp_path / "experiments" / name).symlink_to(tmp_path / "disk" / "big")
+    assert [run.folder.name for run in find_runs(tmp_path / "experiments")] == ["big"]
+
+
 def test_a_link_that_leads_back_is_not_followed_forever(tmp_path):
     write_run(tmp_path / "one", 0.5)
     (tmp_path / "one" / "back").symlink_to(tmp_path)

@@ -264,8 +264,9 @@ def test_mistakes_are_one_line(tmp_path, params, vary, message):
     assert sorted(path.name for path in parent.iterdir()) == ["params.json", "search.json"]
 
 
-def test_a_search_without_validation_images_is_refused(tmp_path):
-    parent = write(tmp_path / "s", RATES, {"validation_size": None})
+@pytest.mark.parametrize("vary", [RATES, {"image_size": [8, 6]}])
+def test_a_search_without_validation_images_is_refused(tmp_path, vary):
+    parent = write(tmp_path / "s", vary, {"validation_size": None})
     with pytest.raises(
         UserError, match=r"params.json: 'validation_size' or .* is missing, and the data have no folder"
     ):

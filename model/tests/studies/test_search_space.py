@@ -79,6 +79,20 @@ def test_a_draw_asks_for_what_the_file_says(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("vary", "first"),
+    [
+        ({"image_size": [32, 64], "margin": [1]}, {"image_size": 32}),
+        ({"image_size": {"low": 16, "high": 64}}, {"image_size": 16}),
+        ({"margin": [1], "size": [{"image_size": 48, "batch_size": 8}, {"image_size": 24}]}, {"image_size": 48}),
+        ({"size": [{"batch_size": 8}, {"image_size": 24}]}, {}),
+        ({"margin": {"low": 1, "high": 2}}, {}),
+    ],
+)
+def test_the_first_value_of_a_parameter(tmp_path, vary, first):
+    assert read(tmp_path, {"vary": vary, "num_trials": 5}).first_of("image_size") == first
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", r"search.json: not valid JSON"),
@@ -107,6 +121,8 @@ def test_a_draw_asks_for_what_the_file_says(tmp_path):
         ({"vary": {"x": [{}, {"margin": 1}]}}, r"search.json: 'x' has an empty object"),
         ({"vary": {"seed": [1, 2]}}, r"search.json: 'seed' cannot vary: --seeds runs"),
         ({"vary": {"P": [{"split_seed": 2}]}}, r"search.json: 'split_seed' cannot vary: .* cannot be compared"),
+        ({"vary": {"exclude_images": [None, "doubted.txt"]}}, r"'exclude_images' cannot vary: .* cannot be compared"),
+        ({"vary": {"rotated_classes": [None, "train"]}}, r"'rotated_classes' cannot vary: .* cannot be compared"),
         ({"vary": {"num_labels": [2, 3]}}, r"search.json: 'num_labels' cannot vary: it has no effect"),
         ({"vary": {"squared": [True, False]}}, r"search.json: 'squared' cannot vary: .* vary 'distance' instead"),
         ({"vary": {"P": [{"margin": 2}], "margin": [1]}}, r"'margin' is varied by both 'P' and 'margin'; keep one"),

@@ -6,7 +6,7 @@ import pytest
 
 from model.common.errors import UserError
 from model.scoring.record import Record
-from model.studies.states import State, last_line, read_value, state_of
+from model.studies.states import State, read_value, state_of
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,3 @@ def test_a_damaged_result_is_one_line(tmp_path, content):
     with pytest.raises(UserError) as caught:
         read_value(tmp_path, "eer")
     assert str(caught.value) == f"{path}: damaged; delete it, and the search scores this trial again"
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        (b"", "it said nothing"),
-        (b" \n\n", "it said nothing"),
-        (b"first\nlast", "last"),
-        (b"first\n  last \n\n", "last"),
-        (b"\xff broken", "\ufffd broken"),
-        (b"x" * 10_000, "x" * 500),
-    ],
-)
-def test_the_last_line_of_a_log(tmp_path, content, line):
-    (tmp_path / "output.log").write_bytes(content)
-    assert last_line(tmp_path / "output.log") == line

@@ -124,3 +124,30 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path, script, number):
         begin = time.monotonic()
         wait_for(lambda: not is_running(child), seconds=6)
     assert state.read_text() == "saved" and time.monotonic() - begin < 6
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "it said nothing"),
+        (b" \n\n", "it said nothing"),
+        (b"first\nlast", "last"),
+        (b"first\n  last \n\n", "last"),
+        (b"\xff broken", "\ufffd broken"),
+        (b"x" * 10_000, "x" * 500),
+    ],
+)
+def test_the_last_words_of_a_process(tmp_path, content, line):
+    (tmp_path / "output.log").write_bytes(content)
+    assert trial_process.last_words(1, tmp_path / "output.log") == line
+
+
+def test_what_others_wrote_before_are_not_its_words(tmp_path):
+    log = tmp_path / "output.log"
+    log.write_text("No space left on device\n")
+    begin = log.stat().st_size
+    assert trial_process.last_words(1, log, begin) == "it said nothing"
+    with log.open("a") as file:
+        file.write("epoch 3/10, step 400/1000\n")
+    assert trial_process.last_words(1, log, begin) == "epoch 3/10, step 400/1000"
+    assert trial_process.last_words(-9, log, begin) == "killed by signal 9"
