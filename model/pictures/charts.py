@@ -188,6 +188,8 @@ def _deviate(rate: float) -> float:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 10_000_000:
+        return f"{value / 1e6:,.4g}M"
     if abs(value) >= 10_000:
         return f"{value / 1000:,.4g}k"
     return "0" if math.isclose(value, 0, abs_tol=1e-12) else f"{value:.4g}"

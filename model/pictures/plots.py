@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from model.common.text import class_name
 from model.pictures.thumbnails import MAX_THUMBNAIL, make_thumbnails
-from model.pictures.view import View
+from model.pictures.view import View, length_as_text
 
 _COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
@@ -28,7 +28,7 @@ _MARKS = "os^vDP*X"
 _RIGHT, _WRONG = "#3f90da", "#bd1f01"
 
 # How many of each a sheet shows at most.
-_MISTAKES, _QUERIES, _NEIGHBORS, _THUMBNAILS = 30, 10, 10, 1500
+_MISTAKES, _QUERIES, _NEIGHBORS = 30, 10, 10
 
 # Height of a row of a sheet of images, which is as wide as its number of images.
 _ROW = 1.4
@@ -93,7 +93,7 @@ def thumbnails(view: View) -> Figure:
     places = np.minimum((view.points - low) / np.maximum(high - low, 1e-12) * cells, cells - 1e-3).astype(int)
     _, first = np.unique(places @ [1, cells], return_index=True)
     axes.scatter(view.points[:, 0], view.points[:, 1], s=0)  # gives the axes their limits
-    for index in first[:_THUMBNAILS]:
+    for index in first:
         label, image = view.shown.labels[index], view.shown.images[index]
         if max(image.shape[:2]) > MAX_THUMBNAIL:  # all of them are kept until the figure is drawn
             (image,) = make_thumbnails(image[np.newaxis])
@@ -125,9 +125,9 @@ def mistakes(view: View) -> Figure:
         x, name = 3.4 * column, _name(view, labels[index])
         nearest, same = neighbors.nearest[index], neighbors.same[index]
         _put(axes, x, row, view.shown.images[index], name, "")
-        distance = f"distance {neighbors.other_distance[index]:.2f}"
+        distance = f"distance {length_as_text(neighbors.other_distance[index])}"
         _put(axes, x + 1, row, gallery.images[nearest], _name(view, gallery.labels[nearest]), distance, _WRONG)
-        distance = f"distance {neighbors.same_distance[index]:.2f}"
+        distance = f"distance {length_as_text(neighbors.same_distance[index])}"
         _put(axes, x + 2, row, gallery.images[same], name, distance, _RIGHT)
     return figure
 
@@ -238,7 +238,7 @@ def retrieval(view: View) -> Figure:
             is_right = gallery.labels[index] == labels[query]
             name = "" if is_right else _name(view, gallery.labels[index])
             color = _RIGHT if is_right else _WRONG
-            _put(axes, place + 1.4, row, gallery.images[index], name, f"{length:.2f}", color)
+            _put(axes, place + 1.4, row, gallery.images[index], name, length_as_text(length), color)
     return figure
 
 

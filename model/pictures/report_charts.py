@@ -108,7 +108,7 @@ def verification(view: View, scores: Mapping[str, float]) -> dict[str, Any] | No
         [*lines, Line("both errors equal", [low, high], [low, high])],
         Axis("different pairs that are accepted (FAR)", low, high, is_probit=True),
         Axis("same pairs that are refused (FRR)", low, high, is_probit=True),
-        [Mark(name, max(x, low), max(1 - y, low)) for name, x, y in marks],
+        [Mark(name, min(max(x, low), high), min(max(1 - y, low), high)) for name, x, y in marks],
     )
     judged = {"threshold": f"{threshold:.4f}", "far": f"{far:.2%}", "frr": f"{frr:.2%}"} if marks else None
     return {"charts": [roc, det], "judged": judged}
@@ -124,7 +124,15 @@ def distances(view: View) -> list[Markup]:
     names = ("the same class", "different classes")
     found = [charts.histogram(name, length, bins) for name, length in zip(names, lengths, strict=True) if len(length)]
     if found:
-        drawn.append(charts.draw("Pairs of images", found, Axis("distance of two images", low=0), density))
+        kind = "" if len(found) == 2 else f" of {found[0].name}"
+        drawn.append(
+            charts.draw(
+                f"Pairs of {'queries' if view.are_queries else 'images'}{kind}",
+                found,
+                Axis("distance of two images", low=0),
+                density,
+            )
+        )
     safety = view.safety[np.isfinite(view.safety)]
     if len(safety):
         low, high = min(0.0, float(safety.min())), max(0.0, float(safety.max()))

@@ -11,7 +11,7 @@ from model.common.text import class_name
 from model.pictures import charts, plots
 from model.pictures.charts import Axis, Line
 from model.pictures.thumbnails import SMALL, as_webp
-from model.pictures.view import Embedded, View
+from model.pictures.view import Embedded, View, length_as_text
 
 # How many are shown: images with what misled them, queries, neighbours of each, pairs of classes, images of each pair.
 _MISTAKES, _QUERIES, _NEIGHBORS, _PAIRS, _EXAMPLES = 30, 10, 10, 20, 3
@@ -68,14 +68,14 @@ def mistakes(view: View) -> dict[str, Any]:
     for index in wrong[:_MISTAKES]:
         nearest, same = neighbors.nearest[index], neighbors.same[index]
         name, other = _name(view, view.shown.labels[index]), _name(view, view.predicted[index])
-        far, near = neighbors.same_distance[index], neighbors.other_distance[index]
+        far, near = (length_as_text(each[index]) for each in (neighbors.same_distance, neighbors.other_distance))
         one = view.one_of_gallery
         own = f"the nearest {one} of its class"
         shown.append(
             [
                 _example(view, view.shown, index, f"image {view.indices[index]}", name),
-                _example(view, view.gallery, nearest, f"the nearest {one}", f"{other}, at {near:.2f}", "wrong"),
-                _example(view, view.gallery, same, own, f"its own, at {far:.2f}", "right"),
+                _example(view, view.gallery, nearest, f"the nearest {one}", f"{other}, at {near}", "wrong"),
+                _example(view, view.gallery, same, own, f"its own, at {far}", "right"),
             ]
         )
     return {"shown": shown, "count": len(wrong), "asked": int(np.count_nonzero(view.has_answer))}
@@ -89,7 +89,9 @@ def retrieval(view: View) -> list[list[_Example]]:
         row = [_example(view, view.shown, query, f"image {view.indices[query]}", _name(view, label))]
         for place, (index, length) in enumerate(zip(*view.nearest_in_gallery(query, _NEIGHBORS), strict=True), 1):
             is_right = view.gallery.labels[index] == label
-            caption = f"{length:.2f}" if is_right else f"{length:.2f}, {_name(view, view.gallery.labels[index])}"
+            caption = length_as_text(length)
+            if not is_right:
+                caption += f", {_name(view, view.gallery.labels[index])}"
             what = f"number {place}, {'the same class' if is_right else 'another class'}"
             row.append(_example(view, view.gallery, index, what, caption, "right" if is_right else "wrong"))
         rows.append(row)

@@ -45,7 +45,7 @@ class View:
         subject: Which images these are, in words.
         step: The global step of the network that embedded them.
         class_names: Of the labels 0, 1, ..., as `text.class_name` returns them.
-        margin: Of the loss, a number or "soft"; None where it has none, or none that distances should keep.
+        margin: Of the loss, a number or "soft"; None where it has none, or none that euclidean distances should keep.
         shown: The images to show.
         gallery: Those among which their neighbours are: the gallery that the data say, else the training images, unless
             these have none of the classes.
@@ -53,6 +53,7 @@ class View:
         points: (N, 2) float32, the places of the embeddings shown on a plane.
         projection: How these were found, in words.
         indices: Where each image shown is in its split, (N,) int32.
+        gallery_indices: Where each image of the gallery is in its own, (G,) int.
         in_gallery: Where each image shown is in the gallery, (N,) int64, -1 where it is not there; None where none is.
         one_of_gallery: What an image of the gallery is, in words.
         groups: Those of the images shown and of the gallery, which are no neighbours within one; None where all may be.
@@ -70,6 +71,7 @@ class View:
     points: np.ndarray
     projection: str
     indices: np.ndarray
+    gallery_indices: np.ndarray
     in_gallery: np.ndarray | None = None
     one_of_gallery: str = "training image"
     groups: Groups | None = None
@@ -196,3 +198,13 @@ class View:
         if self.groups is not None and self.groups[0][index] >= 0:
             found &= self.groups[1] != self.groups[0][index]
         return found
+
+
+def length_as_text(length: float) -> str:
+    """Returns a distance with two decimals, or a short one, as of embeddings that have collapsed, with two digits.
+
+    Example:
+        >>> length_as_text(1.0), length_as_text(0.00123)
+        ('1.00', '0.0012')
+    """
+    return f"{length:.2f}" if length >= 0.1 else f"{length:.2g}"

@@ -91,6 +91,7 @@ def visualize(
                 draw_evolution(new / "plots", *_frames(trained, view), view)
             files.write_whole(new / "report.html", report)
             old = [*projector.bundle_in(folder), *event_files.pictures_in(folder)]
+            old += [folder / "plots" / f"{picture}.png" for picture in plots.PICTURES]
             written = files.move_all(new, folder, last=(*projector.LAST_FILES, "report.html"))
         for path in set(old) - set(written):
             path.unlink(missing_ok=True)  # another command that draws has taken it away
@@ -110,10 +111,10 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     chosen = asked[stratified_sample(images.labels[asked], params.seed, num_images)]
     are_unseen = not np.isin(data.test.labels, data.train.labels).any()
     kind = "training images" if split == "train" else "test images" if roles is None else "queries"
-    groups = None
+    groups, gallery_indices = None, None
     if roles is not None:
         everything = _embed(trained, images.images, images.labels)
-        found = np.flatnonzero(roles.is_gallery)
+        gallery_indices = found = np.flatnonzero(roles.is_gallery)
         shown, gallery = everything.at(chosen), everything.at(found)
         places = np.full(len(images.labels), -1)
         places[found] = np.arange(len(found))
@@ -137,13 +138,14 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
         subject=f"{data.name}, {len(chosen):,}{of_all} {kind}",
         step=trained.checkpoint.step,
         class_names=tuple(map(class_name, data.class_names)),
-        margin=None if params.strategy.of_similarities else params.margin,
+        margin=params.margin if params.distance == "euclidean" and not params.strategy.of_similarities else None,
         shown=shown,
         gallery=gallery,
         neighbors=shown.neighbors_in(gallery, in_gallery, groups),
         points=points,
         projection=projection,
         indices=chosen,
+        gallery_indices=np.arange(len(gallery.labels)) if gallery_indices is None else gallery_indices,
         in_gallery=in_gallery,
         one_of_gallery=one_of_gallery,
         groups=groups,
@@ -248,12 +250,17 @@ def _metadata(view: View) -> dict[str, list[object]]:
         "label": names[view.shown.labels],
         "predicted": np.where(neighbors.nearest >= 0, names[view.predicted], "none"),
         "correct": np.where(view.is_right, "yes", np.where(view.has_answer, "no", "no other image of its class")),
-        "nearest_same_class": neighbors.same_distance.astype(np.float64).round(4),
-        "nearest_other_class": neighbors.other_distance.astype(np.float64).round(4),
-        "safety": view.safety.astype(np.float64).round(4),
-        "nearest_wrong_neighbor": neighbors.other,
+        "nearest_same_class": _numbers(neighbors.same_distance),
+        "nearest_other_class": _numbers(neighbors.other_distance),
+        "safety": _numbers(view.safety),
+        "nearest_wrong_neighbor": np.where(neighbors.other >= 0, view.gallery_indices[neighbors.other], -1),
     }
     return {name: column.tolist() for name, column in columns.items()}
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """Returns numbers as text, "" where there is none: a column with "inf" is no column of numbers to the Projector."""
+    return np.array([f"{value:.4f}" if np.isfinite(value) else "" for value in values.tolist()], object)
 
 
 def _png(figure: Figure) -> bytes:

@@ -63,6 +63,7 @@ def view(num_images=60, num_classes=4, channels=1, size=3, side=6, seed=0, sprea
         points=shown.embeddings[:, :2],
         projection="its first two dimensions",
         indices=np.arange(num_images),
+        gallery_indices=np.arange(90),
         in_gallery=own,
         groups=groups,
         unseen=tuple(range(num_classes)),

@@ -33,7 +33,10 @@ const variable = name => getComputedStyle(document.documentElement).getPropertyV
 // Safety in steps that are as wide as the largest that nearly all images keep.
 const sizes = safety.filter(Number.isFinite).map(Math.abs).sort()
 const width = (sizes[Math.floor(0.95 * (sizes.length - 1))] || 1) / 3
-const safetyStep = i => Number.isNaN(safety[i]) ? -1 : Math.max(0, Math.min(5, 3 + Math.floor(safety[i] / width)))
+const safetyStep = i => verdict[i] > RIGHT || Number.isNaN(safety[i]) ? -1 : Math.max(0, Math.min(5, 3 + Math.floor(safety[i] / width)))
+
+// A number with two decimals, or more where all numbers like it are small.
+const short = (value, scale) => value.toFixed(Math.max(2, Math.min(8, 1 - Math.floor(Math.log10(scale)))))
 
 // Where more are wrong, rings would hide the colours.
 const hasRings = verdict.filter(one => one === WRONG).length < count / 4
@@ -244,15 +247,15 @@ function nearestTo(x, y, reach) {
 function words(i) {
   const lines = [`image ${index[i]}: ${nameOf(labels[i])}`, `nearest ${data.oneOfGallery}: ${nameOf(predicted[i])}`]
   if (verdict[i] > RIGHT) lines.push(`no ${data.oneOfGallery} is of its class`)
-  else if (Number.isFinite(safety[i])) lines.push(`${verdict[i] === WRONG ? "wrong" : "right"}, safety ${safety[i].toFixed(2)}`)
+  else if (Number.isFinite(safety[i])) lines.push(`${verdict[i] === WRONG ? "wrong" : "right"}, safety ${short(safety[i], width)}`)
   return lines
 }
 
 function thumbnail(i, side, isWrong) {
   const picture = document.createElement("canvas")
-  const scale = side / Math.max(thumbnails.width ?? 1, thumbnails.height ?? 1)
-  picture.width = Math.max(1, Math.round((thumbnails.width ?? side) * scale))
-  picture.height = Math.max(1, Math.round((thumbnails.height ?? side) * scale))
+  const wide = thumbnails.width || side, high = thumbnails.height || side, scale = side / Math.max(wide, high)
+  picture.width = Math.max(1, Math.round(wide * scale))
+  picture.height = Math.max(1, Math.round(high * scale))
   picture.className = isWrong ? "thumbnail wrong" : "thumbnail"
   picture.setAttribute("role", "img")
   picture.setAttribute("aria-label", cells[i] ? `image ${index[i]}` : `image ${index[i]}, whose picture is not in this page`)
@@ -278,8 +281,12 @@ function choose(i) {
       const length = lengths[i * data.neighborsEach + k] / 65535 * data.longest
       const button = Object.assign(document.createElement("button"), {type: "button"})
       button.append(thumbnail(j, 48, isOther),
-        lines([tail(nameOf(labels[j]), 32), `distance ${length.toFixed(2)}${isOther ? ", another class" : ""}`]))
-      button.addEventListener("click", () => { choose(j); canvas.scrollIntoView({block: "nearest"}) })
+        lines([tail(nameOf(labels[j]), 32), `distance ${short(length, data.longest)}${isOther ? ", another class" : ""}`]))
+      button.addEventListener("click", () => {
+        choose(j)
+        list.querySelector("button")?.focus({preventScroll: true})
+        canvas.scrollIntoView({block: "nearest"})
+      })
       const item = document.createElement("li")
       item.append(button)
       list.append(item)
@@ -305,11 +312,13 @@ function point(x, y) {
 const fingers = new Map()
 let isDragged = false
 canvas.addEventListener("pointerdown", event => {
+  if (event.button) return
   canvas.setPointerCapture(event.pointerId)
   fingers.set(event.pointerId, [event.offsetX, event.offsetY])
   if (fingers.size === 1) isDragged = false
 })
 canvas.addEventListener("pointermove", event => {
+  if (!event.buttons) fingers.delete(event.pointerId)  // it was let go where a menu was open
   const now = [event.offsetX, event.offsetY], before = fingers.get(event.pointerId)
   if (!before) return point(...now)
   if (fingers.size === 1) {
@@ -334,6 +343,7 @@ canvas.addEventListener("pointercancel", event => fingers.delete(event.pointerId
 canvas.addEventListener("pointerleave", () => { tooltip.hidden = true })
 canvas.addEventListener("wheel", event => {
   event.preventDefault()
+  tooltip.hidden = true
   zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), event.offsetX, event.offsetY)
 }, {passive: false})
 
@@ -408,12 +418,12 @@ function showKey() {
   const counted = [0, 0, 0]
   for (const one of verdict) counted[one]++
   const said = {
-    class: [[null, `${present.length > 10 ? "Ten colours, used again and again. " : ""}${hasRings ? "Thin ring: wrong." : ""}`]],
+    class: [[null, `${new Set(present.map(label => label % 10)).size < present.length ? "Ten colours, used again and again. " : ""}${hasRings ? "Thin ring: wrong." : ""}`]],
     correctness: ["wrong", "right", `no ${data.oneOfGallery} of its class`].map((name, i) => [i, `${name} (${counted[i].toLocaleString("en")})`]).filter(([i]) => counted[i]),
-    safety: SAFETY_COLORS.map((_, i) => {
-      const from = ((i - 3) * width).toFixed(2), to = ((i - 2) * width).toFixed(2)
+    safety: [...SAFETY_COLORS.keys()].map(i => {
+      const from = short((i - 3) * width, width), to = short((i - 2) * width, width)
       return [i, i === 0 ? `below ${to}` : i === 5 ? `above ${from}` : `${from} to ${to}`]
-    }),
+    }).concat(counted[2] ? [[null, `Faint: no ${data.oneOfGallery} of its class.`]] : []),
   }[state.by]
   const colors = palette()
   element("key").replaceChildren(...said.map(([number, text]) => {

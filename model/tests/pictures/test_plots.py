@@ -108,6 +108,17 @@ def test_a_matrix_of_very_many_classes_has_fewer_cells(monkeypatch):
     assert pixels.get_array().sum() == np.count_nonzero(some.is_wrong & some.has_answer) > 0
 
 
+def test_thumbnails_reach_to_the_ends_of_the_cloud():
+    """Points all over a disc, with more cells than anybody counted on."""
+    rng = np.random.default_rng(0)
+    angle, radius = 2 * np.pi * rng.random(10_000), np.sqrt(rng.random(10_000))
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+    some = dataclasses.replace(view(num_images=10_000, side=2), points=points)
+    axes = plots.thumbnails(some).axes[0]
+    drawn = np.array([box.xy for box in axes.artists])
+    assert (drawn.max(axis=0) > 0.97).all() and (drawn.min(axis=0) < -0.97).all()
+
+
 @pytest.mark.parametrize("ink", [255, 0])
 def test_a_grey_drawing_is_tinted_where_its_ink_is(ink):
     image = np.full((8, 8, 1), 255 - ink, np.uint8)

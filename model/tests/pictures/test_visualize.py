@@ -24,7 +24,9 @@ import visualize_embeddings
 from model.common import cli, files
 from model.params import Params
 from model.pictures import plots, projector
+from model.pictures import visualize as visualize_module
 from model.pictures.html_report import About, make_report
+from model.pictures.view import Embedded
 from model.runner import Trained
 from model.scoring import verification
 from model.scoring.labelled import LabelledEmbeddings
@@ -294,6 +296,22 @@ def test_the_old_pictures_may_be_taken_away_by_another_command(pictured, tmp_pat
 def write_bundle(folder, name):
     images, metadata = np.zeros((3, 4, 4, 1), np.uint8), {"index": [0, 1, 2], "label": ["a", "b", "c"]}
     return projector.write_bundle(folder, name, np.eye(3, dtype=np.float32), images, metadata, b"[]")
+
+
+def test_columns_for_the_projector_are_numbers_or_nothing():
+    """Of an image without another one of its class: "inf" would make text of the whole column."""
+    some = view(num_images=12, num_classes=4)
+    lonely = Embedded(some.shown.images, np.where(np.arange(12) == 0, 4, some.shown.labels), some.shown.embeddings)
+    neighbors = lonely.neighbors_in(some.gallery, None, None)
+    some = dataclasses.replace(
+        some, shown=lonely, neighbors=neighbors, gallery_indices=np.arange(90) + 1000,
+        class_names=tuple(f"kind {i}" for i in range(5)),
+    )  # fmt: skip
+    columns = visualize_module._metadata(some)
+    for name in ("nearest_same_class", "nearest_other_class", "safety"):
+        assert all(cell == "" or np.isfinite(float(cell)) for cell in columns[name])
+    assert columns["nearest_same_class"][0] == columns["safety"][0] == "" != columns["nearest_other_class"][0]
+    assert columns["nearest_wrong_neighbor"] == (neighbors.other + 1000).tolist()
 
 
 def test_the_bundle_in_a_folder_is_what_its_checkpoint_file_names_and_nothing_else(tmp_path):
