@@ -292,7 +292,8 @@ class Params(BaseModel):
         0.5,
         description="How much farther than the positive the negative has to be, in units of the distance, by default "
         f"{_defaults_of('margin')}; soft, for batch_hard: softplus instead of a margin. Of multi_similarity, what is "
-        "added before a pair counts as easy; of circle, how far from 1 and from 0 similarities may be",
+        "added before a pair counts as easy; of circle, how far from 1 and from 0 similarities may be, "
+        "below 1; of arcface, an angle in radians, below pi / 2",
     )
     distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
         "euclidean", description=f"The distance between two embeddings, by default {_defaults_of('distance')}"
@@ -385,10 +386,11 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
-        self._check_batches()
+        # What belongs to another choice is told as that, and not as too large or too small.
         self._check_owners("triplet_strategy", strategies_with)
         self._check_owners("network", networks_with)
         self._check_owners("augmentation", augmentations_with)
+        self._check_batches()
         self._check_network()
         self._check_memory()
         self._check_loss()
@@ -463,6 +465,11 @@ class Params(BaseModel):
             )
         if self.margin is None and self.strategy.margin is not None:
             raise ValueError(f"'margin' must be a number with \"{self.triplet_strategy}\", received null")
+        limit = self.strategy.margin_limit
+        if isinstance(self.margin, float) and self.margin >= limit:
+            raise ValueError(
+                f"'margin' must be below {limit:.4g} with \"{self.triplet_strategy}\", received {self.margin:g}"
+            )
         if self.strategy.of_similarities and self.distance != "cosine":
             raise ValueError(
                 f'\'distance\' must be "cosine" with "{self.triplet_strategy}", received "{self.distance}"'

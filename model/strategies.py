@@ -5,6 +5,7 @@ A new loss is one function and one entry in `STRATEGIES`. What `params.json` may
 TensorFlow: a loss is fetched when the first step is built.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,7 @@ class Strategy:
         loss_parameters: The same, for those that the loss is called with by name, each with the value of its paper,
             which it has where `params.json` says nothing.
         margin: The margin where `params.json` says nothing; None for a loss that has none.
+        margin_limit: What the margin has to be below.
         distance: The distance where `params.json` says nothing.
         of_similarities: Whether the loss is made of cosine similarities: the distance has to be "cosine", and the
             margin does not say how far apart images have to be.
@@ -63,6 +65,7 @@ class Strategy:
     parameters: frozenset[str] = frozenset()
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
     margin: float | None = 0.5
+    margin_limit: float = math.inf
     distance: str = "euclidean"
     of_similarities: bool = False
     class_vector_learning_rate_factor: float | None = None
@@ -141,6 +144,7 @@ STRATEGIES: dict[str, Strategy] = {
         bytes_per_pair=36,
         loss_parameters={"scale": 80.0},
         margin=0.4,
+        margin_limit=1.0,
         distance="cosine",
         of_similarities=True,
     ),
@@ -162,6 +166,7 @@ STRATEGIES: dict[str, Strategy] = {
         scored_as="supervised_contrastive",
         loss_parameters={"scale": 64.0},
         margin=0.5,
+        margin_limit=math.pi / 2,
         distance="cosine",
         of_similarities=True,
         class_vector_learning_rate_factor=1.0,

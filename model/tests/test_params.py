@@ -117,6 +117,10 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
         ('{"holdout_classes": "8"}', r"'holdout_classes' must .*valid list, received \"8\""),
         ('{"mining_size": 640}', r"'mining_size' needs triplet_strategy \"offline_semi_hard\" or \"offline_hard\""),
         (
+            '{"mining_size": 10}',
+            r"^'mining_size' needs triplet_strategy \"offline_semi_hard\" or \"offline_hard\", rec",
+        ),
+        (
             '{"temperature": 0.1}',
             r"'temperature' needs .*_strategy \"supervised_contrastive\", received 0.1 with \"batch",
         ),
@@ -153,6 +157,11 @@ def test_every_key_of_the_ancestor_is_accepted_and_those_without_effect_are_told
             '{"triplet_strategy": "supervised_contrastive", "margin": 0.5}',
             r"'margin' needs a strategy that has one, received 0.5 with \"supervised_contrastive\"",
         ),
+        (
+            '{"triplet_strategy": "arcface", "margin": 28.6}',  # half of a radian, in degrees
+            r"'margin' must be below 1\.571 with \"arcface\", received 28\.6",
+        ),
+        ('{"triplet_strategy": "circle", "margin": 1}', "'margin' must be below 1 with \"circle\", received 1"),
         ('{"margin": null}', r"'margin' must be a number with \"batch_all\", received null"),
         ('{"triplet_strategy": ["circle"]}', r"'triplet_strategy' must be a valid string"),
         ('{"augmentation_strength": 0.5}', r"'augmentation_strength' needs augmentation \"affine\" or .*received 0.5"),
@@ -207,6 +216,11 @@ def test_a_missing_file_and_a_folder_in_its_place(tmp_path):
         Params.from_json(tmp_path / "nowhere" / "params.json")
     with pytest.raises(UserError, match="cannot be read"):
         Params.from_json(tmp_path)
+
+
+def test_a_margin_below_the_limit_of_its_loss_is_accepted():
+    for strategy, margin in (("arcface", 1.57), ("circle", 0.99), ("proxy_anchor", 3.0), ("batch_all", 28.6)):
+        assert Params(triplet_strategy=strategy, margin=margin).margin == margin
 
 
 def test_p_x_k_that_fills_the_batch_is_accepted(tmp_path):
