@@ -184,8 +184,10 @@ def _line(batch: Batch, first: Batch, params: Params) -> str:
 
 
 def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
+    if params.strategy.teaches != "triplets" or params.memory_size:  # any pair teaches, or one with a batch gone by
+        return ""
     positives, negatives = _partners(batch)
-    if params.strategy.teaches != "triplets" or np.any((positives > 0) & (negatives > 0)):  # any pair teaches
+    if np.any((positives > 0) & (negatives > 0)):
         return ""
     return (
         f"a batch of {len(batch.labels)} images has no triplet, two images of a class and one of another; "
@@ -221,8 +223,10 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
         without: Part of the anchors.
         params: The experiment.
     """
-    if without <= _MANY_ANCHORS or params.strategy.teaches != "triplets" or params.strategy.mines:
-        return ""  # any pair teaches, and an anchor that was mined comes with both
+    if without <= _MANY_ANCHORS or params.strategy.teaches != "triplets":  # any pair teaches
+        return ""
+    if params.strategy.mines or params.memory_size:  # which comes with both, or looks in batches gone by as well
+        return ""
     advice = {
         "positive": f"{_more_positives(params)}, or raise batch_size",
         "negative": "take more classes into a batch, with num_classes_per_batch",

@@ -277,7 +277,11 @@ class Estimator:
         Args:
             data: What is to be learned from.
             max_steps: As for `train`.
+
+        Raises:
+            UserError: Devices cannot share a batch.
         """
+        self.check_devices(data)
         new_learner = functools.partial(self.new_learner, data, max_steps)
         yield from preflight.check(data, self.params, new_learner, self.config.precision, self.config.strategy)
 

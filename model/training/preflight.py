@@ -123,8 +123,9 @@ def _images_to_time(size: Size, data: TrainInput, params: Params, precision: str
     """Returns how many images of a batch a step is timed with, so that it takes neither long nor much memory."""
     if free_memory() is None:  # a GPU is fast, and slower for each of a few images
         return data.images_per_step
-    # As many to each device, and there as many to each part.
-    fewest = math.lcm(_FEWEST_IMAGES, devices * (params.micro_batch_size or 1))
+    # As many to each device, whole triplets of those that are mined, and there as many to each part.
+    of_a_device = math.lcm(3 if params.strategy.mines else 1, params.micro_batch_size or 1)
+    fewest = math.lcm(_FEWEST_IMAGES, devices * of_a_device)
     fixed = bytes_of_the_network(size, 0, precision)
     of_an_image = bytes_of_the_network(size, 1, precision) - fixed
     most = max(_MOST_BYTES - fixed, 0) // of_an_image // fewest * fewest
@@ -265,10 +266,13 @@ def _about_batches(batch: Composition, params: Params) -> Iterator[str]:
         "triplets."
     )
     if batch.copies > 0:
+        lower = "batch_size" if params.num_images_per_class is None else "num_images_per_class"
         yield (
             f"Warning: {batch.copies:.1%} of a batch are copies of other images in it, which teach nothing; lower "
-            "num_images_per_class or add images."
+            f"{lower} or add images."
         )
+    if params.memory_size:
+        return  # partners are looked for in batches gone by, too
     for kind, part in (("positive", batch.without_positive), ("negative", batch.without_negative)):
         if part > 0:
             yield f"Anchors without a {kind}: {part:.1%}."

@@ -156,6 +156,11 @@ def test_anchors_without_a_partner():
     )
 
 
+def test_with_a_memory_partners_are_in_batches_gone_by():
+    for labels in (np.arange(64), np.zeros(64, int)):
+        assert names(Params(memory_size=256), *[batch(labels=labels)] * 3) == []
+
+
 def test_copies_are_no_positives():
     """32 classes of one image each, which P x K batches repeat; then one class has a second image."""
     classes = np.arange(64) // 2

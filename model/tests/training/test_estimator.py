@@ -675,6 +675,9 @@ def test_batches_that_two_devices_cannot_share_are_refused(tmp_path, two_devices
     parts = estimator(tmp_path / "odd", config, batch_size=12, micro_batch_size=4)
     with pytest.raises(UserError, match=r"'micro_batch_size' must divide the 6 images .* each of the 2 devices .* 4"):
         parts.train(train_input(parts), 1)
+    for run, key in ((odd, "batch_size"), (parts, "micro_batch_size")):
+        with pytest.raises(UserError, match=f"'{key}' must"):
+            next(run.foresee(train_input(run)(), 1))
 
 
 def test_an_exported_model_takes_pixels_and_nothing_else(tmp_path):

@@ -102,6 +102,28 @@ def test_check_warns_of_batches_that_cannot_teach(tmp_path, capsys):
     assert float(percent[1]) == pytest.approx(50, abs=12)
 
 
+def about(data, **params):
+    """What is said of batches."""
+    return list(preflight._about_batches(preflight.compose(data), Params(**params)))
+
+
+def test_batches_with_a_memory_teach_whatever_is_in_them():
+    lines = about(train_input(batch_size=4, memory_size=64), batch_size=4, memory_size=64)
+    assert len(lines) == 1 and lines[0].startswith("Batches: 4 images")
+
+
+def test_advice_on_copies_is_what_is_set():
+    """Six images in batches of four: the second batch may hold two of the first epoch's and two of the next."""
+    labels = np.arange(6, dtype=np.int32) % 2
+    images = np.zeros((6, 2, 2, 1), np.uint8)
+    uniform = TrainInput(images, labels, sampling.uniform_batches(labels, 0, 4), 4)
+    _, warning, *_ = about(uniform, batch_size=4)
+    assert warning.endswith("copies of other images in it, which teach nothing; lower batch_size or add images.")
+    balanced = TrainInput(images, labels, sampling.class_balanced_batches(labels, 0, 2, 4), 8)
+    _, warning, *_ = about(balanced, batch_size=8, num_classes_per_batch=2, num_images_per_class=4)
+    assert warning.endswith("which teach nothing; lower num_images_per_class or add images.")
+
+
 def test_check_of_mined_triplets(tmp_path, capsys):
     first, *_, last = check(tmp_path, capsys, triplet_strategy="offline_semi_hard", mining_size=640).splitlines()
     assert first == "Batches: 64 triplets, mined before the steps, 10 steps at a time."
@@ -249,6 +271,17 @@ def test_those_few_fill_the_parts_of_each_device(micro_batch_size, devices):
     size = preflight.size_of_network(params, (348, 348, 3))
     few = preflight._images_to_time(size, data, params, "float32", devices)
     assert few < 1024 and few % (devices * (micro_batch_size or 1)) == 0 == few % 6
+
+
+@pytest.mark.parametrize(("micro_batch_size", "devices"), [(None, 3), (2, 3), (2, 1), (None, 2)])
+def test_those_few_cut_no_mined_triplet_apart(micro_batch_size, devices):
+    labels = np.repeat(np.arange(36, dtype=np.int32), 36)
+    data = TrainInput(np.broadcast_to(np.uint8(0), (1296, 348, 348, 3)), labels, never, 432, steps_per_mining=3)
+    params = Params(batch_size=432, micro_batch_size=micro_batch_size, triplet_strategy="offline_hard")
+    size = preflight.size_of_network(params, (348, 348, 3))
+    few = preflight._images_to_time(size, data, params, "float32", devices)
+    of_a_device = few // devices
+    assert few < 1296 and few % devices == of_a_device % 3 == of_a_device % (micro_batch_size or 1) == 0
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
