@@ -50,6 +50,7 @@ class Candidates(NamedTuple):
     embeddings: tf.Tensor  # (C, D)
     places: tf.Tensor  # (A,) int32, which of them each anchor is, and so none of its positives; -1 for none of them
     share: float = 1.0  # what part of all anchors of the batch these A are
+    most: int = 0  # C at most, for those whose shape does not tell C when a function is traced
 
 
 # ------------------------------------------------------------------------------ 1. distances and masks
@@ -508,7 +509,8 @@ def in_blocks(
     """Computes sums over anchors, in bounded memory.
 
     Where there are more pairs than fit into memory, one block of anchors comes after the other, and only "loss" has a
-    gradient. That needs sizes that are known when a function is traced, and is not done by XLA.
+    gradient. That needs sizes that are known when a function is traced, of candidates at least how many there are at
+    most, and is not done by XLA.
 
     Args:
         at_once: From labels and embeddings, tensors of shapes (A,) and (A, D), and candidates to the sums of these
@@ -520,6 +522,7 @@ def in_blocks(
     labels, embeddings = checked(labels, embeddings)
     vectors = [embeddings] if candidates is None else [embeddings, _matrix(candidates.embeddings)]
     num_anchors, num_candidates = (vector.shape[:1].num_elements() or 0 for vector in (vectors[0], vectors[-1]))
+    num_candidates = num_candidates or (candidates.most if candidates else 0)
     if _inside_xla() or num_anchors * num_candidates <= PAIRS_AT_ONCE:
         return at_once(labels, embeddings, candidates)
     others = candidates or Candidates(labels, embeddings, tf.range(num_anchors))

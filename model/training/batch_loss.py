@@ -150,8 +150,10 @@ def loss_with_class_vectors(
 
 
 def _with_memory(batch: Candidates, memory: Memory) -> Candidates:
-    first = tf.shape(memory.labels)[0] - memory.filled
+    size = memory.labels.shape[0]
+    first = size - memory.filled
     return batch._replace(
         labels=tf.concat([batch.labels, memory.labels[first:]], axis=0),
         embeddings=tf.concat([batch.embeddings, memory.embeddings[first:]], axis=0),
+        most=batch.labels.shape[0] + size,
     )

@@ -30,12 +30,19 @@ class InParts:
 
     def __init__(self, network: keras.Model, size: int, tape: tf.GradientTape) -> None:
         self._network, self._size, self._tape = network, size, tape
+        self._embeddings: tf.Tensor | None = None
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
-        """Embeds images (B, H, W, C), B a multiple of the size of a part: (B, D) float32."""
+        """Embeds images (B, H, W, C), B a multiple of the size of a part: (B, D) float32.
+
+        Raises:
+            ValueError: The second time with `training`, as there is a gradient of one batch only.
+        """
         network = self._network
         if not training:  # a model_fn of one's own may ask for that within a training step
             return network(images, training=False)
+        if self._embeddings is not None:
+            raise ValueError("Expected one call with training=True in a step with micro_batch_size. Received: two")
         self._parts = tf.reshape(images, [-1, self._size, *images.shape[1:]])  # (parts, size, H, W, C)
         self._weights = [tf.convert_to_tensor(variable) for variable in network.trainable_variables]
         self._before = [tf.convert_to_tensor(variable) for variable in network.non_trainable_variables]

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model import triplet_loss
 from model.params import Params
+from model.strategies import STRATEGIES
 from model.tests import oracles
 from model.tests.training.learners import embed, images, linear_learner
 from model.tests.training.test_estimator import estimator, final_tensors, linear_network, train_input
+from model.training.batch_loss import Memory, loss_of_batch
 from model.training.class_vectors import ClassVectors
 from model.training.estimator import RunConfig
 from model.training.feeding import fetch_memory, replicate, send_memory, windows
@@ -223,7 +226,60 @@ def test_another_size_of_the_memory_keeps_the_last_embeddings():
     assert send_memory(ONE_DEVICE, full, Params()) is None and fetch_memory(ONE_DEVICE, None) is None
 
 
+@pytest.mark.parametrize("strategy", ["batch_all", "batch_random_semi_hard", "circle"])
+def test_a_memory_that_is_too_large_at_once_is_looked_through_by_blocks_of_anchors(strategy, monkeypatch):
+    """12 anchors and 12 + 28 candidates at most are 480 pairs, in three blocks of at most 200."""
+    rng = np.random.default_rng(7)
+    labels, classes = (tf.constant(rng.integers(0, 3, count), tf.int32) for count in (12, 28))
+    embeddings, past = (tf.constant(rng.normal(size=(count, 4)), tf.float32) for count in (12, 28))
+    chosen, anchors = STRATEGIES[strategy], []
+    distances = triplet_loss.pairwise_distances
+
+    def noting(vectors, *others):
+        anchors.append(vectors.shape[0])
+        return distances(vectors, *others)
+
+    def of_a_step():
+        @tf.function(autograph=False)
+        def step(filled):
+            memory = Memory(classes, past, filled)
+            with tf.GradientTape() as tape:
+                tape.watch(embeddings)
+                loss, sums = loss_of_batch(
+                    chosen, labels, embeddings, 0.4, chosen.distance, [1, 2], memory, chosen.loss_parameters
+                )
+            return loss, sums, tape.gradient(loss, embeddings)
+
+        return [step(tf.constant(filled)) for filled in (0, 9, 28)]
+
+    monkeypatch.setattr(triplet_loss, "pairwise_distances", noting)
+    at_once = of_a_step()
+    assert set(anchors) == {12}
+    anchors.clear()
+    monkeypatch.setattr(triplet_loss, "PAIRS_AT_ONCE", 479)
+    monkeypatch.setattr(triplet_loss, "PAIRS_OF_A_BLOCK", 200)
+    blocks = of_a_step()
+    assert set(anchors) == {4}
+    for one, other in zip(tf.nest.flatten(at_once), tf.nest.flatten(blocks), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------- parts of a batch
+
+
+def test_a_network_that_is_called_twice_has_no_gradient_in_parts():
+    """It would be that of the second call."""
+
+    def two_views(features, labels, mode, params, network, step):
+        network(features, training=True)
+        return model_fn(1.0 - features, labels, mode, params, network, step)
+
+    learner = linear_learner(keras.optimizers.SGD(0.5, name="sgd"), batch_size=8, micro_batch_size=4)
+    step = compile_train_step(two_views, learner, ONE_DEVICE)
+    batch = np.arange(8, dtype=np.int32)[np.newaxis]
+    arguments = map(tf.constant, (images(8), np.arange(8, dtype=np.int32) % 2, batch))
+    with pytest.raises(ValueError, match="Expected one call with training=True in a step with micro_batch_size"):
+        step(*arguments, tf.constant(0, tf.int64))
 
 
 @pytest.mark.parametrize("changes", [{}, {"triplet_strategy": "offline_hard"}, {"triplet_strategy": "circle"}])
