@@ -63,7 +63,7 @@ class TrainingLoop:
         model_dir: Folder of the experiment.
         learner: What learns; its state is that after the step before.
         data: What it learns from.
-        to_come: The global steps, at least one.
+        to_come: The global steps; none where the run has come to its end.
         eval_spec: What to evaluate on in between, if anything.
         config: How the run is carried out.
     """
@@ -80,6 +80,11 @@ class TrainingLoop:
     def is_over(self) -> bool:
         """Whether there is nothing to do: the run has come to its end, or has stopped early."""
         return not self.to_come or self._gives_up()
+
+    @property
+    def _frozen_steps(self) -> int:
+        """The steps at the beginning of the run in which the last layer learns alone."""
+        return self.data.steps_in(self.learner.params.frozen_epochs)
 
     def lead(self, place: Place) -> dict[str, float] | None:
         """Makes the steps, and does all there is to do between them.
@@ -103,20 +108,24 @@ class TrainingLoop:
                 validation = Validation(self.eval_spec, self.model_fn, learner, self.model_dir, to_come, place)
                 stack.callback(validation.close)
 
-            dues = Dues(to_come, config.save_summary_steps, config.save_checkpoints_steps, validation)
+            every = config.save_summary_steps, config.save_checkpoints_steps
+            dues = Dues(to_come, *every, validation, data.steps_per_mining)
             for made, result in self._steps(dues.anything):
                 step = made[-1]
                 guard.note(made.start, result.broken)
                 if step == to_come.start:
                     guard.begin(_batch(step, result))
+                if step in (to_come.start, self._frozen_steps + 1):
+                    result.gradient_norm.numpy()  # waits for the device
                     progress.restart_clock(step)  # tracing and compiling are not what the rate is about
                 stopped_by = self._stopped_by(stop, step)
                 last = dues.is_last(step) or stopped_by is not None
                 report_due, checkpoint_due = dues.report(step), last or dues.checkpoint(step)
 
-                if report_due or checkpoint_due:
+                if report_due or checkpoint_due or dues.mining(step):
                     place.check()
                     self._heed(guard.breakdowns(), step, progress)  # waits for the device
+                if report_due or checkpoint_due:
                     learner.state = learner.state.after_time(*progress.lap(step))
                 if report_due:
                     self._report(step, result, guard, progress)
@@ -166,7 +175,7 @@ class TrainingLoop:
         """
         learner, data, params = self.learner, self.data, self.learner.params
         strategy, peers = self.config.strategy, self.config.peers
-        feed, frozen_steps = Feed(strategy, data.images), data.steps_in(params.frozen_epochs)
+        feed, frozen_steps = Feed(strategy, data.images), self._frozen_steps
         compiled = functools.partial(steps.compile_train_step, self.model_fn, learner, strategy, streams=feed.streams)
         train_step = compiled()
         head_step = compiled(head_alone=True) if frozen_steps else train_step
@@ -186,7 +195,8 @@ class TrainingLoop:
                     arguments = images, labels, batches, done, memory
                     if several:
                         some = to_make[: pace.most]
-                        ends = (i for i, step in enumerate(some, 1) if is_due(step) or step == frozen_steps)
+                        # The first step of the whole network is made alone, as it is compiled for it.
+                        ends = (i for i, step in enumerate(some, 1) if is_due(step) or step - frozen_steps in (0, 1))
                         count = next(ends, len(some))
                         result = pace.take(count, make_steps, *arguments)
                     else:

@@ -33,7 +33,8 @@ class EstimatorSpec:
         predictions: By name, tensors whose first dimension is the batch.
         loss: The scalar to minimize; None in mode PREDICT. On several devices, the mean of what each says.
         metrics: By name, (sum, count) of a quantity over the batch, both scalars: its value is sum / count, over
-            one batch and over many. On several devices, of the part that is here. Empty in mode PREDICT.
+            one batch and over many. On several devices, of the part that is here. Empty in mode PREDICT. In mode TRAIN
+            the loss is shown whether it is among them or not.
         images: By name, images of shape (n, H, W, C) in [0, 1] for TensorBoard.
     """
 

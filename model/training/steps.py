@@ -106,7 +106,8 @@ def compile_train_step(
             ]
         optimizer.apply(gradients, variables)
         broken = Broken(_is_broken(loss), _is_broken(norm), _is_broken(tf.linalg.global_norm(_floating(network))))
-        return TrainStepResult(here["sums"], learning_rate, broken, norm, **here["shown"], memory=everywhere["memory"])
+        sums = {"loss": (loss, tf.ones_like(loss)), **here["sums"]}  # a model_fn may name no metrics
+        return TrainStepResult(sums, learning_rate, broken, norm, **here["shown"], memory=everywhere["memory"])
 
     return train_step
 

@@ -420,6 +420,46 @@ def test_a_step_that_breaks_down_between_two_reports_is_not_saved(tmp_path):
         run.train(train_input(run), STEPS)
 
 
+def test_weights_that_break_down_are_told_before_they_mine(tmp_path):
+    """In rounds of 10 steps, of which the second would be mined with them."""
+    run = quick(tmp_path, **{**OFFLINE, "use_batch_norm": False}, save_summary_steps=40, save_checkpoints_steps=40)
+    run.model_fn = breaking("gradient", 7)
+    with pytest.raises(UserError, match=r"the gradient is NaN or infinite at step 7 and 3 of the next 3; lower learn"):
+        run.train(train_input(run), STEPS)
+
+
+def test_a_model_fn_need_not_name_metrics(tmp_path):
+    """The curve of the loss is there all the same."""
+
+    def bare_model_fn(*args):
+        return dataclasses.replace(mean_square_model_fn(*args), metrics={})
+
+    for folder, its_model_fn in (("named", mean_square_model_fn), ("bare", bare_model_fn)):
+        run = quick(tmp_path / folder)
+        run.model_fn = its_model_fn
+        run.train(train_input(run), 10)
+        assert "recall_at_1" in run.evaluate(eval_input(run))
+    named, bare = (scalars(tmp_path / folder) for folder in ("named", "bare"))
+    losses = [bare["loss", step] for step in (5, 10)]
+    np.testing.assert_allclose(losses, [named["loss", step] for step in (5, 10)], rtol=1e-6)
+    assert losses[0] > losses[1]
+
+
+def test_the_first_step_of_the_whole_network_is_not_timed(tmp_path, monkeypatch):
+    """As it is compiled; nor are those between it and the report before."""
+    made = []
+    after_time = RunState.after_time
+    monkeypatch.setattr(
+        RunState, "after_time", lambda state, steps, seconds: made.append(steps) or after_time(state, steps, seconds)
+    )
+    run = estimator(tmp_path)
+    run.model_fn, run.params = mean_square_model_fn, run.params.model_copy(update={"frozen_epochs": 1})
+    frozen = train_input(run)().steps_in(1)
+    assert 20 < frozen < 24
+    run.train(train_input(run), 30)
+    assert made == [4, 5, 5, 5, 25 - (frozen + 1), 5]  # reports after steps 5, 10, ...
+
+
 @pytest.mark.parametrize(("part", "broken"), [("loss", 1), ("gradient", 3)])  # a gradient gets into the weights
 def test_a_step_that_breaks_down_ends_the_run_before_it_is_saved(begun, tmp_path, part, broken):
     run = begun
