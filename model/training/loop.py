@@ -147,6 +147,8 @@ class TrainingLoop:
                     break
 
         self._end(step, stopped_by)
+        if stop.signal_number is not None and config.peers.number == 1:  # it came while the end was evaluated and saved
+            raise Interrupted(f"Stopped at step {step}, which is saved; the same command goes on.", stop.signal_number)
         return validation.scores if validation else None
 
     def follow(self) -> None:

@@ -23,6 +23,7 @@ from model.tests import oracles
 from model.tests.experiments import digits, estimator, final_tensors, scalars, texts
 from model.training import checkpoints, evaluation, event_files
 from model.training.estimator import EvalSpec, RunConfig, TrainSpec, train_and_evaluate
+from model.training.learner import Learner
 from model.training.model_fn import EstimatorSpec, ModeKeys, build_optimizer
 from model.training.run_state import RunState
 
@@ -393,6 +394,21 @@ def test_a_signal_saves_and_stops_and_the_rest_gives_the_same_bits(tmp_path, mon
     train(tmp_path)
     assert final_tensors(tmp_path) == final_tensors(whole_run)
     assert {step for _, step in scalars(tmp_path)} == {step for _, step in scalars(whole_run)}
+
+
+def test_a_signal_while_the_end_is_saved_is_heeded(tmp_path, monkeypatch):
+    """Or the scores of the test images would be computed for somebody who has asked to stop."""
+    run, save = estimator(tmp_path), Learner.save
+
+    def save_with_a_signal(learner, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(learner, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="Stopped at step 3") as raised:
+        patch.setattr(Learner, "save", save_with_a_signal)
+        run.train(train_input(run), 3)
+    assert raised.value.exit_code == 128 + signal.SIGTERM and run.is_complete(3)
+    run.train(train_input(run), 3)
 
 
 @tf.custom_gradient
