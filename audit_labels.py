@@ -8,13 +8,20 @@ import argparse
 import functools
 
 from model.common import cli
+from model.common.errors import UserError
 from model.common.text import printable
 from model.start import start
 from model.studies import audit
 
+# Where nobody says something else.
+_FOLDS, _EXCLUDE_BELOW = 5, 0.5
+
 
 def main(options: argparse.Namespace) -> None:
     """Trains the folds, judges all labels, and writes what came of it."""
+    _check(options)
+    num_folds = options.folds or _FOLDS
+    exclude_below = _EXCLUDE_BELOW if options.exclude_below is None else options.exclude_below
     model_dir, images = options.model_dir, options.where_images_lie
     runner = start(model_dir, options.data_dir, images=images)
     data, params = runner.experiment.data, runner.experiment.params
@@ -22,8 +29,8 @@ def main(options: argparse.Namespace) -> None:
     trained = runner.trained(options.checkpoint) if "test" in options.splits else None  # before hours of training
     audited = {}
     if "train" in options.splits:
-        with audit.alone(model_dir, options.folds):
-            folds = audit.prepare(model_dir, params, data.train.labels, options.folds, data.exclusion_list)
+        with audit.alone(model_dir, num_folds):
+            folds = audit.prepare(model_dir, params, data.train.labels, num_folds, data.exclusion_list)
             audit.train(folds, options.data_dir, images)
         open_fold = functools.partial(runner.trained_beside, images=images)
         audited["train"] = audit.judge_held_out(folds, data.train, open_fold, options.neighbors)
@@ -38,8 +45,8 @@ def main(options: argparse.Namespace) -> None:
         sheet = contact_sheet.draw_png(rows) if rows else None
         written += audit.write(model_dir, split, judged, data.class_names, sheet)
         print(f"{audit.describe(judged, split)}.")
-    if "train" in audited and options.exclude_below != "off":
-        written.append(audit.write_exclusions(model_dir, audited["train"], options.exclude_below, data.exclusion_list))
+    if "train" in audited and exclude_below != "off":
+        written.append(audit.write_exclusions(model_dir, audited["train"], exclude_below, data.exclusion_list))
     print("Written:", *(printable(str(path)) for path in written), sep="\n  ")
 
 
@@ -56,9 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds",
         type=cli.whole_number(2, 100),
-        default=5,
         metavar="N",
-        help="deal the training images into so many folds, each judged by a network that learns from all others",
+        help="deal the training images into so many folds, each judged by a network that learns from all others; "
+        f"{_FOLDS} if not given",
     )
     parser.add_argument(
         "--neighbors", type=cli.whole_number(1, 100), default=10, metavar="K", help="neighbours that vote"
@@ -66,13 +73,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude_below",
         type=cli.fraction_or_off,
-        default=0.5,
         metavar="SCORE",
-        help="audit/exclude.txt lists training images with a lower score, for exclude_images in params.json; or off",
+        help="audit/exclude.txt lists training images with a lower score, for exclude_images in params.json; or off; "
+        f"{_EXCLUDE_BELOW} if not given",
     )
     parser.add_argument(
         "--num_images", type=cli.whole_number(1, 1000), default=60, help="most images of a contact sheet"
     )
+
+
+def _check(options: argparse.Namespace) -> None:
+    of_a_split = {
+        "train": {"--folds": options.folds, "--exclude_below": options.exclude_below},
+        "test": {"--checkpoint": options.checkpoint},
+    }
+    for split, values in of_a_split.items():
+        alone = [name for name, value in values.items() if value is not None]
+        if alone and split not in options.splits:
+            raise UserError(f"{' and '.join(alone)}: only with {split} in --splits; add it, or leave this out")
 
 
 if __name__ == "__main__":

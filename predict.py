@@ -19,6 +19,9 @@ from model.start import start
 
 _log = logging.getLogger("model.predict")
 
+# Where nobody says something else.
+_NEIGHBORS = 5
+
 
 def main(options: argparse.Namespace) -> None:
     """Checks the question, converts and embeds the images, and answers."""
@@ -31,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
         question = questions.of_a_pair(options.pair, model_dir, data_dir)
     else:
         question = questions.of_images(
-            options.images, model_dir, options.neighbors, options.gallery, options.false_accept_rate
+            options.images, model_dir, options.neighbors or _NEIGHBORS, options.gallery, options.false_accept_rate
         )
     known = question.known.summary if question.known else None
     runner = start(model_dir, data_dir, known, images=options.where_images_lie)
@@ -75,8 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--neighbors",
         type=cli.whole_number(1, 100),
-        default=5,
-        help="how many of the nearest images vote; where some may be unknown the nearest decides, and these are shown",
+        help="how many of the nearest images vote; where some may be unknown the nearest decides, and these are shown; "
+        f"{_NEIGHBORS} if not given",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--output", type=Path, help="also write the embeddings, (N, D) float32, to this .npy file")
@@ -89,7 +92,12 @@ def _check(options: argparse.Namespace) -> None:
     for path in options.pair or ():
         if path.is_dir():
             raise UserError(f"{path}: a folder; --pair expects two image files")
-    for name, value in (("--gallery", options.gallery), ("--false_accept_rate", options.false_accept_rate)):
+    of_images = {
+        "--gallery": options.gallery,
+        "--false_accept_rate": options.false_accept_rate,
+        "--neighbors": options.neighbors,
+    }
+    for name, value in of_images.items():
         if value is not None and options.pair:
             raise UserError(f"{name} does not go with --pair, which has a threshold of its own; leave one of them out")
     output = options.output

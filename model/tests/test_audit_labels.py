@@ -97,6 +97,12 @@ def test_a_training_without_scores_leaves_none(tmp_path, capsys):
         (["--neighbors", "0"], "argument --neighbors: expected a whole number from 1 to 100, received 0"),
         (["--exclude_below", "2"], "argument --exclude_below: expected off or a number between 0 and 1"),
         (["--splits", "all"], "argument --splits: invalid choice: 'all'"),
+        (["--splits", "test", "--folds", "5"], "--folds: only with train in --splits; add it, or leave this out"),
+        (
+            ["--splits", "test", "--folds", "3", "--exclude_below", "off"],
+            "--folds and --exclude_below: only with train in --splits",
+        ),
+        (["--splits", "train", "--checkpoint", "best"], "--checkpoint: only with test in --splits"),
     ],
 )
 def test_options_that_cannot_be(tmp_path, capsys, arguments, expected):

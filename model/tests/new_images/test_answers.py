@@ -326,6 +326,7 @@ def test_a_calibration_of_another_checkpoint(model_dir, drawings, capsys):
         (["white-0.png", "--neighbors", "0"], "--neighbors: expected a whole number from 1 to 100, received 0"),
         (["--pair", "white-0.png"], "--pair: expected 2 arguments"),
         (["--pair", "white-0.png", "white-1.png", "--gallery", "."], "--gallery does not go with --pair"),
+        (["--pair", "white-0.png", "white-1.png", "--neighbors", "5"], "--neighbors does not go with --pair"),
         (
             ["--pair", "white-0.png", "white-1.png", "--false_accept_rate", "0.1"],
             "--false_accept_rate does not go with",
