@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 from model.common.commands import ROOT
 from model.common.draws import Stream, permutation
 from model.common.errors import Interrupted, UserError
-from model.common.files import lock, open_to_append, write_whole
+from model.common.files import lock, write_whole
 from model.common.images import Images, Kind
 from model.common.signals import stop_requests
 from model.common.text import class_name, printable
@@ -249,16 +248,8 @@ def _train(folder: Path, data_dir: Path | None, images: Kind, is_stopping: Calla
     trial_process.wait_for_others(folder, is_stopping)
     if is_stopping():
         return ""
-    path = folder / "output.log"
-    with os.fdopen(open_to_append(path), "ab") as log:
-        begin = os.fstat(log.fileno()).st_size
-        with trial_process.start(_TRAIN, arguments, log) as process:
-            while process.poll() is None:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                if is_stopping():
-                    process.terminate()
-                    process.wait()
-    return trial_process.last_words(process.returncode, path, begin) if process.returncode else ""
+    code, said = trial_process.run(_TRAIN, arguments, folder / "output.log", _SECONDS_BETWEEN_LOOKS, is_stopping)
+    return said if code else ""
 
 
 def judge_held_out(

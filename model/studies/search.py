@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import statistics
 import threading
 import time
@@ -25,7 +24,7 @@ from pydantic import ValidationError
 from model.common import devices, json_file
 from model.common.commands import ROOT
 from model.common.errors import Interrupted, UserError, says_full
-from model.common.files import ANOTHER_TRAINS, lock, open_to_append, write_whole
+from model.common.files import ANOTHER_TRAINS, lock, write_whole
 from model.common.images import Kind
 from model.common.signals import STOPPING, stop_requests
 from model.experiment import load_partition
@@ -310,31 +309,29 @@ class Search:
         if self._images != "auto":
             arguments += ["--images", self._images]
         told, is_pruned = 0, False
-        path = folder / "output.log"
-        with os.fdopen(open_to_append(path), "ab") as log:
-            begin = os.fstat(log.fileno()).st_size
-            with trial_process.start(_TRAIN, arguments, log) as process:
-                while process.poll() is None:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-                    if trial is not None and not is_pruned:
-                        is_pruned, told = self._look(source, folder, trial, told)
-                    if self._stopping.is_set() or is_pruned:
-                        process.terminate()
-                        process.wait()
-        if process.returncode != 0 and not is_pruned and self._stopping.is_set():
+
+        def is_ending() -> bool:
+            nonlocal told, is_pruned
+            if trial is not None and not is_pruned:
+                is_pruned, told = self._look(source, folder, trial, told)
+            return self._stopping.is_set() or is_pruned
+
+        code, last_words = trial_process.run(
+            _TRAIN, arguments, folder / "output.log", _SECONDS_BETWEEN_LOOKS, is_ending
+        )
+        if code != 0 and not is_pruned and self._stopping.is_set():
             return State.BEGUN
-        if process.returncode in _STOPPED and not is_pruned:
+        if code in _STOPPED and not is_pruned:
             _log.warning("%s: was asked to stop; the next search goes on with it.", folder)
             return State.BEGUN
-        last_words = trial_process.last_words(process.returncode, path, begin)
-        if process.returncode != 0 and not is_pruned and says_full(last_words):
+        if code != 0 and not is_pruned and says_full(last_words):
             raise UserError(
                 f"{folder}: ended for want of room on the disk; the next search tries it again: {last_words}"
             )
-        if process.returncode != 0 and not is_pruned and ANOTHER_TRAINS in last_words:
+        if code != 0 and not is_pruned and ANOTHER_TRAINS in last_words:
             return self._train(folder, source, trial)  # somebody was quicker, and is waited for
-        if process.returncode != 0:
-            said = "others were better" if is_pruned else f"exit code {process.returncode}, see output.log"
+        if code != 0:
+            said = "others were better" if is_pruned else f"exit code {code}, see output.log"
             write_whole(folder / ("pruned" if is_pruned else "failed"), said + "\n")
         if state_of(folder) is State.FAILED:
             name = folder.relative_to(self.parent).as_posix()

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from model.common.commands import ROOT
 from model.common.errors import UserError
-from model.common.files import lock_experiment
+from model.common.files import lock_experiment, open_to_append
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +52,32 @@ def start(script: Path, arguments: Sequence[str | Path], log: BinaryIO) -> "subp
         # one of them, and the parent alone decides when it stops.
         start_new_session=True,
     )
+
+
+def run(
+    script: Path, arguments: Sequence[str | Path], log: Path, seconds: float, is_ending: Callable[[], bool]
+) -> tuple[int, str]:
+    """Starts a script and waits for its end.
+
+    Args:
+        script: As for `start`, like `arguments`.
+        arguments: Its command line.
+        log: What it prints goes to the end of this file.
+        seconds: Between two looks at it.
+        is_ending: Asked at each look: whether it is to stop, which it is told once.
+
+    Returns:
+        Its exit code, below 0 if a signal ended it, and what `last_words` tells.
+    """
+    with os.fdopen(open_to_append(log), "ab") as file:
+        begin = os.fstat(file.fileno()).st_size
+        with start(script, arguments, file) as process:
+            while process.poll() is None:
+                time.sleep(seconds)
+                if is_ending():
+                    process.terminate()
+                    process.wait()
+    return process.returncode, last_words(process.returncode, log, begin)
 
 
 def last_words(exit_code: int, log: Path, begin: int = 0) -> str:
