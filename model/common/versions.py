@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import math
 import platform
@@ -73,5 +74,14 @@ def source_sha256() -> str:
 
 def library_versions() -> dict[str, str]:
     """Returns the versions of Python and of the libraries that decide what is computed."""
-    libraries = ("tensorflow", "keras", "numpy", "scikit-learn")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in libraries}}
+    libraries = {"tensorflow": "tensorflow", "keras": "keras", "numpy": "numpy", "scikit-learn": "sklearn"}
+    versions = {library: _version(library, module) for library, module in libraries.items()}
+    return {"python": platform.python_version(), **versions}
+
+
+def _version(library: str, module: str) -> str:
+    """Returns the version of a library; where it was installed under another name, as tensorflow-cpu, what it says."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return str(importlib.import_module(module).__version__)

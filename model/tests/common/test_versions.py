@@ -1,9 +1,11 @@
 """The version of the code is that of its own repository, and says when files are not as committed."""
 
+import importlib.metadata
 import subprocess
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model.common import versions
 from model.data.dataset import Dataset, Split
@@ -68,3 +70,15 @@ def test_data_differ_by_one_number(part):
     split, name = part.split(".")
     getattr(getattr(other, split), name)[-1] += 1
     assert data().sha256 == data().sha256 != other.sha256
+
+
+def test_a_tensorflow_that_was_installed_under_another_name(monkeypatch):
+    def version(name):
+        if name == "tensorflow":  # as after `pip install tensorflow-cpu`
+            raise importlib.metadata.PackageNotFoundError(name)
+        return f"{name} of the metadata"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = versions.library_versions()
+    assert found["tensorflow"] == tf.__version__
+    assert found["scikit-learn"] == "scikit-learn of the metadata"
