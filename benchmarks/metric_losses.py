@@ -14,6 +14,7 @@ What differs, and why:
   Circle take those whose loss is not 0, so that theirs grows while an anchor becomes easy. The sums are the same.
 - What GeneralizedLiftedStructureLoss makes of an anchor without a positive: the logarithm of the empty sum is 0 there,
   so that it is pushed away from its negatives. Ours has no loss, as batch hard has none.
+- What CircleLoss makes of log(1 + e^x): x itself from x = 20 on, as PyTorch's Softplus does, which is 2e-9 less.
 - Keras' Circle lets a gradient pass through its weights; in section 3.2 of the paper they only multiply that of the
   similarities. So its gradient is that of the value, which the last line confirms by finite differences.
 """

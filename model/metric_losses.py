@@ -7,7 +7,7 @@ most: log(e^x + e^y + ...) is a smooth maximum. Three of them are made of cosine
     s(a, b) = <a, b> / (||a|| ||b||) = 1 - d(a, b)
 
 so their distance d is "cosine". P(a) are an anchor's positives, the other images of its class, N(a) its negatives, the
-images of other classes. All take O(B^2) memory, and cannot overflow.
+images of other classes. All take O(B^2) memory, and their exponentials cannot overflow.
 
 Each loss comes as a number, `circle_loss`, with the parameters of its paper for defaults, and as the sums that it is
 made of, `circle_sums`, which take what all of `triplet_loss.py` take: anchors may look among other `Candidates` than
@@ -455,7 +455,8 @@ def arcface_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, margin: 
 def _check_similarities(labels: tf.Tensor, similarities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns similarities to classes (B, C), which are to the own class, (B, C), and whether all can be used."""
     labels, similarities = triplet_loss.checked(labels, similarities)
-    labels = labels if labels.dtype.is_floating else tf.cast(labels, tf.int64)  # 8 bits do not hold every row
+    # A type that holds every row: not 8 bits, and 16 of a floating number hold whole ones up to 256 or 2,048.
+    labels = tf.cast(labels, tf.float64 if labels.dtype.is_floating else tf.int64)
     rows = tf.cast(tf.range(tf.shape(similarities)[1]), labels.dtype)  # (C,)
     is_own = tf.equal(labels[:, tf.newaxis], rows)  # (B, C)
     is_finite = tf.reduce_all(tf.math.is_finite(similarities)) & tf.reduce_all(tf.reduce_any(is_own, axis=1))

@@ -29,7 +29,7 @@ class Strategy:
         bytes_per_pair: About how much memory it takes for each of the B x B pairs of a batch, as
             benchmarks/triplet_loss.py measured with B = 8,192; 0 where it does not look at pairs.
         teaches: What a batch has to hold for a network to learn from it: "triplets", two images of a class and one of
-            another, "pairs", any two images, or "images", each by itself.
+            another, "positives", two images of a class, "pairs", any two images, or "images", each by itself.
         only_hardest: Whether each anchor learns from its hardest triplet alone, which may pull everything together.
         takes_soft_margin: Whether the margin may be "soft".
         mines: For triplets that are mined offline, before the steps that train on them: which negative an anchor and
@@ -57,7 +57,7 @@ class Strategy:
 
     load: Callable[[], LossSums]
     bytes_per_pair: int
-    teaches: Literal["triplets", "pairs", "images"] = "triplets"
+    teaches: Literal["triplets", "positives", "pairs", "images"] = "triplets"
     only_hardest: bool = False
     takes_soft_margin: bool = False
     mines: Literal["semi_hard", "hard"] | None = None
@@ -133,6 +133,7 @@ STRATEGIES: dict[str, Strategy] = {
     "supervised_contrastive": Strategy(
         lambda: _metric_losses().supervised_contrastive_sums,
         bytes_per_pair=26,
+        teaches="positives",
         loss_parameters={"temperature": 0.1},
         margin=None,
         distance="cosine",

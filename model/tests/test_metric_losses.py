@@ -207,11 +207,12 @@ def test_float32_and_half_precision(name, distance):
     seen = values(name, labels, tf.constant(embeddings, tf.float32), distance)
     assert all(value.dtype == tf.float32 for value in seen.values())
     assert float(seen["loss"]) == pytest.approx(expected_loss(name, labels, embeddings, distance), rel=1e-5)
-    half = tf.constant(embeddings, tf.bfloat16)
-    seen = values(name, labels, half, distance)
-    assert all(value.dtype == tf.float32 for value in seen.values())
-    expected = expected_loss(name, labels, tf.cast(half, tf.float64).numpy(), distance)
-    assert float(seen["loss"]) == pytest.approx(expected, rel=1e-5)
+    for dtype in (tf.bfloat16, tf.float16):
+        half = tf.constant(embeddings, dtype)
+        seen = values(name, labels, half, distance)
+        assert all(value.dtype == tf.float32 for value in seen.values())
+        expected = expected_loss(name, labels, tf.cast(half, tf.float64).numpy(), distance)
+        assert float(seen["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------------- gradients
@@ -552,8 +553,29 @@ def test_class_vectors_are_rows_in_any_order_and_of_any_length(name):
     lengths = np.random.default_rng(4).uniform(0.1, 9, (6, 1))
     moved = with_vectors(loss, np.argsort(order)[labels], 3 * embeddings, vectors[order] * lengths, **parameters)
     assert moved[0] == pytest.approx(value, rel=1e-9)
+    rotation, _ = np.linalg.qr(np.random.default_rng(6).normal(size=(4, 4)))
+    rotated = with_vectors(loss, labels, embeddings @ rotation, vectors @ rotation, **parameters)
+    assert rotated[0] == pytest.approx(value, rel=1e-9)
     shuffled = np.random.default_rng(5).permutation(9)
     assert with_vectors(loss, labels[shuffled], embeddings[shuffled], vectors, **parameters)[0] == pytest.approx(value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_losses_with_class_vectors_compiled_by_xla(name):
+    loss, parameters = WITH_VECTORS[name]
+    labels, embeddings, vectors = images_and_vectors()
+    expected = with_vectors(loss, labels, embeddings, vectors, **parameters)
+
+    @tf.function(jit_compile=True)
+    def compiled(embeddings, vectors):
+        with tf.GradientTape() as tape:
+            tape.watch([embeddings, vectors])
+            value = loss(labels, embeddings, vectors, **parameters)
+        return value, *tape.gradient(value, [embeddings, vectors])
+
+    for found, exact in zip(compiled(tf.constant(embeddings), tf.constant(vectors)), expected, strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", WITH_VECTORS)
@@ -594,3 +616,12 @@ def test_more_classes_than_a_label_of_8_bits_can_name():
     for loss, _ in WITH_VECTORS.values():
         embeddings = vectors[[3, 255]] + 0.1
         assert float(loss(labels, embeddings, vectors)) == float(loss(labels.astype(int), embeddings, vectors))
+
+
+@pytest.mark.parametrize(("dtype", "label"), [(tf.float16, 2048), (tf.bfloat16, 256)])
+def test_more_classes_than_a_label_of_16_bits_can_tell_apart(dtype, label):
+    """Above these, not every whole number is one of the type: the next row would be rounded to the same."""
+    vectors = np.random.default_rng(0).normal(size=(label + 3, 4))
+    for loss, _ in WITH_VECTORS.values():
+        images = [3, label], vectors[[3, label]] + 0.1, vectors
+        assert float(loss(tf.cast(images[0], dtype), *images[1:])) == float(loss(*images))

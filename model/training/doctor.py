@@ -184,7 +184,7 @@ def _line(batch: Batch, first: Batch, params: Params) -> str:
 
 
 def _no_triplets(batch: Batch, first: Batch, params: Params) -> str:
-    if params.strategy.teaches != "triplets" or params.memory_size:  # any pair teaches, or one with a batch gone by
+    if params.strategy.teaches != "triplets" or params.memory_size:  # less teaches, or a pair with a batch gone by
         return ""
     positives, negatives = _partners(batch)
     if np.any((positives > 0) & (negatives > 0)):
@@ -223,7 +223,8 @@ def explain_missing(kind: str, without: float, params: Params) -> str:
         without: Part of the anchors.
         params: The experiment.
     """
-    if without <= _MANY_ANCHORS or params.strategy.teaches != "triplets":  # any pair teaches
+    needed = {"triplets": ("positive", "negative"), "positives": ("positive",)}.get(params.strategy.teaches, ())
+    if without <= _MANY_ANCHORS or kind not in needed:
         return ""
     if params.strategy.mines or params.memory_size:  # which comes with both, or looks in batches gone by as well
         return ""

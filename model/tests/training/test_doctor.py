@@ -234,7 +234,12 @@ def test_a_loss_without_a_margin_is_not_told_to_change_it():
         for finding in findings(params, batch(), *[trouble] * 20):
             assert "margin" not in finding.message and "None" not in finding.message
     assert names(params, batch(), *[batch(loss=99.0)] * 3) == ["learning_rate"]
-    assert names(params, *[batch(labels=np.arange(64))] * 3) == ["no_triplets", "no_positives"]
+
+
+def test_images_of_a_class_teach_without_a_negative_where_a_loss_takes_them():
+    params = Params(triplet_strategy="supervised_contrastive")
+    assert names(params, *[batch(labels=np.zeros(64, int))] * 9) == []
+    assert names(params, *[batch(labels=np.arange(64))] * 3) == ["no_positives"]
 
 
 def test_losses_that_count_no_triplets_have_few_where_they_are_0():
