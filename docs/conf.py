@@ -22,7 +22,7 @@ source_suffix = {".md": "markdown"}
 # The whole repository is looked into, for pages link to each other wherever they lie; these are the pages.
 include_patterns = [
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "experiments/README.md", "docs/**.md",
-    "benchmarks/results/*.md",
+    "benchmarks/results/**.md",
 ]  # fmt: skip
 exclude_patterns = ["data/*/**", "data/*[!d]", "experiments/*/**", "site", "docs/tools", "model", ".*"]
 

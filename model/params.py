@@ -293,8 +293,8 @@ class Params(BaseModel):
         description="How much farther than the positive the negative has to be, in units of the distance, by default "
         f"{_defaults_of('margin')}; soft, for batch_hard: softplus instead of a margin. Of multi_similarity, what is "
         "added before a pair counts as easy; of circle, how far from 1 and from 0 similarities may be, "
-        "below 1; of proxy_anchor, how much above 0 the similarity to the vector of the own class has to be, and how much "
-        "below 0 that to others; of arcface, an angle in radians, below pi / 2",
+        "below 1; of proxy_anchor, how much above 0 the similarity to the vector of the own class has to be, and "
+        "how much below 0 that to others; of arcface, an angle in radians, below pi / 2",
     )
     distance: Literal["euclidean", "squared_euclidean", "cosine"] = Field(
         "euclidean", description=f"The distance between two embeddings, by default {_defaults_of('distance')}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.common import devices, files, json_file
+from model.common.commands import command
 from model.common.draws import stratified_sample
 from model.common.errors import UserError, listed, one_line, one_line_errors
 from model.common.images import Images, subset
@@ -80,6 +81,11 @@ def folder_for(model_dir: Path, format_name: str, output_dir: Path | None = None
             f"{folder}: would be replaced, and holds what no export wrote: {listed(strange, most=3)}; move it away, or "
             "name another folder by --output_dir"
         )
+    if folder.is_mount() or folder.samefile("."):
+        raise UserError(
+            f"{folder}: the current folder or a mounted one, which cannot be replaced as a whole; name a folder in it "
+            "by --output_dir"
+        )
     if not ours and any(folder.iterdir()):
         raise UserError(f"{folder}: would be replaced, and is no export, nor empty; name another by --output_dir")
     return folder
@@ -134,10 +140,12 @@ def export(trained: "Trained", format_name: str, folder: Path) -> Exported:
         about = {**facts.as_json(), "versions": library_versions(), "files": names}
         files.write_whole(new / _ABOUT, json.dumps(about, indent=2, allow_nan=False) + "\n")
         files.replace_folder(new, folder)
-    if facts.threshold is None:
-        _log.warning(
-            "%s: no scores of this checkpoint, so the export has no threshold; evaluate.py makes them.", model_dir
-        )
+    if not facts.is_scored:
+        which = "--checkpoint", str(trained.checkpoint.path)
+        evaluate = command("evaluate.py", model_dir, *which, data_dir=trained.experiment.data_dir)
+        _log.warning("No scores of this checkpoint, so the export has no threshold; %s makes them.", evaluate)
+    elif facts.threshold is None:
+        _log.warning("The test images have too few pairs of one class, so the export has no threshold; add images.")
     return Exported(folder, tuple(folder / name for name in sorted([*names, _ABOUT])), facts)
 
 
@@ -193,10 +201,12 @@ def _facts(
         digest=trained.checkpoint.digest,
         image_shape=experiment.summary.image_shape,
         image_fit=params.image_fit,
+        image_bits=params.image_bits,
         num_images=len(experiment.data.train.labels) if format_name == "embeddings" else None,
         embedding_size=params.embedding_size,
         has_unit_length=params.has_unit_length,
         test_time_augmentation=params.test_time_augmentation,
+        is_scored=scores is not None,
         threshold=threshold,
         num_compared=num_compared,
         difference=difference,

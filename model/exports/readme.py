@@ -12,7 +12,7 @@ _RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
 
 @dataclass(frozen=True)
 class Threshold:
-    """The euclidean distance below which two images are taken for the same class, and how often that is wrong.
+    """The euclidean distance up to which two images are taken for the same class, and how often that is wrong.
 
     Attributes:
         distance: The threshold.
@@ -48,11 +48,13 @@ class Facts:
         digest: Of the checkpoint.
         image_shape: Height, width and channels of an image.
         image_fit: As in `Params`.
+        image_bits: As in `Params`.
         num_images: How many images the gallery has; None of a network.
         embedding_size: D.
         has_unit_length: Whether all embeddings have length 1.
         test_time_augmentation: As in `Params`.
-        threshold: None if this checkpoint was not evaluated.
+        is_scored: Whether this checkpoint was evaluated.
+        threshold: None if it was not, or if its test images have too few pairs of one class.
         num_compared: Images of which embeddings were compared with the network's own.
         difference: The largest one of any of their numbers.
         precision: Of the training.
@@ -65,10 +67,12 @@ class Facts:
     digest: str
     image_shape: tuple[int, int, int]
     image_fit: str
+    image_bits: int
     num_images: int | None
     embedding_size: int
     has_unit_length: bool
     test_time_augmentation: str
+    is_scored: bool
     threshold: Threshold | None
     num_compared: int
     difference: float
@@ -127,7 +131,7 @@ def example(facts: Facts) -> str:
         "pad": f"ImageOps.pad(image, {size}, Image.Resampling.BILINEAR, color=0)",
     }[facts.image_fit]
     distance = "np.linalg.norm(a - b)"
-    verdict = f'"same" if {distance} < {facts.threshold.distance:.6g} else "different", ' if facts.threshold else ""
+    verdict = f'"same" if {distance} <= {facts.threshold.distance:.6g} else "different", ' if facts.threshold else ""
     return f"""{imports}
 from PIL import Image, ImageOps
 
@@ -170,7 +174,7 @@ index = faiss.IndexFlatL2(embeddings.shape[1])  # or qdrant_client, with Distanc
 index.add(embeddings)
 squared, found = index.search(embeddings[[int(sys.argv[1])]], 6)  # itself, and the five nearest
 for distance, row in zip(squared[0] ** 0.5, found[0]):
-    print(row, images[row]["label"], images[row]["name"].encode("unicode_escape").decode(), distance)
+    print(row, *(images[row][what].encode("unicode_escape").decode() for what in ("label", "name")), distance)
 """
 
 
@@ -182,6 +186,9 @@ def _of_network(facts: Facts) -> str:
         "crop": "the shorter side is resized and the middle cut out",
         "pad": "the longer side is resized and black added",
     }[facts.image_fit]
+    bits = ""
+    if channels == 1:
+        bits = f" Grey values of 16 bits are divided by {2 ** (facts.image_bits - 8)}, to 255 at most."
     views = {
         "off": "",
         "mirror": " An image and its mirror image are embedded and averaged in it.",
@@ -196,9 +203,9 @@ Scaling to [0, 1] and all else that the network expects is inside.{views}
 
 Images of another size: {fit}, to {width} x {height} (width x height), bilinear and antialiased, as `Image.resize` of
 Pillow does. Other libraries resize otherwise: embeddings then differ. Photos are set upright by EXIF first, and
-transparent pixels laid on black, which the ten lines below leave out. Images have to look as those that were learned
-from, also in polarity, size and place of what they show: what `predict.py` does to drawings on a plain background is
-not inside."""
+transparent pixels laid on black.{bits} The ten lines below set images upright, and expect 8 bits and nothing
+transparent. Images have to look as those that were learned from, also in
+polarity, size and place of what they show: what `predict.py` does to drawings on a plain background is not inside."""
 
 
 def _of_gallery(facts: Facts) -> str:
@@ -208,8 +215,8 @@ def _of_gallery(facts: Facts) -> str:
 | `embeddings.npy` | ({facts.num_images}, {facts.embedding_size}) float32{length}, a row for each image |
 | `images.csv` | UTF-8: `id` (the row, from 0), `name` (the file below the folder of the data, or its number), `label` |
 
-All training images, embedded in float32. Look new images up by embeddings of the same checkpoint: the other exports
-of this digest give them."""
+All training images, embedded in float32; images that were turned have no names. Look new images up by embeddings of the
+same checkpoint: the other exports of this digest give them."""
 
 
 def _of_distances(facts: Facts) -> str:
@@ -217,10 +224,11 @@ def _of_distances(facts: Facts) -> str:
     compared = f"Embeddings are compared by their euclidean distance.{of_length_1}"
     threshold = facts.threshold
     if threshold is None:
-        return f"{compared} There is no threshold, as this checkpoint was not evaluated."
+        lacking = "the test images have too few pairs of one class" if facts.is_scored else "it was not evaluated"
+        return f"{compared} This checkpoint has no threshold, as {lacking}."
     distance, accepted, rejected = threshold.distance, threshold.false_accept_rate, threshold.false_reject_rate
     judged = "test images" + " of classes that were never trained on" * (threshold.images == "unseen")
-    return f"""{compared} Two images are taken for the same class below
+    return f"""{compared} Two images are taken for the same class up to
 **{distance:.6g}** (searches that give squared distances, such as `IndexFlatL2` of faiss: {distance**2:.6g}),
 chosen by one half of the {judged} and judged by the other: of pairs of different classes {accepted:.2%} were
 accepted, of pairs of one class {rejected:.2%} rejected."""

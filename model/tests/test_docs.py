@@ -69,6 +69,16 @@ def test_every_page_is_in_the_contents_of_the_site():
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs" / "decisions").glob("0*.md"))
 
 
+@pytest.mark.slow
+def test_the_site_is_made_without_a_warning(tmp_path):
+    """As by `make docs`: a link to a file that is no page of the site is a warning."""
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", "docs", "--fail-on-warning", "--keep-going"]
+    made = subprocess.run([*command, "-d", tmp_path / "read", ".", tmp_path / "site"], cwd=ROOT, capture_output=True)
+    assert made.returncode == 0, made.stderr.decode()
+    assert (tmp_path / "site" / "docs" / "index.html").exists()
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,10 +26,10 @@ class Trained:
 
     def __init__(self, model_dir, precision="float32", scores=None):
         self.experiment = SimpleNamespace(
-            model_dir=model_dir, data=digits(), summary=SimpleNamespace(image_shape=(8, 8, 1))
+            model_dir=model_dir, data_dir=None, data=digits(), summary=SimpleNamespace(image_shape=(8, 8, 1))
         )
         self.params = Params(dataset="digits")
-        self.checkpoint = SimpleNamespace(step=7, digest="ab" * 32)
+        self.checkpoint = SimpleNamespace(step=7, digest="ab" * 32, path=Path("here/step-7"))
         self.precision, self.scores = precision, scores and SimpleNamespace(metrics=scores)
 
     def in_float32(self):
@@ -75,7 +76,7 @@ def test_an_export_is_a_folder_that_says_what_it_is(tmp_path, monkeypatch, caplo
     text = content["README.md"].decode()
     for said in ("(N, 8, 8, 1)", "(N, 64)", "**3.5**", "12.25", "2.00%", "3.00%", "bilinear", "step 7", "stretched"):
         assert said in text
-    assert "same" in text and "not evaluated" not in text
+    assert "same" in text and "not evaluated" not in text and "<= 3.5" in text
 
 
 def test_where_classes_were_kept_out_the_threshold_is_theirs(tmp_path, monkeypatch):
@@ -91,12 +92,20 @@ def test_where_classes_were_kept_out_the_threshold_is_theirs(tmp_path, monkeypat
     assert "**2**" in text and "20.00%" in text and "classes that were never trained on" in text and "3.5" not in text
 
 
-def test_without_scores_there_is_no_threshold_and_a_line_says_so(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("scores", "why", "advice"),
+    [
+        (None, "it was not evaluated", "--checkpoint here/step-7 makes them"),
+        # As of two images of each class, of which one chooses and the other judges.
+        ({"verification_threshold": float("nan")}, "the test images have too few pairs of one class", "add images"),
+    ],
+)
+def test_why_there_is_no_threshold(tmp_path, monkeypatch, caplog, scores, why, advice):
     put_in(monkeypatch)
-    exported = export_to(tmp_path, scores={"verification_threshold": float("nan")})
+    exported = export_to(tmp_path, scores=scores)
     assert json.loads((exported.folder / "export.json").read_text())["threshold"] is None
-    assert "no threshold, as this checkpoint was not evaluated" in (exported.folder / "README.md").read_text()
-    assert "evaluate.py makes them" in caplog.text
+    assert f"no threshold, as {why}." in (exported.folder / "README.md").read_text()
+    assert advice in caplog.text
 
 
 def test_the_difference_to_the_precision_of_the_training_is_told_apart(tmp_path, monkeypatch):
@@ -193,6 +202,33 @@ def test_what_no_export_wrote_is_never_replaced(tmp_path, monkeypatch):
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(UserError, match="is no export, nor empty"):
         export.folder_for(tmp_path, "onnx", tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_renamed_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    put_in(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), tmp_path):
+        with pytest.raises(UserError, match=r"the current folder or a mounted one, .*; name a folder in it"):
+            export.folder_for(tmp_path / "mine", "onnx", place)
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    with pytest.raises(UserError, match="volume: the current folder or a mounted one"):
+        export.folder_for(tmp_path / "mine", "onnx", tmp_path / "volume")
+
+
+def test_how_grey_files_of_16_bits_become_8_is_told(tmp_path, monkeypatch):
+    """As `image_files.read_image` does it: 12 bits, 2048 of 4095 is 128."""
+    import PIL.Image
+
+    from model.data import image_files
+    from model.data.decoding import Decoding
+
+    put_in(monkeypatch)
+    trained = Trained(tmp_path)
+    trained.params = Params(dataset="digits", image_bits=12)
+    assert "divided by 16, to 255 at most" in readme.text(export.export(trained, "onnx", tmp_path / "out").facts)
+    PIL.Image.fromarray(np.full((8, 8), 2048, np.uint16)).save(tmp_path / "deep.png")
+    assert (image_files.read_image(tmp_path / "deep.png", Decoding(image_bits=12)).pixels == 2048 // 16).all()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling"])
