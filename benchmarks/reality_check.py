@@ -1,12 +1,14 @@
 """Whether triplet loss with good mining holds against what came after it: every loss, under one protocol.
 
     python -m benchmarks.reality_check run --budget full --runs FOLDER
+    python -m benchmarks.reality_check time
     python -m benchmarks.reality_check table --budget full
 
 One network, one number of steps, the same batches and augmentation for all losses of a data set. `run` gives each loss
 the same number of trials over the learning rate and the parameters of its own: the values of its paper first, then
 points that fill the ranges evenly, the same learning rates for all. MAP@R of the validation images chooses one of them,
-which is trained with seeds that no trial had, and scored once on test images. `table` writes
+which is trained with seeds that no trial had, and scored once on test images. `time` measures the
+training steps of all losses in turns, which runs beside each other cannot. `table` writes
 `benchmarks/results/reality_check/<budget>.md` with means, intervals and paired tests, and a picture beside it.
 
 Seen classes: MNIST and Fashion-MNIST, whose validation images are training images set aside. Unseen ones: two digits,
@@ -27,6 +29,7 @@ import contextlib
 import itertools
 import json
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -431,32 +434,34 @@ the validation images chose among them; the table is of the test images.
   t: it knows nothing of other test classes.
 - difference: in MAP@R from `{AGAINST}`, seed by seed, with its 95 % interval; p of the paired t-test, and p raised for
   the number of losses in the table (Holm).
-- ms: a training step with all that is in it, the median over the seeds, on a machine that did other things beside;
-  `benchmarks/triplet_loss.py` times the losses in turns. MB: about what the loss takes beside the network, as
-  `train.py --check` says it, from what that measured."""
+- ms: a training step with all that is in it, as the command `time` measured it with all losses in turns. MB: about
+  what the loss takes beside the network, as `train.py --check` says it. `benchmarks/triplet_loss.py` measures both of
+  the losses alone."""
 
 
 def tables(budget: str, results: Mapping[str, Sequence[Result]]) -> str:
     """Returns the tables of all data sets as Markdown."""
-    trials = BUDGETS[budget].trials
+    trials, timed = BUDGETS[budget].trials, read_times()
     lines = [f"# Losses under one protocol, {budget} budget", "", _LEGEND.format(budget=budget, trials=trials)]
     for name, of_set in results.items():
         made = (" / ".join(dict.fromkeys(result.row[key] for result in of_set)) for key in ("hardware", "code"))
-        lines += ["", f"## {SETS[name].title}", "", *_table(of_set), "", _verdicts(of_set)]
-        lines += ["", "Made on {}, by version {}.".format(*made)]
-        lines += [note for result in of_set for note in _notes(result, trials)]
+        lines += ["", f"## {SETS[name].title}", "", *_table(of_set, timed["milliseconds"].get(name, {}))]
+        lines += ["", _verdicts(of_set), "", "Made on {}, by version {}.".format(*made)]
+        lines += [note for result in of_set for note in _notes(result, BUDGETS[budget])]
+    if timed["hardware"]:
+        lines += ["", f"Steps were timed on {timed['hardware']}."]
     return "\n".join(lines) + "\n"
 
 
-def _table(results: Sequence[Result]) -> list[str]:
+def _table(results: Sequence[Result], milliseconds: Mapping[str, float]) -> list[str]:
     columns = (
         "loss", "seeds", "MAP@R", "95 % interval", "difference", "p", "p, Holm", "recall@1", "chosen", "ms", "MB"
     )  # fmt: skip
-    cells = [_cells(result) for result in results]
+    cells = [_cells(result, milliseconds.get(result.study.loss)) for result in results]
     return [f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), *cells)]
 
 
-def _cells(result: Result) -> list[str]:
+def _cells(result: Result, milliseconds: float | None) -> list[str]:
     from model.training.preflight import bytes_of_the_loss  # which imports TensorFlow
 
     row, chosen, data = result.row, result.study.chosen(), SETS[result.study.data]
@@ -466,7 +471,6 @@ def _cells(result: Result) -> list[str]:
         difference = f"{row['difference']:+.4f}"
         if row["low95"] is not None:
             difference += f" ({row['low95']:+.4f} to {row['high95']:+.4f})"
-    speed = row["images_per_second"]
     return [
         f"`{result.study.loss}`",
         str(row["seeds"]),
@@ -476,7 +480,7 @@ def _cells(result: Result) -> list[str]:
         *("" if row[name] is None else f"{row[name]:.2g}" for name in ("p", "p_holm")),
         _mean(row, data.metrics[1]),
         ", ".join(f"{name} {value:g}" for name, value in chosen.items()),
-        f"{1e3 * params.batch_size / speed:.1f}" if speed else "",
+        "" if milliseconds is None else f"{milliseconds:.1f}",
         f"{bytes_of_the_loss(params, data.num_classes) / 1e6:.1f}",
     ]
 
@@ -496,34 +500,98 @@ def _verdicts(results: Sequence[Result]) -> str:
     return f"Beside `{AGAINST}`, {'; '.join(said) or 'nothing yet'}."
 
 
-def _notes(result: Result, trials: int) -> list[str]:
+def _notes(result: Result, budget: Budget) -> list[str]:
     notes = []
     broken = sum(trial["map_at_r"] is None for trial in result.study.tried())
     if broken:
-        notes += ["", f"Of the {trials} trials of `{result.study.loss}`, {broken} broke down."]
+        notes += ["", f"Of the {budget.trials} trials of `{result.study.loss}`, {broken} broke down."]
+    missing = budget.seeds - result.row["seeds"]
+    if missing > 0:
+        notes += [
+            "",
+            f"Of the {budget.seeds} runs of `{result.study.loss}`, {missing} are missing: not made yet, or broken.",
+        ]
     if result.baselines:
         each = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.baselines.items())
         notes += ["", f"MAP@R without training: {each}."]
     return notes
 
 
+def time_steps(name: str, turns: int = 9, block: int = 8) -> dict[str, float]:
+    """Returns the milliseconds of a training step of each loss on a data set, medians over the turns.
+
+    Args:
+        name: Of `SETS`.
+        turns: Of all losses, one after the other.
+        block: Steps in a turn.
+    """
+    from benchmarks.training import bare_loop
+    from model.common import devices
+    from model.data import datasets
+    from model.data.input_fn import train_input_fn
+    from model.data.partition import divide
+
+    loops = {}
+    for loss in LOSSES:
+        params = Params(**Study("full", name, loss).params(_SEARCH_SEED, defaults(loss)))
+        train_input = train_input_fn(divide(datasets.load_for(params, None), params), params)
+        loops[loss] = bare_loop(train_input, params, devices.choose_precision(params.precision), block)
+        loops[loss]()  # compiles
+    seconds = [{loss: loop() for loss, loop in loops.items()} for _ in range(turns)]
+    return {loss: 1e3 * statistics.median(turn[loss] for turn in seconds) / block for loss in LOSSES}
+
+
+def write_times() -> None:
+    """Measures the steps of all losses on all data sets, and keeps them for the tables."""
+    from model.common import devices
+
+    devices.start_tensorflow()
+    times = {name: time_steps(name) for name in SETS}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_whole(_times(), json.dumps({"hardware": devices.describe(), "milliseconds": times}, indent=2) + "\n")
+
+
+def read_times() -> dict[str, Any]:
+    """Returns `hardware`, and `milliseconds` by data set and loss; nothing where nothing was timed."""
+    if not _times().exists():
+        return {"hardware": "", "milliseconds": {}}
+    return json.loads(_times().read_text(encoding="utf-8"))
+
+
+def _times() -> Path:
+    return RESULTS / "times.json"
+
+
 def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
-    """Draws MAP@R of every loss on each data set: a dot for the mean, a line for its interval, a ring for each seed."""
+    """Draws MAP@R of every loss on each data set: a dot for the mean, a line for its interval, a ring for each seed.
+
+    Losses that are far behind all others stand at the left border with their number, as the others would be one dot.
+    """
     from matplotlib.figure import Figure
 
     losses = _by_mean_rank(results)
     figure = Figure(figsize=(2 + 3.2 * len(results), 1.6 + 0.36 * len(losses)), layout="constrained")
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, (name, of_set) in zip(panels, results.items(), strict=True):
+        lowest = _lowest_shown([result.value for result in of_set])
         for result in of_set:
             is_other = result.study.loss != AGAINST
             height, color = losses.index(result.study.loss), "#3f90da" if is_other else "#bd1f01"
-            axes.scatter(result.each, [height] * len(result.each), 22, "none", edgecolors="#94a4a2", linewidths=0.8)
-            if not math.isnan(result.low95):
-                axes.plot([result.low95, result.high95], [height, height], color=color, linewidth=2)
-            axes.scatter([result.value], [height], 34, color, marker="o" if is_other else "D", zorder=3)
             if not is_other:
                 axes.axvline(result.value, color=color, linewidth=0.8, linestyle=":", zorder=0)
+            if result.value < lowest:
+                axes.annotate(
+                    f"\N{LEFTWARDS ARROW} {result.value:.3f}", (0, height), (4, 0), ("axes fraction", "data"),
+                    "offset points", color=color, fontsize=9, va="center",
+                )  # fmt: skip
+                continue
+            axes.scatter(result.each, [height] * len(result.each), 22, "none", edgecolors="#94a4a2", linewidths=0.8)
+            if not math.isnan(result.low95):
+                axes.errorbar(
+                    result.value, height, xerr=[[result.value - result.low95], [result.high95 - result.value]],
+                    color=color, linewidth=1.6, capsize=3.5,
+                )  # fmt: skip
+            axes.scatter([result.value], [height], 16, color, marker="o" if is_other else "D", zorder=3)
         axes.set_title(SETS[name].title, fontsize=10)
         axes.set_xlabel("MAP@R")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -534,6 +602,15 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path) -> None:
     figure.suptitle("Every loss under one protocol\nmean over seeds, its 95 % interval, and each seed", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _lowest_shown(values: Sequence[float]) -> float:
+    """Returns which of the means of a data set are drawn at their place: from here on.
+
+    The distance from the best to the median is shown five times, so that what is far behind does not squeeze it.
+    """
+    best = max(values)
+    return best - 5 * (best - statistics.median(values)) if len(values) > 3 else -math.inf
 
 
 def _by_mean_rank(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -556,11 +633,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     of_run.add_argument(
         "--seeds", nargs="+", type=cli.whole_number(1, 2**32 - 1), help="of the final runs; from 1 up if not given"
     )
+    commands.add_parser("time", help="time the training steps of all losses in turns, while nothing else runs")
     of_table = commands.add_parser("table", help="write the table and the picture")
     for command in (of_run, of_table):
         command.add_argument("--budget", choices=BUDGETS, default="full")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "time":
+            write_times()
+            return
         if options.command == "table":
             results = read_results(options.budget)
             text = tables(options.budget, results)

@@ -56,7 +56,7 @@ def _take_turns(data: Dataset, params: Params, block: int, blocks: int) -> tuple
 
     train_input = train_input_fn(divide(data, params), params)
     precision = devices.choose_precision(params.precision)
-    bare_block = _bare_loop(train_input, params, precision, block)
+    bare_block = bare_loop(train_input, params, precision, block)
     bare_block()
     ours: list[float] = []
     bare: list[float] = []
@@ -79,24 +79,24 @@ def _take_turns(data: Dataset, params: Params, block: int, blocks: int) -> tuple
     return ours, bare
 
 
-def _bare_loop(train_input: TrainInput, params: Params, precision: str, block: int) -> Callable[[], float]:
+def bare_loop(train_input: TrainInput, params: Params, precision: str, block: int) -> Callable[[], float]:
     """Returns a function that makes a block of steps and returns its seconds."""
     import tensorflow as tf
 
-    from model.training.learner import Learner
-    from model.training.model_fn import build_optimizer, model_fn
-    from model.training.network import build_network
+    from model.training.estimator import Estimator, RunConfig
+    from model.training.model_fn import model_fn
     from model.training.steps import compile_train_step
 
-    network = build_network(params, train_input.images.shape[1:], precision)
-    optimizer = build_optimizer(params, 1)
-    optimizer.build(network.trainable_variables)
-    step = compile_train_step(model_fn, Learner(params, network, optimizer), tf.distribute.get_strategy())
+    estimator = Estimator(model_fn, Path(), params, RunConfig(precision=precision))  # which writes nothing
+    learner = estimator.new_learner(train_input, 1)
+    assert learner.optimizer is not None
+    iterations = learner.optimizer.iterations
+    step = compile_train_step(model_fn, learner, tf.distribute.get_strategy())
     images, labels = tf.constant(train_input.images), tf.constant(train_input.labels)
     batches = tf.constant(np.stack([train_input.batches(number) for number in range(block)]))
 
     def run() -> float:
-        done = tf.constant(int(optimizer.iterations), tf.int64)
+        done = tf.constant(int(iterations), tf.int64)
         started = time.perf_counter()
         for _ in range(block):
             result = step(images, labels, batches, done)

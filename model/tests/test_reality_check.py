@@ -3,6 +3,7 @@
 Nothing is trained here: where a command would be called, a stub writes what it leaves behind.
 """
 
+import dataclasses
 import json
 import math
 import statistics
@@ -463,10 +464,32 @@ def test_a_row_says_what_was_chosen_and_what_it_costs(results):
     assert rows["supervised_contrastive"]["chosen"] == (
         f"learning_rate {tried['learning_rate']}, temperature {tried['temperature']}"
     )
-    assert rows[AGAINST]["ms"] == f"{160 / 2000 * 1000:.1f}"
+    assert rows[AGAINST]["ms"] == "" and "timed" not in text
     assert rows[AGAINST]["MB"] == f"{40 * 160**2 / 1e6:.1f}"
     assert "Of the 10 trials of `supervised_contrastive`, 2 broke down." in text
     assert "Made on an abacus, by version aaaaaaa." in text
+
+    assert "Of the 5 runs of `batch_all`, 2 are missing" in text
+
+
+def test_the_time_of_a_step_is_that_of_the_command(results):
+    keep(Study("small", "mnist", AGAINST), {1: 0.9, 2: 0.8, 3: 0.7})
+    keep(Study("small", "mnist", "circle"), {1: 0.9, 2: 0.8, 3: 0.7})
+    times = {"hardware": "a loom", "milliseconds": {"mnist": {AGAINST: 12.34}, "omniglot": {"circle": 1.0}}}
+    (results / "times.json").write_text(json.dumps(times))
+    rows, text = table_of("small", "MNIST")
+    assert (rows[AGAINST]["ms"], rows["circle"]["ms"]) == ("12.3", "")
+    assert "timed on a loom" in text and "missing" not in text
+
+
+@pytest.mark.slow
+def test_the_steps_of_every_loss_are_timed(monkeypatch):
+    """On the digits of scikit-learn, which are there."""
+    small = {"dataset": "digits", "num_blocks": 1, "num_channels": 4, "batch_size": 20, "num_classes_per_batch": 10}
+    of_mnist = dataclasses.replace(SETS["mnist"], params={**small, "num_images_per_class": 2})
+    monkeypatch.setitem(SETS, "mnist", of_mnist)
+    times = reality_check.time_steps("mnist", turns=2, block=2)
+    assert list(times) == LOSSES and all(0 < milliseconds < 10_000 for milliseconds in times.values())
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -491,6 +514,19 @@ def test_losses_have_the_same_place_in_all_panels(results):
             keep(Study("small", data, loss), {1: 0.9 - place / 10})
     places = reality_check._by_mean_rank(reality_check.read_results("small"))
     assert places == ["arcface", "circle", AGAINST]  # in the mean 0.5, 1 and 1.5
+
+
+@pytest.mark.parametrize(
+    ("values", "hidden"),
+    [
+        ([0.98, 0.97, 0.96, 0.95, 0.5], {0.5}),
+        ([0.98, 0.97, 0.96, 0.95, 0.9], set()),
+        ([0.98, 0.5, 0.1], set()),  # of three, none is the odd one
+    ],
+)
+def test_what_is_far_behind_does_not_squeeze_the_others(values, hidden):
+    lowest = reality_check._lowest_shown(values)
+    assert {value for value in values if value < lowest} == hidden
 
 
 @pytest.mark.slow
