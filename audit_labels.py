@@ -42,12 +42,17 @@ def main(options: argparse.Namespace) -> None:
     written = []
     for split, judged in audited.items():
         rows = audit.doubted_rows(judged, data.class_names, options.num_images)
-        sheet = contact_sheet.draw_png(rows) if rows else None
+        sheet = contact_sheet.draw_png(rows, _TITLE) if rows else None
         written += audit.write(model_dir, split, judged, data.class_names, sheet)
         print(f"{audit.describe(judged, split)}.")
     if "train" in audited and exclude_below != "off":
         written.append(audit.write_exclusions(model_dir, audited["train"], exclude_below, data.exclusion_list))
     print("Written:", *(printable(str(path)) for path in written), sep="\n  ")
+
+
+# Above each contact sheet, in lines as wide as one row of it.
+_TITLE = """Labels that are doubted, most suspicious first: label, what the neighbours say
+instead, score (0 to 1). Beside each its three nearest images, with their distance."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

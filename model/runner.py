@@ -207,6 +207,12 @@ class Trained:
         record = Record.read(self.experiment.model_dir / _FILES_OF_SCORES["test"])
         return record if record is not None and record.digest == self.checkpoint.digest else None
 
+    @property
+    def is_of_this_run(self) -> bool:
+        """Whether the checkpoint is one of the experiment's own, and not one of another folder."""
+        own = checkpoints.list_checkpoints(self.experiment.model_dir)
+        return self.checkpoint.path.resolve() in [path.resolve() for path in own]
+
     def history(self) -> Iterator[Checkpoint]:
         """Yields all checkpoints of the run, the oldest first.
 

@@ -67,6 +67,11 @@ def visualize(
         )
     if animate and not use_tsne and params.embedding_size > 2:
         raise UserError("--animate places embeddings of more than two dimensions by t-SNE; leave out --no_tsne")
+    if animate and not trained.is_of_this_run:
+        raise UserError(
+            f"--animate draws the checkpoints of {experiment.model_dir}, of which {trained.checkpoint.path} is none; "
+            "leave it out, or name the folder of that run by --model_dir"
+        )
     folder = output_dir or experiment.model_dir / "eval"
     view = _look(trained, split, num_images, use_tsne)
     if worst := view.told_apart.worst(_NAMED_PAIRS):

@@ -18,6 +18,7 @@ from model.common import cli
 from model.exports.formats import FORMATS
 from model.start import start
 from model.tests.experiments import digits, write_params
+from model.tests.images import save
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +165,38 @@ def test_a_missing_package_is_one_line_before_anything_is_started(tmp_path, monk
         "--format onnx: needs tf2onnx and onnx and onnxruntime, which requirements.txt leaves out; install by: pip"
     )
     assert capsys.readouterr().err == f"{expected} install tf2onnx onnx onnxruntime\n"
+
+
+def test_a_network_of_keras_applications_leaves_with_what_it_expects_of_photos(tmp_path):
+    """The preprocessing of its family, the mirror images, and colours in their order are inside."""
+    rng, photos, tints = np.random.default_rng(0), tmp_path / "photos", ("red", "green", "blue")
+    for place, tint in enumerate(tints):
+        for number in range(10):
+            pixels = rng.integers(0, 128, (40, 36, 3), np.uint8)
+            pixels[..., place] += 100
+            save(photos / tint / f"{number}.png", pixels)
+    model_dir = tmp_path / "photos_small"
+    model_dir.mkdir()
+    params = {
+        "dataset": "photos", "image_size": 32, "image_fit": "crop", "network": "MobileNetV3Small", "batch_size": 12,
+        "embedding_size": 8, "distance": "cosine", "test_time_augmentation": "mirror", "bn_momentum": 0.5,
+        "num_epochs": 6,
+    }  # fmt: skip
+    (model_dir / "params.json").write_text(json.dumps(params))
+    run_here(train, "--model_dir", model_dir, "--data_dir", photos, "--no_scores")
+    network = start(model_dir, photos).trained().in_float32()
+    images = np.tile(network.experiment.data.test.images[:], (12, 1, 1, 1))
+    expected = network.embed(images)
+    assert np.abs(network.embed(images[..., ::-1]) - expected).max() > 1e-3
+    np.save(tmp_path / "images.npy", images)
+    for name in ("litert", "onnx"):  # which convert what a SavedModel keeps
+        run_here(export, "--model_dir", model_dir, "--data_dir", photos, "--format", name)
+        folder = model_dir / "export" / name
+        client(name, folder, tmp_path / "images.npy", tmp_path / "embeddings.npy")
+        np.testing.assert_allclose(np.load(tmp_path / "embeddings.npy"), expected, atol=1e-4 * np.abs(expected).max())
+        text = (folder / "README.md").read_text()
+        for said in ("(N, 32, 32, 3)", "red, green, blue", "the middle cut out", "its mirror image"):
+            assert said in text
 
 
 @pytest.mark.proof

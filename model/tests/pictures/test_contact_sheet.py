@@ -37,8 +37,29 @@ def test_captions_are_below_their_image():
 
 
 def test_a_long_or_hostile_name_stays_below_its_image():
-    sheet = contact_sheet.draw([[row(0)[0], (np.zeros((8, 8, 1), np.uint8), "\x1b[2J" + "W" * 500)]])
+    blank = np.full((8, 8, 1), 255, np.uint8)
+    sheet = contact_sheet.draw([[(blank, "\x1b[2J" + "W" * 500), (blank, "")]])
     assert sheet.width == contact_sheet.draw([row(0, 0)]).width
+    dark = np.argwhere(np.asarray(sheet.convert("L")) < 255)
+    assert 0 < dark[:, 1].max() <= contact_sheet._GAP + contact_sheet._SIDE
+
+
+def test_names_of_other_alphabets_are_letters_and_no_boxes():
+    def drawn(text):
+        sheet = contact_sheet.draw([[(np.zeros((8, 8, 1), np.uint8), text)]]).convert("L")
+        return np.asarray(sheet)[contact_sheet._GAP + contact_sheet._SIDE :].tobytes()
+
+    box = drawn("\u72ac")
+    assert drawn("\u732b") == box  # the font has no Chinese
+    letters = {drawn(letter) for letter in ("\xc4", "\xe9", "\u043a", "\u03b1")}
+    assert len(letters) == 4 and box not in letters
+
+
+def test_a_title_stands_above_and_moves_the_rest_down():
+    plain, titled = (np.asarray(contact_sheet.draw([row(9)], title).convert("L")) for title in ("", "two\nlines"))
+    down = len(titled) - len(plain)
+    assert down > 2 * 10 and (titled[:down] < 128).any()
+    np.testing.assert_array_equal(titled[down + contact_sheet._GAP :], plain[contact_sheet._GAP :])
 
 
 def test_it_is_a_png():

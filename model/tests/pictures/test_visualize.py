@@ -386,6 +386,20 @@ def test_an_animation_without_tsne_is_refused(pictured, capsys):
     assert capsys.readouterr().err.splitlines()[-1].endswith("leave out --no_tsne")
 
 
+def test_a_checkpoint_of_another_run_has_no_history_here(pictured, tmp_path, capsys):
+    """Its film would be of the other run, or of none."""
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(pictured / "params.json", other)
+    checkpoint = sorted((pictured / "checkpoints").glob("step-*"))[-1]
+    with pytest.raises(SystemExit) as raised:
+        visualize("--model_dir", other, "--checkpoint", checkpoint, "--animate")
+    assert raised.value.code == 2
+    expected = "other, of which .* is none; leave it out, or name the folder of that run"
+    assert re.search(expected, capsys.readouterr().err.splitlines()[-1])
+    assert not (other / "eval").exists()
+
+
 @pytest.mark.parametrize("name", ["scatter.png", "report.html", "-sprite.png", "projector_config.pbtxt"])
 def test_a_full_disk_leaves_what_was_there(pictured, tmp_path, capsys, monkeypatch, name):
     """Whichever file it is that no longer finds room: all that was there, and nothing else."""
