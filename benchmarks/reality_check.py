@@ -17,8 +17,8 @@ alphabet. A loss is any strategy that takes the batches as they are: triplets th
 their own, and are no part of this.
 
 Whatever is there is not made again, and what was interrupted goes on with the same --runs. To use several cores, start
-the command several times, each with other --sets or --losses. On one core a run of the small budget takes about a
-minute, one of the full budget a minute and a half; of each loss and data set there are 7 and 15.
+the command several times, each with other --sets or --losses. On one core a run of the small budget takes half a
+minute, one of the full budget less than a minute; of each loss and data set there are 7 and 15.
 
 References:
     Musgrave, Belongie, Lim: A Metric Learning Reality Check, 2020.

@@ -181,7 +181,8 @@ def multi_similarity_loss(
 
     References:
         Wang, Han, Huang, Dong, Scott: Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, 2019,
-        eq. 11, 12 and 15. The defaults are those of its experiments; its code has lambda 0.5 and beta 40.
+        eq. 11, 12 and 15, where the mean is over all images. The defaults are those of its experiments; its code has
+        lambda 0.5 and beta 40.
 
     Example:
         >>> right, up = [1.0, 0.0], [0.0, 1.0]  # at a right angle: similarity 0
@@ -299,7 +300,14 @@ def circle_loss(labels: tf.Tensor, embeddings: tf.Tensor, margin: float = 0.4, s
 def multi_similarity_sums(
     pairs: _Pairs, margin: float, scale_positive: float, scale_negative: float, similarity_threshold: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `multi_similarity_loss`."""
+    """Returns the sums of `multi_similarity_loss`.
+
+    Example:
+        >>> own = {"scale_positive": 2.0, "scale_negative": 50.0, "similarity_threshold": 1.0}
+        >>> sums = multi_similarity_sums([0, 0, 1], [[1.0, 0.0]] * 3, 0.1, "cosine", **own)
+        >>> [round(float(part), 3) for part in sums["loss"]]  # of two anchors, each log 2 / 2 + log 2 / 50
+        [0.721, 2.0]
+    """
     s = pairs.similarities  # (A, C)
     least_positive = tf.reduce_min(tf.where(pairs.is_positive, s, float("inf")), axis=1, keepdims=True)  # (A, 1)
     most_negative = tf.reduce_max(tf.where(pairs.is_negative, s, -float("inf")), axis=1, keepdims=True)  # (A, 1)
@@ -314,7 +322,13 @@ def multi_similarity_sums(
 
 @_sums_of
 def supervised_contrastive_sums(pairs: _Pairs, margin: None, temperature: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `supervised_contrastive_loss`."""
+    """Returns the sums of `supervised_contrastive_loss`.
+
+    Example:
+        >>> sums = supervised_contrastive_sums([0, 0, 1], [[1.0, 0.0]] * 3, None, "cosine", temperature=0.1)
+        >>> [round(float(part), 3) for part in sums["loss"]]  # of two anchors, log 2 each: one of two is the positive
+        [1.386, 2.0]
+    """
     logits = pairs.similarities / temperature  # (A, C)
     of_others = _log_sum_exp(logits, tf.logical_or(pairs.is_positive, pairs.is_negative))  # (A,)
     num_positives = tf.math.count_nonzero(pairs.is_positive, axis=1, dtype=logits.dtype)  # (A,)
@@ -324,7 +338,13 @@ def supervised_contrastive_sums(pairs: _Pairs, margin: None, temperature: float)
 
 @functools.partial(_sums_of, of_similarities=False)
 def lifted_structured_sums(pairs: _Pairs, margin: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `lifted_structured_loss`."""
+    """Returns the sums of `lifted_structured_loss`.
+
+    Example:
+        >>> sums = lifted_structured_sums([0, 0, 1], [[1.0, 0.0]] * 3, 1.0, "euclidean")
+        >>> [round(float(part), 3) for part in sums["loss"]]  # of two anchors, the margin each
+        [2.0, 2.0]
+    """
     farthest_positive = _log_sum_exp(pairs.distances, pairs.is_positive)  # (A,)
     nearest_negative = -_log_sum_exp(-pairs.distances, pairs.is_negative)  # (A,)
     return tf.maximum(farthest_positive - nearest_negative + margin, 0.0), pairs.has_both
@@ -428,7 +448,13 @@ def class_similarities(embeddings: tf.Tensor, class_vectors: tf.Tensor) -> tf.Te
 
 
 def proxy_anchor_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, margin: float, scale: float) -> tf.Tensor:
-    """Computes `proxy_anchor_loss` from labels (B,) and `class_similarities` (B, C)."""
+    """Computes `proxy_anchor_loss` from labels (B,) and `class_similarities` (B, C).
+
+    Example:
+        >>> loss = proxy_anchor_of_similarities([0, 1], [[1.0, 0.0], [0.0, 1.0]], margin=0.0, scale=1.0)
+        >>> round(float(loss), 3)  # log(1 + 1/e) to the own vectors, and log 2 from the others
+        1.006
+    """
     s, is_own, is_finite = _check_similarities(labels, similarities)  # (B, C), (B, C), ()
     attraction = tf.nn.softplus(_log_sum_exp(-scale * (s - margin), is_own, axis=0))  # (C,)
     repulsion = tf.nn.softplus(_log_sum_exp(scale * (s + margin), ~is_own, axis=0))  # (C,)
@@ -438,7 +464,13 @@ def proxy_anchor_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, mar
 
 
 def arcface_of_similarities(labels: tf.Tensor, similarities: tf.Tensor, margin: float, scale: float) -> tf.Tensor:
-    """Computes `arcface_loss` from labels (B,) and `class_similarities` (B, C)."""
+    """Computes `arcface_loss` from labels (B,) and `class_similarities` (B, C).
+
+    Example:
+        >>> loss = arcface_of_similarities([0, 1], [[1.0, 0.0], [0.0, 1.0]], margin=0.0, scale=1.0)
+        >>> round(float(loss), 3)  # log(e + 1) - 1: without a margin, the cross entropy
+        0.313
+    """
     cosines, is_own, is_finite = _check_similarities(labels, similarities)  # (B, C), (B, C), ()
     own = tf.reduce_sum(tf.where(is_own, cosines, 0.0), axis=1)  # (B,)
     # Where the sine is 0 its root has no gradient; the cosine, which the similarity is there, has none either.

@@ -585,7 +585,13 @@ def batch_all_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tupl
 
 @_sums_of
 def batch_hard_sums(batch: _Batch, margin: float | str, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `batch_hard_triplet_loss`."""
+    """Returns the sums of `batch_hard_triplet_loss`.
+
+    Example:
+        >>> sums = batch_hard_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 0.5, "euclidean")
+        >>> [round(float(part), 3) for part in sums["loss"]]  # of four anchors, that at 3 alone: 4 - 2 + 0.5
+        [2.5, 4.0]
+    """
     # Which images are the hardest is found among all distances. The loss is then made of these pairs alone, so that
     # its gradient does not pass an A x C matrix. An anchor is its own positive only where none is farther.
     hardest_positive = tf.argmax(tf.where(tf.logical_not(batch.is_negative), batch.distances, -1.0), axis=1)  # (A,)
@@ -601,7 +607,13 @@ def batch_hard_sums(batch: _Batch, margin: float | str, seed: tf.Tensor | None) 
 
 @_sums_of
 def batch_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `batch_semi_hard_triplet_loss`."""
+    """Returns the sums of `batch_semi_hard_triplet_loss`.
+
+    Example:
+        >>> sums = batch_semi_hard_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 0.5, "euclidean")
+        >>> [round(float(part), 3) for part in sums["loss"]]  # of 3 and 7: no negative is farther, so 4 - 3 + 0.5
+        [1.5, 4.0]
+    """
     # The negatives of rank 0 are nearer than every positive, or as near; those of rank k + 1 are farther than positive
     # k and not farther than the next one. So the semi-hard negative of positive k is the nearest of the first rank
     # after k that has one at all.
@@ -619,7 +631,13 @@ def batch_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -
 
 @_sums_of
 def batch_random_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `batch_random_semi_hard_triplet_loss`."""
+    """Returns the sums of `batch_random_semi_hard_triplet_loss`.
+
+    Example:
+        >>> sums = batch_random_semi_hard_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 2.5, "euclidean", (0, 0))
+        >>> [round(float(part), 3) for part in sums["loss"]]  # 0.5 + 1.5 + 0.5: no choice, and none for 3 and 7
+        [2.5, 3.0]
+    """
     # Among an anchor's sorted negatives the semi-hard ones of a positive are a run; one of it is drawn.
     order = tf.argsort(batch.negatives, axis=1)  # (A, C)
     negatives = tf.gather(batch.negatives, order, batch_dims=1)  # (A, C)
@@ -640,7 +658,13 @@ def batch_random_semi_hard_sums(batch: _Batch, margin: float, seed: tf.Tensor | 
 
 @_sums_of
 def contrastive_sums(batch: _Batch, margin: float, seed: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sums of `contrastive_loss`."""
+    """Returns the sums of `contrastive_loss`.
+
+    Example:
+        >>> sums = contrastive_sums([0, 0, 1, 1], [[0.0], [1.0], [3.0], [7.0]], 2.5, "euclidean")
+        >>> [round(float(part), 3) for part in sums["loss"]]  # (1 + 16 + 0.25) / 2, of six pairs
+        [8.625, 6.0]
+    """
     attraction = tf.square(batch.distances) / 2.0  # (A, C)
     repulsion = tf.square(tf.maximum(margin - batch.distances, 0.0)) / 2.0  # (A, C)
     # Both orders of a pair are in the sum, and each image with itself, which costs nothing.

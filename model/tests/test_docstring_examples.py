@@ -18,18 +18,9 @@ COMPLETE = [
 
 # But for these, each with the reason.
 WITHOUT = {
-    "model.triplet_loss.batch_hard_sums": "`Candidates` shows it",
-    "model.triplet_loss.batch_semi_hard_sums": "called as `batch_all_sums`",
-    "model.triplet_loss.batch_random_semi_hard_sums": "called as `batch_all_sums`",
-    "model.triplet_loss.contrastive_sums": "called as `batch_all_sums`",
     "model.triplet_loss.in_blocks": "for those who write a loss",
     "model.triplet_loss.with_gradient": "for those who write a loss",
     "model.triplet_loss.checked": "for those who write a loss",
-    "model.metric_losses.multi_similarity_sums": "called as `circle_sums`",
-    "model.metric_losses.supervised_contrastive_sums": "called as `circle_sums`",
-    "model.metric_losses.lifted_structured_sums": "called as `circle_sums`",
-    "model.metric_losses.proxy_anchor_of_similarities": "`losses.ProxyAnchorLoss` shows it",
-    "model.metric_losses.arcface_of_similarities": "`losses.ArcFaceLoss` shows it",
     "model.scoring.intervals.resamples": "the rows of `resample_counts`",
     "model.scoring.scoreboard.tabulate": "`tables` as text",
     "model.scoring.unseen_classes.choose": "needs an experiment",
