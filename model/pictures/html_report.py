@@ -7,6 +7,7 @@ The page is `templates/report.html`, with `report.css` and `report.js`; what sta
 
 import base64
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,9 +100,24 @@ def _score(scores: Mapping[str, float], name: str) -> str:
         return ""
     if np.isnan(scores[name]):
         return "not defined"
-    text = f"{scores[name]:,.4f}".removesuffix(".0000")
+    text = _number(scores[name])
     low, high = (scores.get(f"{name}_{end}95", np.nan) for end in ("low", "high"))
-    return text if np.isnan(low) else f"{text} [{low:.4f}, {high:.4f}]"
+    return text if np.isnan(low) else f"{text} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    """Returns a number with four decimals, or with more where these would make a whole number of what is none.
+
+    Example:
+        >>> [_number(value) for value in (1.0, 0.5, 0.99997, 0.00003)]
+        ['1', '0.5000', '0.99997', '3e-05']
+    """
+    if value == np.round(value):
+        return f"{value:,.0f}"
+    if abs(value) < 0.00005:
+        return f"{value:.2g}"
+    decimals = next(decimals for decimals in itertools.count(4) if round(value, decimals) != np.round(value))
+    return f"{value:,.{decimals}f}"
 
 
 def _params(params: Params) -> dict[str, list[tuple[str, str]]]:

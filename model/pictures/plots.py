@@ -38,15 +38,18 @@ _PAIRS = 100_000
 
 _AUC = "ROC AUC: how often two images of one class are nearer to each other than an image of each; 0.5: by chance"
 
-# More classes than this are not named one by one: in a plane, and beside a matrix, where the names are smaller.
-NAMED_CLASSES, _NAMED_ROWS = 40, 120
+# More classes than this are not named one by one in a plane, and have no numbers in a matrix.
+NAMED_CLASSES = 40
 
-# Rows and columns of a matrix: a picture has not many more pixels.
-_MOST_CELLS = 1000
+# Of more classes there is no matrix: neither its names nor its cells could be seen.
+_MOST_ROWS = 120
 
 # Of so many unseen classes every two have a cell with their AUC; of more the worst pairs are shown, with some images of
 # each class.
 _MATRIX_CLASSES, _WORST_PAIRS, _EXAMPLES = 25, 8, 3
+
+# Rings are drawn around mistakes where less than this part of the images are; as in report.js.
+_MOST_RINGS = 0.25
 
 # How many classes have a lower AUC than these is counted.
 _LEVELS = (0.6, 0.7, 0.8, 0.9)
@@ -73,15 +76,19 @@ def _dot_size(count: int) -> float:
 
 
 def scatter(view: View) -> Figure:
-    """Draws every image as a dot; the name of a class stands in the middle of its dots, wrong answers have rings."""
+    """Draws every image as a dot; the name of a class stands in the middle of its dots.
+
+    Wrong answers have rings, unless there are so many that rings would hide the dots.
+    """
     figure, axes = _plane(view)
     size = _dot_size(len(view.points))
     draw_points(axes, view.points, view.shown.labels, size)
-    wrong = view.points[view.is_wrong]
-    axes.scatter(wrong[:, 0], wrong[:, 1], s=3 * size + 12, facecolors="none", edgecolors="black", linewidths=0.5)
+    wrong, mark = view.points[view.is_wrong], ""
+    if len(wrong) < _MOST_RINGS * len(view.points):
+        axes.scatter(wrong[:, 0], wrong[:, 1], s=3 * size + 12, facecolors="none", edgecolors="black", linewidths=0.5)
+        mark = f"\nThin ring: its nearest {view.one_of_gallery} is of another class ({len(wrong):,})."
     _name_classes(axes, view)
-    mark = f"Thin ring: its nearest {view.one_of_gallery} is of another class ({len(wrong):,})."
-    figure.text(0.5, 0.015, f"Each dot is an image, coloured by its class{_key(view)}.\n{mark}", ha="center")
+    figure.text(0.5, 0.015, f"Each dot is an image, coloured by its class{_key(view)}.{mark}", ha="center")
     return figure
 
 
@@ -188,19 +195,21 @@ def some_pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return same, different[:, labels[different[0]] != labels[different[1]]]
 
 
-def confusion(view: View) -> Figure:
-    """Shows which class each class was taken for by the nearest gallery image, where this can be of its class."""
-    count, asked = len(view.class_names), view.has_answer
-    rows, columns = view.shown.labels[asked], view.predicted[asked]
-    cells = min(count, _MOST_CELLS)  # of more classes, some that stand side by side share one
-    table, wrong = np.zeros((2, cells, cells), np.int64)
-    for numbers, some in ((table, slice(None)), (wrong, rows != columns)):
-        np.add.at(numbers, (rows[some] * cells // count, columns[some] * cells // count), 1)
+def confusion(view: View) -> Figure | None:
+    """Shows which class each class was taken for by the nearest gallery image, where this can be of its class.
+
+    None where it cannot for any image, and where there are too many classes: report.html lists them.
+    """
+    classes, asked = view.asked_classes, view.has_answer
+    count = len(classes)
+    if not 0 < count <= _MOST_ROWS:
+        return None
+    table = view.confusion_matrix
+    wrong = table - np.diag(np.diag(table))
     side = min(14.0, 3.2 + 0.42 * count)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    ends = (-0.5, count - 0.5)
-    picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()), extent=(*ends, *ends[::-1]))
+    picture = axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(1, wrong.max()))
     if count <= NAMED_CLASSES:
         for (row, column), number in np.ndenumerate(table):
             if number:
@@ -208,19 +217,14 @@ def confusion(view: View) -> Figure:
                 axes.text(column, row, f"{number}", ha="center", va="center", fontsize=8, color=color)
     else:
         figure.colorbar(picture, label="images that were taken for another class", shrink=0.75)
-    key = ""
-    if count <= _NAMED_ROWS:
-        names = [_name(view, label) for label in range(count)]
-        size = 10 if count <= NAMED_CLASSES else 500 / count
-        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=size)
-        axes.set_yticks(range(count), names, fontsize=size)
-    else:
-        key = ", by its number in report.html"
-    axes.set(xlabel=f"class of the nearest {view.one_of_gallery}{key}", ylabel=f"class of the image{key}")
-    right = f"{view.is_right[asked].mean():.2%} right (colours: mistakes)" if asked.any() else "none could be right"
+    names = [_name(view, label) for label in classes]
+    size = 10 if count <= NAMED_CLASSES else 500 / count
+    axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=size)
+    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set(xlabel=f"class of the nearest {view.one_of_gallery}", ylabel="class of the image")
     left_out = np.count_nonzero(~asked)
     without = f"\n{left_out:,} images left out: no {view.one_of_gallery} is of their class" if left_out else ""
-    axes.set_title(f"{view.title}: {right}{without}")
+    axes.set_title(f"{view.title}: {view.is_right[asked].mean():.2%} right (colours: mistakes){without}")
     return figure
 
 

@@ -101,13 +101,12 @@ def retrieval(view: View) -> list[list[_Example]]:
 def confusion(view: View) -> dict[str, Any]:
     """Returns which class is taken for which: a matrix of few classes, of many the pairs with the most images."""
     confusions = view.confusions
-    if len(view.class_names) <= _MATRIX_CLASSES:
-        asked, count = view.has_answer, len(view.class_names)
-        table = np.zeros((count, count), int)
-        np.add.at(table, (view.shown.labels[asked], view.predicted[asked]), 1)
+    classes = view.asked_classes
+    if 0 < len(classes) <= _MATRIX_CLASSES:
+        table = view.confusion_matrix
         wrong = table - np.diag(np.diag(table))
         cells = [[f"{number}" if number else "" for number in line] for line in table]
-        names = [_name(view, label) for label in range(count)]
+        names = [_name(view, label) for label in classes]
         return {"matrix": _matrix(names, cells, wrong / max(1, wrong.max())), "pairs": (), "count": len(confusions)}
     sizes = np.bincount(view.shown.labels[view.has_answer], minlength=len(view.class_names))
     mistakes = view.surest_mistakes

@@ -123,6 +123,20 @@ class View:
         order = np.argsort(-counts, kind="stable")
         return [(int(a), int(b), int(n)) for (a, b), n in zip(found[order], counts[order], strict=True)]
 
+    @property
+    def asked_classes(self) -> np.ndarray:
+        """Labels of the images with an answer and of their nearest, (n,) ascending."""
+        return np.union1d(self.shown.labels[self.has_answer], self.predicted[self.has_answer])
+
+    @property
+    def confusion_matrix(self) -> np.ndarray:
+        """How many images of a class, a line, have a nearest of which, a column: (n, n), of `asked_classes`."""
+        classes, asked = self.asked_classes, self.has_answer
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        places = (np.searchsorted(classes, labels[asked]) for labels in (self.shown.labels, self.predicted))
+        np.add.at(matrix, tuple(places), 1)
+        return matrix
+
     def of_different_classes(self, count: int) -> np.ndarray:
         """Returns the first image of so many classes, evenly spaced, (n,)."""
         _, first = np.unique(self.shown.labels, return_index=True)

@@ -9,7 +9,7 @@ import pytest
 
 from model.common.text import printable
 from model.params import Params
-from model.pictures import html_report, page_map
+from model.pictures import html_report, page_map, report_charts
 from model.pictures.html_report import About, make_report
 from model.pictures.view import Embedded
 from model.scoring.class_pairs import ClassPairs
@@ -69,8 +69,20 @@ def test_all_scores_stand_in_one_table_with_their_intervals():
     scores = {"loss": 1234.5, "eer": 0.0, "eer_low95": 0.0, "eer_high95": 0.125, "unseen/eer": float("nan")}
     assert html_report._table_of_scores(scores) == {
         "groups": ["all", "unseen"],
-        "lines": [("loss", ["1,234.5000", ""]), ("eer", ["0 [0.0000, 0.1250]", "not defined"])],
+        "lines": [("loss", ["1,234.5000", ""]), ("eer", ["0 [0, 0.1250]", "not defined"])],
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0"), (1.0, "1"), (0.00003, "3e-05"), (-0.0000123, "-1.2e-05"), (0.00012, "0.0001"), (0.5, "0.5000"),
+        (0.99997, "0.99997"), (0.999996, "0.999996"), (63.99999, "63.99999"), (12345.0, "12,345"),
+        (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_a_number_is_written_as_0_or_1_only_where_it_is_that(value, said):
+    assert html_report._number(value) == said
 
 
 def test_parameters_that_differ_are_shown_and_the_others_folded():
@@ -106,8 +118,28 @@ def test_the_threshold_is_marked_where_the_curve_has_it():
     scores = {"verification_threshold": 3.5, "false_accept_rate": 0.25, "false_reject_rate": 0.125}
     part = section(make_report(some, dataclasses.replace(ABOUT, scores=scores)), "same-or-different")
     said = text(part)
-    assert "The threshold 3.5000 was calibrated" in said and "wrongly accepted in 25.00% and" in said
+    assert "The threshold 3.5000, by which predict.py --pair decides, was calibrated on" in said
+    assert "one half of the test images; pairs" in said
+    assert "wrongly accepted in 25.00% and" in said
     assert "all classes, equal error rate 0.0000" in said and said.count("threshold 3.500") == 3
+
+
+def test_the_threshold_of_unseen_classes_is_the_one_that_decides_and_is_marked_on_their_curve(monkeypatch):
+    """On a line: same pairs of unseen classes 2 apart, different ones 3, 5, 5 and 7; of all there are 24 different."""
+    places = np.float32([[0], [1], [4], [5], [20], [22], [25], [27]])
+    shown = Embedded(np.zeros((8, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1, 2, 2, 3, 3]), places)
+    some = dataclasses.replace(view(num_images=8, num_classes=4), shown=shown, unseen=(2, 3))
+    of_all = {"verification_threshold": 1.5, "false_accept_rate": 0.125, "false_reject_rate": 0.0}
+    of_unseen = {"verification_threshold": 4.0, "false_accept_rate": 0.25, "false_reject_rate": 0.0}
+    of_unseen = {f"unseen/{name}": value for name, value in of_unseen.items()}
+    marks = []
+    monkeypatch.setattr(report_charts.charts, "draw", lambda title, lines, x, y, drawn: marks.extend(drawn))
+    told = report_charts.verification(some, of_all | of_unseen)["judged"]
+    assert told == {"threshold": "4.0000", "of": "the test images of unseen classes", "far": "25.00%", "frr": "0.00%"}
+    roc, _ = marks
+    assert (roc.name, roc.x, roc.y) == ("threshold 4.000, unseen", pytest.approx(0.25, abs=1e-5), pytest.approx(1.0))
+    too_few = of_unseen | {"unseen/false_accept_rate": float("nan")}  # then predict.py takes the other one, too
+    assert report_charts.verification(some, of_all | too_few)["judged"]["threshold"] == "1.5000"
 
 
 def test_which_mistakes_are_shown():
@@ -139,6 +171,14 @@ def test_few_classes_are_a_matrix_and_many_a_table_of_pairs_with_examples():
     assert text(first).startswith(f"kind {a} kind {b} {count} of 20")
     assert first.count("<img") == 2 * min(count, 3)
     assert text(many).count("kind 7 ") >= 1 and "All 30 classes, one by one" in many
+
+
+def test_the_matrix_is_of_the_classes_shown_however_many_the_data_have():
+    some = view(num_classes=2, spread=9.0)
+    some = dataclasses.replace(some, class_names=tuple(f"kind {i}" for i in range(1000)))
+    part = section(make_report(some, ABOUT), "confusion")
+    assert 'class="matrix"' in part and 'class="pairs"' not in part
+    assert re.findall(r'<tr><th scope="row">(kind \d+)</th>', part) == ["kind 0", "kind 1"]
 
 
 @pytest.mark.parametrize(("num_classes", "is_matrix"), [(4, True), (30, False)])
