@@ -20,12 +20,16 @@ _NEIGHBORS, _MOST_BYTES, _BYTES_OF_AN_IMAGE = 8, 4_200_000, 19
 # Side of the picture of all thumbnails, in pixels, and how many there are at most: more would be too small to see.
 _MAX_SPRITE, _MOST_THUMBNAILS = 4096, 10_000
 
-# Letters of a name: the most with which those of all classes take no more than so many bytes, else the fewest.
-_NAME_LETTERS, _MOST_BYTES_OF_NAMES = (60, 24, 8), 1_500_000
+# Letters of a name: the most with which those of all classes that occur take no more than so many bytes. If the fewest
+# letters do, too, some classes have no name.
+_NAME_LETTERS, _MOST_BYTES_OF_NAMES = (60, 24, 8), 2_500_000
 
 # The thumbnails of a page without any: width and height of a cell of their picture, how many columns of cells it has,
-# how many thumbnails there are, and packed, of each image the number of its cell from 1, or 0.
-NO_THUMBNAILS: Mapping[str, Any] = {"width": 0, "height": 0, "columns": 1, "count": 0, "cells": None}
+# how many thumbnails there are, whether they are of small images, whose pixels are shown as they are, and packed, of
+# each image the number of its cell from 1, or 0.
+NO_THUMBNAILS: Mapping[str, Any] = {
+    "width": 0, "height": 0, "columns": 1, "count": 0, "isSmall": False, "cells": None,
+}  # fmt: skip
 
 
 def describe(view: View) -> dict[str, Any]:
@@ -39,13 +43,14 @@ def describe(view: View) -> dict[str, Any]:
     longest = max(float(lengths.max(initial=0)), 1e-12)
     verdict = np.where(view.is_right, 1, np.where(view.is_wrong, 0, 2))
     none = len(view.class_names)  # the class of the nearest where there is none
+    predicted = np.where(view.neighbors.nearest >= 0, view.predicted, none)
     return {
-        "names": _names(view.class_names),
+        "names": _names([*view.class_names, "none"], np.union1d(view.shown.labels, predicted)),
         "oneOfGallery": view.one_of_gallery,
         "extent": extent,
         "points": _pack(points / extent * 65535),
         "labels": _pack(view.shown.labels),
-        "predicted": _pack(np.where(view.neighbors.nearest >= 0, view.predicted, none)),
+        "predicted": _pack(predicted),
         "verdict": _pack(verdict),
         "safety": _pack(view.safety, "<f4"),
         "index": _pack(view.indices),
@@ -56,13 +61,16 @@ def describe(view: View) -> dict[str, Any]:
     }
 
 
-def _names(class_names: Sequence[str]) -> list[str]:
-    names: list[str] = []
+def _names(class_names: Sequence[str], labels: np.ndarray) -> dict[int, str]:
+    """Returns the names of some labels, as short as the page needs them; of far too many labels only the first."""
+    names: dict[int, str] = {}
     for letters in _NAME_LETTERS:
-        names = [class_name(name, letters) for name in class_names]
-        if sum(len(name.encode()) for name in names) <= _MOST_BYTES_OF_NAMES:
-            break
-    return names
+        names = {label: class_name(class_names[label], letters) for label in labels.tolist()}
+        # As JSON writes it: a number and a name in quotes, a colon, a comma, spaces.
+        sizes = np.cumsum([len(f'"{label}": "{name}", '.encode()) for label, name in names.items()])
+        if sizes[-1] <= _MOST_BYTES_OF_NAMES:
+            return names
+    return dict(list(names.items())[: np.searchsorted(sizes, _MOST_BYTES_OF_NAMES, side="right")])
 
 
 def _neighbors(view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +116,10 @@ def draw_thumbnails(view: View, most_letters: int) -> tuple[Mapping[str, Any], b
             cells[chosen] = np.arange(1, len(chosen) + 1)
             _, height, width, _ = thumbnails.shape
             columns = math.ceil(math.sqrt(len(chosen)))
-            about = {"width": width, "height": height, "columns": columns, "count": len(chosen), "cells": _pack(cells)}
+            about = {
+                "width": width, "height": height, "columns": columns, "count": len(chosen), "isSmall": is_small,
+                "cells": _pack(cells),
+            }  # fmt: skip
             return about, picture
         number //= 2
     return NO_THUMBNAILS, b""

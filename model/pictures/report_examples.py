@@ -22,8 +22,8 @@ _MATRIX_CLASSES, _LISTED_CLASSES = 25, 2000
 # Points of a curve.
 _POINTS = 300
 
-# Longest side of an example in the page.
-_SIDE = 72
+# Longest side of an example in the page, in pixels, and of one in a table of pairs.
+_SIDE, _SIDE_OF_PAIRS = 72, 56
 
 # Letters of a name below a picture, and beside a line.
 _SHORT, _LONG = 34, 60
@@ -49,9 +49,11 @@ class _Example:
     is_small: bool = False
 
 
-def _example(view: View, images: Embedded, index: int, what: str, caption: str = "", kind: str = "") -> _Example:
+def _example(
+    view: View, images: Embedded, index: int, what: str, caption: str = "", kind: str = "", side: int = _SIDE
+) -> _Example:
     image = images.images[index]
-    height, width = (max(1, round(_SIDE * side / max(image.shape[:2]))) for side in image.shape[:2])
+    height, width = (max(1, round(side * length / max(image.shape[:2]))) for length in image.shape[:2])
     alt = f"{what}, of class {_name(view, images.labels[index], _LONG)}"
     source = f"data:image/webp;base64,{base64.b64encode(as_webp(image)).decode()}"
     return _Example(source, (width, height), alt, caption, kind, max(image.shape[:2]) <= SMALL)
@@ -109,7 +111,7 @@ def confusion(view: View) -> dict[str, Any]:
         names = [_name(view, label) for label in classes]
         return {"matrix": _matrix(names, cells, wrong / max(1, wrong.max())), "pairs": (), "count": len(confusions)}
     sizes = np.bincount(view.shown.labels[view.has_answer], minlength=len(view.class_names))
-    mistakes = view.surest_mistakes
+    mistakes, misled = view.surest_mistakes, f"the {view.one_of_gallery} that misled"
     pairs = []
     for label, other, number in confusions[:_PAIRS]:
         of_pair = mistakes[(view.shown.labels[mistakes] == label) & (view.predicted[mistakes] == other)]
@@ -118,8 +120,8 @@ def confusion(view: View) -> dict[str, Any]:
             nearest = view.neighbors.nearest[index]
             examples.append(
                 (
-                    _example(view, view.shown, index, f"image {view.indices[index]}"),
-                    _example(view, view.gallery, nearest, f"the {view.one_of_gallery} that misled", kind="wrong"),
+                    _example(view, view.shown, index, f"image {view.indices[index]}", side=_SIDE_OF_PAIRS),
+                    _example(view, view.gallery, nearest, misled, kind="wrong", side=_SIDE_OF_PAIRS),
                 )
             )
         pairs.append(
@@ -184,7 +186,7 @@ def unseen_classes(view: View) -> dict[str, Any] | None:
     for a, b, value in worst:
         sides = [
             [
-                _example(view, view.shown, index, f"image {view.indices[index]}")
+                _example(view, view.shown, index, f"image {view.indices[index]}", side=_SIDE_OF_PAIRS)
                 for index in np.flatnonzero(view.shown.labels == label)[:_EXAMPLES]
             ]
             for label in (a, b)

@@ -48,7 +48,7 @@ for (const label of labels) sizeOf.set(label, sizeOf.get(label) + 1)
 // What is chosen: how to colour, which classes, which image.
 const state = {by: "class", query: "", classes: new Set(), image: -1, hovered: -1, images: false}
 
-const nameOf = label => data.names[label] ?? "none"
+const nameOf = label => data.names[label] ?? `class ${label}`
 
 function isShown(label) {
   if (state.classes.size) return state.classes.has(label)
@@ -74,7 +74,7 @@ let isAsked = false
 
 const across = i => xs[i] * at.zoom + at.left
 const down = i => ys[i] * at.zoom + at.top
-const whole = () => Math.min(canvas.clientWidth, canvas.clientHeight) - 40
+const whole = () => Math.max(1, Math.min(canvas.clientWidth, canvas.clientHeight) - 40)
 const radius = () => Math.max(1.5, Math.min(7, 110 / Math.sqrt(count)) * Math.sqrt(Math.min(4, at.zoom / whole())) )
 
 function showAll() {
@@ -83,6 +83,21 @@ function showAll() {
   at.left = canvas.clientWidth / 2 - x * at.zoom
   at.top = canvas.clientHeight / 2 - y * at.zoom
   draw()
+}
+
+// On a canvas of another size the same place is in the middle, and the zoom is the same part of the whole map.
+let lastSize = null
+function resize() {
+  const size = {wide: canvas.clientWidth, high: canvas.clientHeight, whole: whole()}
+  if (!size.wide) return  // it is hidden
+  if (lastSize) {
+    const grown = size.whole / lastSize.whole
+    at.zoom *= grown
+    at.left = size.wide / 2 - (lastSize.wide / 2 - at.left) * grown
+    at.top = size.high / 2 - (lastSize.high / 2 - at.top) * grown
+    draw()
+  } else showAll()
+  lastSize = size
 }
 
 function zoomBy(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
@@ -119,14 +134,13 @@ function drawNow() {
   context.globalAlpha = 0.35
   drawDots(others, faint, size)
   context.globalAlpha = 0.85
-  if (state.images && thumbnails.count) drawImages(groups.flat(), wide, high)
-  else {
-    // By correctness and safety what is rare and bad comes last, on top.
-    const order = state.by === "class" ? groups.keys() : [...groups.keys()].reverse()
-    for (const number of order) drawDots(groups[number], colors[number], size)
-    context.globalAlpha = 1
-    if (state.by === "class" && hasRings) drawRings(wrong, text, size + 1.5, 0.7)
-  }
+  // By correctness and safety what is rare and bad comes last, on top. Below the images are the dots of those without.
+  const hasImages = state.images && thumbnails.count, isDot = i => !hasImages || !cells[i]
+  const order = state.by === "class" ? groups.keys() : [...groups.keys()].reverse()
+  for (const number of order) drawDots(groups[number].filter(isDot), colors[number], size)
+  context.globalAlpha = 1
+  if (state.by === "class" && hasRings) drawRings(wrong.filter(isDot), text, size + 1.5, 0.7)
+  if (hasImages) drawImages(groups.flat(), wide, high)
   context.globalAlpha = 1
   drawNames()
   if (state.image >= 0) {
@@ -179,7 +193,7 @@ function drawImages(some, wide, high) {
 function drawCell(target, i, x, y, w, h) {
   const cell = cells[i] - 1
   const left = cell % thumbnails.columns * thumbnails.width, top = Math.floor(cell / thumbnails.columns) * thumbnails.height
-  target.imageSmoothingEnabled = w < thumbnails.width
+  target.imageSmoothingEnabled = !thumbnails.isSmall || w < thumbnails.width
   target.drawImage(sprite, left, top, thumbnails.width, thumbnails.height, x, y, w, h)
 }
 
@@ -254,9 +268,12 @@ function words(i) {
 function thumbnail(i, side, isWrong) {
   const picture = document.createElement("canvas")
   const wide = thumbnails.width || side, high = thumbnails.height || side, scale = side / Math.max(wide, high)
-  picture.width = Math.max(1, Math.round(wide * scale))
-  picture.height = Math.max(1, Math.round(high * scale))
-  picture.className = isWrong ? "thumbnail wrong" : "thumbnail"
+  const ratio = devicePixelRatio || 1
+  for (const [name, length] of [["width", wide], ["height", high]]) {
+    picture.style[name] = `${length * scale}px`
+    picture[name] = Math.max(1, Math.round(length * scale * ratio))
+  }
+  picture.className = `thumbnail${thumbnails.isSmall ? " small" : ""}${isWrong ? " wrong" : ""}`
   picture.setAttribute("role", "img")
   picture.setAttribute("aria-label", cells[i] ? `image ${index[i]}` : `image ${index[i]}, whose picture is not in this page`)
   if (cells[i]) drawCell(picture.getContext("2d"), i, 0, 0, picture.width, picture.height)
@@ -374,8 +391,9 @@ const MOST_LISTED = 100
 
 function listClasses() {
   const matching = present.filter(label => !state.query || nameOf(label).toLowerCase().includes(state.query))
+  const others = matching.filter(label => !state.classes.has(label))
   const colors = dark.matches ? DARK_CLASS_COLORS : CLASS_COLORS
-  element("classes").replaceChildren(...matching.slice(0, MOST_LISTED).map(label => {
+  element("classes").replaceChildren(...[...state.classes, ...others.slice(0, MOST_LISTED)].map(label => {
     const button = Object.assign(document.createElement("button"), {type: "button"})
     button.setAttribute("aria-pressed", state.classes.has(label))
     if (state.by === "class") {
@@ -388,28 +406,27 @@ function listClasses() {
     button.addEventListener("click", () => {
       if (!state.classes.delete(label)) state.classes.add(label)
       button.setAttribute("aria-pressed", state.classes.has(label))
-      tell(matching)
+      tell(others)
       draw()
     })
     const item = document.createElement("li")
     item.append(button)
     return item
   }))
-  tell(matching)
+  tell(others)
 }
 
-function tell(matching) {
+function tell(others) {
   const shown = present.filter(isShown)
   const images = shown.reduce((sum, label) => sum + sizeOf.get(label), 0)
   const parts = [`${shown.length.toLocaleString("en")} classes, ${images.toLocaleString("en")} images are shown`]
   if (state.classes.size) parts.push("click their names again to show the others")
-  if (matching.length > MOST_LISTED) parts.push(`the first ${MOST_LISTED} are listed, type to find others`)
+  if (others.length > MOST_LISTED) parts.push(`the first ${MOST_LISTED} are listed, type to find others`)
   element("found").textContent = `${parts.join("; ")}.`
 }
 
 element("search").addEventListener("input", event => {
-  state.query = event.target.value.trim().toLowerCase()
-  state.classes.clear()
+  state.query = event.target.value.trim().toLowerCase()  // what is chosen stays, and is listed first
   listClasses()
   draw()
 })
@@ -439,7 +456,7 @@ function showKey() {
 }
 
 dark.addEventListener("change", () => { showKey(); listClasses(); draw() })
-new ResizeObserver(showAll).observe(canvas)
+new ResizeObserver(resize).observe(canvas)
 if (thumbnails.count) sprite.decode().then(() => { draw(); if (state.image >= 0) choose(state.image) })
 showKey()
 listClasses()

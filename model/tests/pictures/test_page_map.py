@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 import resource
 import sys
 
@@ -52,9 +53,29 @@ def test_numbers_take_as_few_bytes_as_they_need():
 
 
 def test_names_of_many_classes_are_shorter_and_keep_their_ends(monkeypatch):
-    monkeypatch.setattr(page_map, "_MOST_BYTES_OF_NAMES", 41)  # the mark of what is left out takes three
+    # So many letters, `"0": "", ` for each, and two more bytes for the mark of what is left out.
+    monkeypatch.setattr(page_map, "_MOST_BYTES_OF_NAMES", 24 + 11 + 4 + 3 * 9 + 2)
     some = dataclasses.replace(view(num_classes=3), class_names=("Fruit/Apple/Golden-Delicious", "Fruit/Lemon", "Kiwi"))
-    assert page_map.describe(some)["names"] == ["…/Apple/Golden-Delicious", "Fruit/Lemon", "Kiwi"]
+    names = page_map.describe(some)["names"]
+    assert names == {0: "…/Apple/Golden-Delicious", 1: "Fruit/Lemon", 2: "Kiwi"}
+    assert len(json.dumps(names, ensure_ascii=False).encode()) == 24 + 11 + 4 + 3 * 9 + 2  # two braces, no last comma
+    monkeypatch.setattr(page_map, "_MOST_BYTES_OF_NAMES", 10 + 9 + 2 * 9)  # "Gol…ious" and "…/Lemon"
+    assert list(page_map.describe(some)["names"]) == [0, 1]
+
+
+def test_only_names_that_occur_are_in_the_page():
+    """By hand: classes 2 and 5 of ten, of which one image is taken for class 7, and one for none."""
+    shown = Embedded(np.zeros((3, 2, 2, 1), np.uint8), np.array([2, 5, 5]), np.float32([[0], [9], [20]]))
+    gallery = Embedded(np.zeros((2, 2, 2, 1), np.uint8), np.array([7, 2]), np.float32([[10], [0]]))
+    groups = np.array([0, 0, 1]), np.array([1, 2])
+    neighbors = shown.neighbors_in(gallery, None, groups)
+    neighbors = dataclasses.replace(neighbors, nearest=np.array([1, 0, -1]))
+    some = dataclasses.replace(
+        view(num_images=3, num_classes=10), shown=shown, gallery=gallery, neighbors=neighbors, points=np.eye(3)[:, :2]
+    )
+    known = page_map.describe(some)
+    assert known["names"] == {2: "kind 2", 5: "kind 5", 7: "kind 7", 10: "none"}
+    assert unpack(known["predicted"]).tolist() == [2, 7, 10]
 
 
 @pytest.mark.slow
@@ -86,6 +107,7 @@ def cells_of(about, picture):
 def test_small_images_are_in_the_picture_as_they_are(kind):
     some = view(**VIEWS[kind])
     about, picture = page_map.draw_thumbnails(some, 10**6)
+    assert about["isSmall"]
     found = cells_of(about, picture)
     assert sorted(found) == list(range(len(some.points)))
     for index, cell in found.items():
@@ -106,4 +128,4 @@ def test_many_large_images_are_made_worse_and_then_sampled_until_they_fit(most):
     if about["count"]:
         classes = np.bincount(some.shown.labels[cells > 0], minlength=4)
         assert classes.max() - classes.min() <= 1  # of every class its share
-    assert (about["count"] > 0) == (most > 100)
+    assert (about["count"] > 0) == (most > 100) and not about["isSmall"]

@@ -636,15 +636,73 @@ def test_all_of_the_report_is_reached_by_keys_in_order(opened, pictured):
 
 def test_a_report_of_a_thousand_classes(opened, tmp_path):
     many = view(num_images=2000, num_classes=1000, side=28, spread=4.0)
-    path = tmp_path / "report.html"
-    path.write_text(make_report(many, About(Params())), encoding="utf-8")
-    page = opened(path)
+    page = opened(report_of(many, tmp_path))
     assert page.locator("#classes button").count() == 100
     assert "1,000 classes, 2,000 images are shown; the first 100 are listed" in page.locator("#found").inner_text()
     page.locator("#search").fill("kind 99")
     assert page.locator("#classes button").count() == 11  # 99, and 990 to 999
     said, _ = choose_the_middle(page)
     assert re.match(r"image \d+: kind 99\d?$", said[0])
+
+
+def report_of(some, folder):
+    """Writes a report of what is shown; returns its path."""
+    path = folder / "report.html"
+    path.write_text(make_report(some, About(Params())), encoding="utf-8")
+    return path
+
+
+def test_two_of_many_classes_are_shown_together(opened, tmp_path):
+    page = opened(report_of(view(num_images=300, num_classes=150), tmp_path))
+    names = page.locator("#classes button .swatch + span")
+    for number, query in ((149, "kind 149"), (7, "kind 7")):
+        page.locator("#search").fill(query)
+        names.get_by_text(f"kind {number}", exact=True).click()
+    page.locator("#search").fill("")
+    assert names.all_inner_texts()[:4] == ["kind 149", "kind 7", "kind 0", "kind 1"]
+    assert page.locator("#classes [aria-pressed=true]").count() == 2 and names.count() == 102
+    assert page.locator("#found").inner_text().startswith("2 classes, 4 images are shown; click their names again")
+    page.locator("#search").fill("kind 3")  # 3, and 30 to 39
+    assert names.count() == 2 + 11
+
+
+def test_what_has_no_thumbnail_stays_a_dot(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.pictures.page_map._MOST_THUMBNAILS", 1)
+    page = opened(report_of(view(num_images=200, spread=0.5), tmp_path))
+    before = picture_of_the_map(page)
+    page.locator("#show-images").check()
+    after = picture_of_the_map(page)
+    drawn = np.any(np.abs(before - before[0, -1]) > 40, axis=2).mean()
+    assert 0 < different_pixels(before, after) < 0.1 * drawn
+
+
+def test_another_size_of_the_window_keeps_the_place_and_the_zoom(opened, tmp_path):
+    page = opened(report_of(view(num_images=400), tmp_path))
+    whole, _ = choose_the_middle(page)
+    for key in ("+", "+", "+", "+", "ArrowLeft", "ArrowLeft", "ArrowUp", "+", "+", "+"):
+        page.keyboard.press(key)
+    before, _ = choose_the_middle(page)
+    page.set_viewport_size({"width": 600, "height": 800})
+    wait_for(page, lambda: page.locator("#map").evaluate("map => map.width < 600"))  # it is drawn anew
+    after, _ = choose_the_middle(page)
+    page.keyboard.press("0")
+    again, _ = choose_the_middle(page)
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    assert before == after != whole
+    assert again == whole  # nobody moved it
+
+
+@pytest.mark.parametrize(("side", "rendering"), [(6, "pixelated"), (40, "auto")])
+def test_pictures_of_images_are_as_sharp_as_the_screen(page, tmp_path, side, rendering):
+    path = report_of(view(side=side, channels=3), tmp_path)
+    size = {"width": 390, "height": 800}
+    with contextlib.closing(page.context.browser.new_page(device_scale_factor=2, viewport=size)) as phone:
+        phone.goto(path.resolve().as_uri())
+        choose_the_middle(phone)
+        picture = phone.locator("#chosen canvas")
+        assert picture.evaluate("canvas => Math.max(canvas.width, canvas.height)") == 2 * 96
+        assert picture.bounding_box()["width"] == 96 + 2 * 3  # with its border
+        assert picture.evaluate("canvas => getComputedStyle(canvas).imageRendering") == rendering
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
