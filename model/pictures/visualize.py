@@ -16,7 +16,7 @@ from model.common.text import class_name
 from model.params import Params
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
-from model.pictures.bookmarks import make_bookmarks
+from model.pictures.bookmarks import color_column, make_bookmarks
 from model.pictures.html_report import About, make_report
 from model.pictures.plane import pca, tsne
 from model.pictures.report_charts import OF_TRAINING, OF_VALIDATION
@@ -260,7 +260,10 @@ def _metadata(view: View) -> dict[str, list[object]]:
         "safety": _numbers(view.safety),
         "nearest_wrong_neighbor": np.where(neighbors.other >= 0, view.gallery_indices[neighbors.other], -1),
     }
-    return {name: column.tolist() for name, column in columns.items()}
+    listed: dict[str, list[object]] = {name: column.tolist() for name, column in columns.items()}
+    if colors := color_column(view):
+        listed["colour"] = [*colors]
+    return listed
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:

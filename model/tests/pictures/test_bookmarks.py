@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from model.pictures.bookmarks import make_bookmarks
+from model.pictures.bookmarks import color_column, make_bookmarks
 from model.pictures.view import Embedded
 from model.tests.views import VIEWS, view
 
@@ -75,11 +75,17 @@ def test_without_mistakes_there_is_one():
     assert everything["selectedPoints"] == []
 
 
-@pytest.mark.parametrize(("num_classes", "has_colors"), [(50, True), (51, False)])
-def test_of_more_than_fifty_classes_the_projector_has_no_colors(num_classes, has_colors):
-    everything = bookmarks(view(num_images=110, num_classes=num_classes))[0]
-    assert everything["selectedColorOptionName"] == ("label" if has_colors else "No color map")
-    assert everything["label"] == "its first two dimensions" + (", coloured by label" if has_colors else "")
+def test_more_than_fifty_classes_share_ten_colors():
+    """The Projector takes no column of more than 50 values."""
+    fifty, more = (view(num_images=110, num_classes=number, spread=9.0) for number in (50, 51))
+    assert color_column(fifty) is None
+    assert [one["selectedColorOptionName"] for one in bookmarks(fifty)] == ["label", "label"]
+    assert color_column(more) == [f"colour {label % 10}" for label in more.shown.labels]
+    assert len(set(color_column(more))) == 10
+    everything, mistakes = bookmarks(more)
+    assert everything["label"] == "its first two dimensions, ten colours for all classes"
+    assert (everything["selectedColorOptionName"], mistakes["selectedColorOptionName"]) == ("colour", "correct")
+    assert everything["selectedLabelOption"] == mistakes["selectedLabelOption"] == "label"
 
 
 @pytest.mark.parametrize("kind", VIEWS)

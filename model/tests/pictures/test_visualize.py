@@ -314,6 +314,14 @@ def test_columns_for_the_projector_are_numbers_or_nothing():
     assert columns["nearest_wrong_neighbor"] == (neighbors.other + 1000).tolist()
 
 
+def test_the_projector_has_a_column_of_colors_where_classes_are_too_many():
+    many = view(num_images=120, num_classes=60)
+    columns = visualize_module._metadata(many)
+    assert columns["colour"] == [f"colour {label % 10}" for label in many.shown.labels]
+    assert columns["label"] == [f"kind {label}" for label in many.shown.labels]
+    assert "colour" not in visualize_module._metadata(view())
+
+
 def test_the_bundle_in_a_folder_is_what_its_checkpoint_file_names_and_nothing_else(tmp_path):
     write_bundle(tmp_path, "first")
     for name in ("first-notes.txt", "first.npy", "second-metadata.txt", "x.index"):
