@@ -12,7 +12,7 @@ from model.common.draws import stratified_sample
 from model.common.images import subset
 from model.common.text import class_name
 from model.pictures.thumbnails import SMALL, fit_webp, make_sprite, make_thumbnails
-from model.pictures.view import View
+from model.pictures.view import Embedded, View
 
 # Neighbours of an image, as long as what the map knows of all images has a place in so many bytes.
 _NEIGHBORS, _MOST_BYTES, _BYTES_OF_AN_IMAGE = 8, 4_200_000, 19
@@ -23,6 +23,10 @@ _MAX_SPRITE, _MOST_THUMBNAILS = 4096, 10_000
 # Letters of a name: the most with which those of all classes that occur take no more than so many bytes. If the fewest
 # letters do, too, some classes have no name.
 _NAME_LETTERS, _MOST_BYTES_OF_NAMES = (60, 24, 8), 2_500_000
+
+# Letters of the path of a file: the most with which those of all images take no more than so many bytes. Else the page
+# leaves them out.
+_FILE_LETTERS, _MOST_BYTES_OF_FILES = (60, 34), 800_000
 
 # The thumbnails of a page without any: width and height of a cell of their picture, how many columns of cells it has,
 # how many thumbnails there are, whether they are of small images, whose pixels are shown as they are, and packed, of
@@ -54,6 +58,7 @@ def describe(view: View) -> dict[str, Any]:
         "verdict": _pack(verdict),
         "safety": _pack(view.safety, "<f4"),
         "index": _pack(view.indices),
+        "files": _files(view.shown),
         "neighborsEach": neighbors.shape[1],
         "neighbors": _pack(neighbors),
         "lengths": _pack(lengths / longest * 65535),
@@ -71,6 +76,15 @@ def _names(class_names: Sequence[str], labels: np.ndarray) -> dict[int, str]:
         if sizes[-1] <= _MOST_BYTES_OF_NAMES:
             return names
     return dict(list(names.items())[: np.searchsorted(sizes, _MOST_BYTES_OF_NAMES, side="right")])
+
+
+def _files(shown: Embedded) -> list[str] | None:
+    """Returns the paths of the files of the images, as long as there is room; None without, or without any."""
+    for letters in _FILE_LETTERS if shown.files is not None else ():
+        files = [shown.file_of(index, letters) for index in range(len(shown.labels))]
+        if sum(len(f'"{file}", '.encode()) for file in files) <= _MOST_BYTES_OF_FILES:
+            return files
+    return None
 
 
 def _neighbors(view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,8 @@ class _Example:
         alt: What it is, in words.
         caption: What stands below it.
         kind: "" or "right" or "wrong", which its frame says, and the words as well.
+        is_small: Whether its pixels are shown as they are.
+        file: Its file, which stands below the caption of a mistake; "" where it has none.
     """
 
     source: str
@@ -47,6 +49,7 @@ class _Example:
     caption: str
     kind: str = ""
     is_small: bool = False
+    file: str = ""
 
 
 def _example(
@@ -54,9 +57,11 @@ def _example(
 ) -> _Example:
     image = images.images[index]
     height, width = (max(1, round(side * length / max(image.shape[:2]))) for length in image.shape[:2])
-    alt = f"{what}, of class {_name(view, images.labels[index], _LONG)}"
+    file = images.file_of(index, _LONG)
+    alt = f"{what}{', ' * bool(file)}{file}, of class {_name(view, images.labels[index], _LONG)}"
     source = f"data:image/webp;base64,{base64.b64encode(as_webp(image)).decode()}"
-    return _Example(source, (width, height), alt, caption, kind, max(image.shape[:2]) <= SMALL)
+    is_small = max(image.shape[:2]) <= SMALL
+    return _Example(source, (width, height), alt, caption, kind, is_small, images.file_of(index, _SHORT))
 
 
 def _name(view: View, label: int, length: int = _SHORT) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.common.images import Images, subset
+from model.common.text import printable
 from model.scoring import class_pairs, verification
 from model.scoring.labelled import LabelledEmbeddings
 from model.scoring.neighbors import ClassNeighbors, Groups, class_neighbors
@@ -22,15 +23,22 @@ class Embedded:
         images: (N, H, W, C) uint8, C is 1 or 3; in memory or stored.
         labels: (N,) int32.
         embeddings: (N, D) float32.
+        files: (N,) object, the paths of their files below the folder of the data; None where they have none.
     """
 
     images: Images
     labels: np.ndarray
     embeddings: np.ndarray
+    files: np.ndarray | None = None
 
     def at(self, indices: np.ndarray) -> "Embedded":
         """Returns those at some indices, (n,), in their order."""
-        return Embedded(subset(self.images, indices), self.labels[indices], self.embeddings[indices])
+        files = None if self.files is None else self.files[indices]
+        return Embedded(subset(self.images, indices), self.labels[indices], self.embeddings[indices], files)
+
+    def file_of(self, index: int, length: int) -> str:
+        """Returns the path of the file of an image, of at most so many letters, of which the last stay; "" without."""
+        return "" if self.files is None else printable(self.files[index], length, keeps_start=False)
 
     def neighbors_in(self, gallery: "Embedded", ignore: np.ndarray | None, groups: Groups | None) -> ClassNeighbors:
         """Returns the nearest of a gallery, as `neighbors.class_neighbors` finds them."""

@@ -12,7 +12,7 @@ from model.common import files
 from model.common.draws import stratified_sample
 from model.common.errors import UserError, one_line_errors
 from model.common.images import Images, subset
-from model.common.text import class_name
+from model.common.text import class_name, printable
 from model.params import Params
 from model.pictures import plots, projector
 from model.pictures.animation import draw_evolution
@@ -117,8 +117,9 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     are_unseen = not np.isin(data.test.labels, data.train.labels).any()
     kind = "training images" if split == "train" else "test images" if roles is None else "queries"
     groups, gallery_indices = None, None
+    files = images.names if data.has_files else None
     if roles is not None:
-        everything = _embed(trained, images.images, images.labels)
+        everything = _embed(trained, images.images, images.labels, files)
         gallery_indices = found = np.flatnonzero(roles.is_gallery)
         shown, gallery = everything.at(chosen), everything.at(found)
         places = np.full(len(images.labels), -1)
@@ -128,12 +129,14 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
             groups = roles.group[chosen], roles.group[found]
     elif split == "train" or are_unseen:
         one_of_gallery, in_gallery = f"other {'training' if split == 'train' else 'test'} image", chosen
-        gallery = _embed(trained, images.images, images.labels)
+        gallery = _embed(trained, images.images, images.labels, files)
         shown = gallery.at(chosen)
     else:
         one_of_gallery, in_gallery = "training image", None
-        gallery = _embed(trained, data.train.images, data.train.labels)
-        shown = _embed(trained, subset(images.images, chosen), images.labels[chosen])
+        of_gallery = data.train.names if data.has_files else None
+        gallery = _embed(trained, data.train.images, data.train.labels, of_gallery)
+        of_shown = None if files is None else files[chosen]
+        shown = _embed(trained, subset(images.images, chosen), images.labels[chosen], of_shown)
     if len(chosen) < len(asked):
         _log.info("Showing a stratified sample of %d of %d images (--num_images).", len(chosen), len(asked))
     of_all = "" if len(chosen) == len(asked) else f" of {len(asked):,}"
@@ -169,8 +172,8 @@ def _place(
     return (tsne(embeddings, seed, start), "t-SNE") if use_tsne else (pca(embeddings), "PCA")
 
 
-def _embed(trained: Trained, images: Images, labels: np.ndarray) -> Embedded:
-    return Embedded(images, labels, trained.embed(images))
+def _embed(trained: Trained, images: Images, labels: np.ndarray, files: np.ndarray | None) -> Embedded:
+    return Embedded(images, labels, trained.embed(images), files)
 
 
 def _frames(trained: Trained, view: View) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -263,6 +266,8 @@ def _metadata(view: View) -> dict[str, list[object]]:
     listed: dict[str, list[object]] = {name: column.tolist() for name, column in columns.items()}
     if colors := color_column(view):
         listed["colour"] = [*colors]
+    if view.shown.files is not None:
+        listed["file"] = [printable(file) for file in view.shown.files.tolist()]
     return listed
 
 

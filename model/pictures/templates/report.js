@@ -259,7 +259,9 @@ function nearestTo(x, y, reach) {
 }
 
 function words(i) {
-  const lines = [`image ${index[i]}: ${nameOf(labels[i])}`, `nearest ${data.oneOfGallery}: ${nameOf(predicted[i])}`]
+  const lines = [`image ${index[i]}: ${nameOf(labels[i])}`]
+  if (data.files) lines.push(data.files[i])
+  lines.push(`nearest ${data.oneOfGallery}: ${nameOf(predicted[i])}`)
   if (verdict[i] > RIGHT) lines.push(`no ${data.oneOfGallery} is of its class`)
   else if (Number.isFinite(safety[i])) lines.push(`${verdict[i] === WRONG ? "wrong" : "right"}, safety ${short(safety[i], width)}`)
   return lines
@@ -275,7 +277,8 @@ function thumbnail(i, side, isWrong) {
   }
   picture.className = `thumbnail${thumbnails.isSmall ? " small" : ""}${isWrong ? " wrong" : ""}`
   picture.setAttribute("role", "img")
-  picture.setAttribute("aria-label", cells[i] ? `image ${index[i]}` : `image ${index[i]}, whose picture is not in this page`)
+  const name = `image ${index[i]}${data.files ? `, ${data.files[i]}` : ""}`
+  picture.setAttribute("aria-label", cells[i] ? name : `${name}, whose picture is not in this page`)
   if (cells[i]) drawCell(picture.getContext("2d"), i, 0, 0, picture.width, picture.height)
   return picture
 }

@@ -210,6 +210,30 @@ def test_unseen_classes_are_apart(monkeypatch, num_classes, is_matrix):
     assert 'id="unseen"' not in make_report(seen, ABOUT)
 
 
+def with_files(some):
+    """The same images, read from files below folders with long names."""
+    shown, gallery = (
+        dataclasses.replace(part, files=np.array([f"{folder}/{'long-' * 20}/{i}.png" for i in range(count)], object))
+        for part, folder, count in ((some.shown, "test", len(some.points)), (some.gallery, "train", 90))
+    )
+    return dataclasses.replace(some, shown=shown, gallery=gallery)
+
+
+def test_files_are_named_where_images_come_from_files():
+    some = with_files(view(spread=4.0))
+    part = section(make_report(some, ABOUT), "mistakes")
+    index = some.surest_mistakes[0]
+    nearest, same = some.neighbors.nearest[index], some.neighbors.same[index]
+    first = part.split("<li>")[1]
+    files = [f"-long-/{number}.png" for number in (index, nearest, same)]
+    shown = [each.replace("<wbr>", "") for each in re.findall(r'<div class="quiet">(.*?)</div>', first)]
+    assert [len(each) for each in shown] == [34] * 3
+    assert all(each[0] == "…" and each.endswith(file) for each, file in zip(shown, files, strict=True))
+    for alt, file in zip(re.findall('alt="([^"]*)"', first), files, strict=True):
+        assert f"{file}, of class kind " in alt
+    assert '<div class="quiet">' not in section(make_report(view(spread=4.0), ABOUT), "mistakes")
+
+
 def test_names_keep_their_ends():
     names = ("Packages/Milk/Arla-Ecological-Medium-Fat-Milk", "Fruit/Apple/Golden-Delicious-Of-The-South")
     some = dataclasses.replace(view(num_classes=2, spread=9.0), class_names=names)
@@ -241,7 +265,7 @@ def test_many_large_images_keep_to_the_budget_and_it_is_said_which_are_left_out(
 def test_the_largest_map_and_names_leave_room_for_the_examples():
     """100,000 images, each of a class of its own and taken for one of 100,000 others."""
     of_images = 4 / 3 * page_map._MOST_BYTES
-    assert of_images + page_map._MOST_BYTES_OF_NAMES < html_report._MOST_BYTES - 500_000
+    assert of_images + page_map._MOST_BYTES_OF_NAMES + page_map._MOST_BYTES_OF_FILES < html_report._MOST_BYTES - 500_000
     assert html_report._MOST_BYTES < 10_000_000
 
 

@@ -63,6 +63,19 @@ def test_names_of_many_classes_are_shorter_and_keep_their_ends(monkeypatch):
     assert list(page_map.describe(some)["names"]) == [0, 1]
 
 
+def test_files_are_named_by_their_ends_as_long_as_there_is_room(monkeypatch):
+    assert page_map.describe(view())["files"] is None
+    some = view(num_images=3)
+    files = np.array(["a/" * 40 + "1.png", "b/2.png", "3.png"], object)
+    some = dataclasses.replace(some, shown=dataclasses.replace(some.shown, files=files))
+    assert page_map.describe(some)["files"] == ["…" + ("a/" * 40 + "1.png")[-59:], "b/2.png", "3.png"]
+    room = 34 + 2 + 7 + 5 + 3 * 4  # letters, two bytes more for the mark, quotes, commas and spaces
+    monkeypatch.setattr(page_map, "_MOST_BYTES_OF_FILES", room)
+    assert page_map.describe(some)["files"] == ["…" + ("a/" * 40 + "1.png")[-33:], "b/2.png", "3.png"]
+    monkeypatch.setattr(page_map, "_MOST_BYTES_OF_FILES", room - 1)
+    assert page_map.describe(some)["files"] is None
+
+
 def test_only_names_that_occur_are_in_the_page():
     """By hand: classes 2 and 5 of ten, of which one image is taken for class 7, and one for none."""
     shown = Embedded(np.zeros((3, 2, 2, 1), np.uint8), np.array([2, 5, 5]), np.float32([[0], [9], [20]]))

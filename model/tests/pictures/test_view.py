@@ -106,6 +106,13 @@ def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
     assert seen.gallery.embeddings[seen.neighbors.nearest, 0].tolist() == [nearest, 2, 9]
     assert seen.is_right.tolist() == [True, False, True]
     assert visualize._scores(seen) == {"recall_at_1": pytest.approx(2 / 3)}
+    assert seen.shown.files is None
+    files = np.array([f"{i}.png" for i in range(6)], object)
+    named = {"train": dataclasses.replace(data.train, names=files), "test": dataclasses.replace(test, names=files)}
+    experiment.data = dataclasses.replace(data, **named, has_files=True)
+    of_files = visualize._look(trained, "test", 100, use_tsne=False)
+    assert of_files.shown.files.tolist() == ["0.png", "3.png", "4.png"]
+    assert of_files.gallery.files.tolist() == ["1.png", "2.png", "3.png", "4.png", "5.png"]
     trained_images = visualize._look(trained, "train", 100, use_tsne=False)
     assert not trained_images.are_queries and trained_images.one_of_gallery == "other training image"
 

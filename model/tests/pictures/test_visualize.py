@@ -319,7 +319,13 @@ def test_the_projector_has_a_column_of_colors_where_classes_are_too_many():
     columns = visualize_module._metadata(many)
     assert columns["colour"] == [f"colour {label % 10}" for label in many.shown.labels]
     assert columns["label"] == [f"kind {label}" for label in many.shown.labels]
-    assert "colour" not in visualize_module._metadata(view())
+    assert not {"colour", "file"} & visualize_module._metadata(view()).keys()
+
+
+def test_the_projector_has_a_column_of_files_where_there_are_any():
+    some = view(num_images=2)
+    shown = dataclasses.replace(some.shown, files=np.array(["a/1.png", "b/2\n.png"], object))
+    assert visualize_module._metadata(dataclasses.replace(some, shown=shown))["file"] == ["a/1.png", r"b/2\n.png"]
 
 
 def test_the_bundle_in_a_folder_is_what_its_checkpoint_file_names_and_nothing_else(tmp_path):
@@ -672,6 +678,16 @@ def test_two_of_many_classes_are_shown_together(opened, tmp_path):
     assert page.locator("#found").inner_text().startswith("2 classes, 4 images are shown; click their names again")
     page.locator("#search").fill("kind 3")  # 3, and 30 to 39
     assert names.count() == 2 + 11
+
+
+def test_the_file_of_an_image_is_named(opened, tmp_path):
+    some = view(num_images=30)
+    files = np.array([f"folder/{i}.png" for i in range(30)], object)
+    page = opened(report_of(dataclasses.replace(some, shown=dataclasses.replace(some.shown, files=files)), tmp_path))
+    said, _ = choose_the_middle(page)
+    chosen = re.match(r"image (\d+): kind \d$", said[0])[1]
+    assert said[1] == f"folder/{chosen}.png"
+    assert page.locator("#chosen canvas").get_attribute("aria-label") == f"image {chosen}, folder/{chosen}.png"
 
 
 def test_what_has_no_thumbnail_stays_a_dot(opened, tmp_path, monkeypatch):
