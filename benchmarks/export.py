@@ -89,7 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dirs", type=Path, nargs="+", metavar="MODEL_DIR", help="trained experiments")
     options = parser.parse_args()
-    lines = ["python -m benchmarks.export: milliseconds an image, one at a time and 64 at a time (ours: all at once).\n"]
+    lines = [
+        "python -m benchmarks.export: milliseconds an image, one at a time and 64 at a time (ours: all at once).\n"
+    ]
     lines.append(
         f"{'experiment':<20}{'format':<22}{'kB':>8}{'difference':>12}{'accuracy':>10}{'1':>9}{'64':>9}   read by"
     )
