@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from model.common.text import class_name
+from model.common.text import class_name, printable
 from model.pictures import charts, plots
 from model.pictures.charts import Axis, Line
 from model.pictures.thumbnails import SMALL, as_webp
@@ -27,6 +27,8 @@ _SIDE, _SIDE_OF_PAIRS = 72, 56
 
 # Letters of a name below a picture, and beside a line.
 _SHORT, _LONG = 34, 60
+# Of the name of a file below a picture.
+_FILE = 12
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class _Example:
         caption: What stands below it.
         kind: "" or "right" or "wrong", which its frame says, and the words as well.
         is_small: Whether its pixels are shown as they are.
-        file: Its file, which stands below the caption of a mistake; "" where it has none.
+        file: Its file without folders, which stands below the caption of a mistake; "" where it has none.
     """
 
     source: str
@@ -52,6 +54,11 @@ class _Example:
     file: str = ""
 
 
+def _own_name(file: str) -> str:
+    """Returns the name of a file without its folders, of which the class tells, as it fits below a picture."""
+    return printable(file.rpartition("/")[2], _FILE, keeps_start=False)
+
+
 def _example(
     view: View, images: Embedded, index: int, what: str, caption: str = "", kind: str = "", side: int = _SIDE
 ) -> _Example:
@@ -61,7 +68,7 @@ def _example(
     alt = f"{what}{', ' * bool(file)}{file}, of class {_name(view, images.labels[index], _LONG)}"
     source = f"data:image/webp;base64,{base64.b64encode(as_webp(image)).decode()}"
     is_small = max(image.shape[:2]) <= SMALL
-    return _Example(source, (width, height), alt, caption, kind, is_small, images.file_of(index, _SHORT))
+    return _Example(source, (width, height), alt, caption, kind, is_small, _own_name(images.file_of(index, _LONG)))
 
 
 def _name(view: View, label: int, length: int = _SHORT) -> str:

@@ -213,7 +213,7 @@ def test_unseen_classes_are_apart(monkeypatch, num_classes, is_matrix):
 def with_files(some):
     """The same images, read from files below folders with long names."""
     shown, gallery = (
-        dataclasses.replace(part, files=np.array([f"{folder}/{'long-' * 20}/{i}.png" for i in range(count)], object))
+        dataclasses.replace(part, files=np.array([f"{folder}/{'long-' * 20}/photo-{i}.jpeg" for i in range(count)], object))
         for part, folder, count in ((some.shown, "test", len(some.points)), (some.gallery, "train", 90))
     )
     return dataclasses.replace(some, shown=shown, gallery=gallery)
@@ -225,13 +225,13 @@ def test_files_are_named_where_images_come_from_files():
     index = some.surest_mistakes[0]
     nearest, same = some.neighbors.nearest[index], some.neighbors.same[index]
     first = part.split("<li>")[1]
-    files = [f"-long-/{number}.png" for number in (index, nearest, same)]
-    shown = [each.replace("<wbr>", "") for each in re.findall(r'<div class="quiet">(.*?)</div>', first)]
-    assert [len(each) for each in shown] == [34] * 3
-    assert all(each[0] == "…" and each.endswith(file) for each, file in zip(shown, files, strict=True))
+    files = [f"-long-/photo-{number}.jpeg" for number in (index, nearest, same)]
+    shown = re.findall(r'<div class="quiet file">(.*?)</div>', first)
+    assert max(map(len, shown)) == 12  # the name alone, and of that the end
+    assert all(file.endswith(f"/photo-{each.split('-')[-1]}") for each, file in zip(shown, files, strict=True))
     for alt, file in zip(re.findall('alt="([^"]*)"', first), files, strict=True):
         assert f"{file}, of class kind " in alt
-    assert '<div class="quiet">' not in section(make_report(view(spread=4.0), ABOUT), "mistakes")
+    assert '<div class="quiet file">' not in section(make_report(view(spread=4.0), ABOUT), "mistakes")
 
 
 def test_names_keep_their_ends():
