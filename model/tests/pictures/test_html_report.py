@@ -213,7 +213,9 @@ def test_unseen_classes_are_apart(monkeypatch, num_classes, is_matrix):
 def with_files(some):
     """The same images, read from files below folders with long names."""
     shown, gallery = (
-        dataclasses.replace(part, files=np.array([f"{folder}/{'long-' * 20}/photo-{i}.jpeg" for i in range(count)], object))
+        dataclasses.replace(
+            part, files=np.array([f"{folder}/{'long-' * 20}/photo-{i}.jpeg" for i in range(count)], object)
+        )
         for part, folder, count in ((some.shown, "test", len(some.points)), (some.gallery, "train", 90))
     )
     return dataclasses.replace(some, shown=shown, gallery=gallery)
