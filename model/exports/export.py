@@ -193,7 +193,8 @@ def _facts(
     trained: "Trained", format_name: str, num_compared: int, difference: float, in_training: float | None
 ) -> Facts:
     experiment, params, scores = trained.experiment, trained.params, trained.scores
-    threshold = Threshold.of({} if scores is None else scores.metrics)
+    group = None if scores is None else scores.calibrated_group
+    threshold = None if scores is None or group is None else Threshold.of(scores.metrics, group)
     return Facts(
         format=format_name,
         dataset=experiment.data.name,

@@ -1,6 +1,5 @@
 """What is known of an export, and the README that says it: shapes, types, the resize rule, threshold, and ten lines."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +27,15 @@ class Threshold:
     images: str = "test"
 
     @classmethod
-    def of(cls, scores: Mapping[str, float]) -> "Threshold | None":
-        """Returns that of an evaluation by which `predict.py --pair` decides; None if it has none."""
-        for images, prefix in (("unseen", "unseen/"), ("test", "")):
-            distance, accepted, rejected = (scores.get(prefix + name, math.nan) for name in _RATES)
-            if math.isfinite(distance + accepted + rejected):
-                return cls(distance, accepted, rejected, images)
-        return None
+    def of(cls, scores: Mapping[str, float], group: str) -> "Threshold":
+        """Returns that of an evaluation by which `predict.py --pair` decides.
+
+        Args:
+            scores: By name.
+            group: What stands before the names: `Record.calibrated_group`.
+        """
+        distance, accepted, rejected = (scores[group + name] for name in _RATES)
+        return cls(distance, accepted, rejected, "unseen" if group else "test")
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,11 @@ from model.common.text import class_name, printable
 from model.new_images.convert import Converted
 from model.new_images.refusal import Refusal
 from model.scoring.classification import majority_vote, nearest_of
-from model.scoring.record import Record
+from model.scoring.record import RATES, UNSEEN, Record
 
 _WIDTH = 100
 _HEADER = ("image", "predicted", "votes")
 _UNKNOWN = "unknown"
-_UNSEEN = "unseen/"
-_RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ class Calibration:
     @property
     def group(self) -> str:
         """The prefix of the rates that decide: those of classes never trained on, where there are some."""
-        return _UNSEEN if f"{_UNSEEN}verification_threshold" in self.rates else ""
+        return UNSEEN if f"{UNSEEN}verification_threshold" in self.rates else ""
 
     @property
     def threshold(self) -> float:
@@ -295,16 +293,15 @@ def read_calibration(model_dir: Path, data_dir: Path | None = None) -> Calibrati
     """
     path = model_dir / "metrics.json"
     record = Record.read(model_dir / "metrics.json")
-    if record is None or not record.metrics.keys() >= set(_RATES):
+    if record is None or not record.metrics.keys() >= set(RATES):
         raise UserError(f"{path}: no calibrated threshold there; run: {_evaluate(model_dir, data_dir)}")
-    rates = {name: record.metrics[name] for name in _RATES}
+    rates = {name: record.metrics[name] for name in RATES}
     if math.isnan(sum(rates.values())):
         raise UserError(
             f"{path}: no calibrated threshold, because the test images have too few pairs of one class; add images"
         )
-    unseen = {f"{_UNSEEN}{name}": record.metrics.get(f"{_UNSEEN}{name}", math.nan) for name in _RATES}
-    if not math.isnan(sum(unseen.values())):
-        rates |= unseen
+    if record.calibrated_group == UNSEEN:
+        rates |= {f"{UNSEEN}{name}": record.metrics[f"{UNSEEN}{name}"] for name in RATES}
     return Calibration(model_dir, record.checkpoint, record.digest, rates, data_dir)
 
 

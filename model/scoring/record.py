@@ -20,6 +20,11 @@ from model.common.versions import Provenance
 from model.params import part_of_a_run
 from model.scoring.scoreboard import Table, meanings, tables, tabulate
 
+# A threshold that one half of the images chose, and how often it is wrong about the other half.
+RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
+# What stands before the names of scores of the classes that were kept out of training.
+UNSEEN = "unseen/"
+
 Scores = Mapping[str, float]
 Kind = TypeVar("Kind")
 
@@ -84,6 +89,17 @@ class Record:
     def is_best(self) -> bool:
         """Whether the validation images chose what was scored."""
         return self.validation.get("best_step") == self.metrics["global_step"]
+
+    @property
+    def calibrated_group(self) -> str | None:
+        """What stands before the names of the `RATES` that decide about two new images; None if there are none.
+
+        Those of classes that were kept out of training, where there are some: two new images are of such classes.
+        """
+        for group in (UNSEEN, ""):
+            if all(math.isfinite(self.metrics.get(f"{group}{name}", math.nan)) for name in RATES):
+                return group
+        return None
 
     @property
     def table(self) -> str:

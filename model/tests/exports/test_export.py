@@ -13,6 +13,7 @@ from model.common.errors import UserError
 from model.exports import export, formats, gallery, readme
 from model.exports.formats import FORMATS, Format
 from model.params import Params
+from model.scoring.record import Record
 from model.tests.experiments import digits
 
 
@@ -30,7 +31,7 @@ class Trained:
         )
         self.params = Params(dataset="digits")
         self.checkpoint = SimpleNamespace(step=7, digest="ab" * 32, path=Path("here/step-7"))
-        self.precision, self.scores = precision, scores and SimpleNamespace(metrics=scores)
+        self.precision, self.scores = precision, scores and Record("step-7", "ab" * 32, scores)
 
     def in_float32(self):
         return Trained(self.experiment.model_dir)
