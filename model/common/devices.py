@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import platform
 import sys
@@ -27,6 +28,10 @@ _CONTROL_GROUPS = {
 }  # fmt: skip
 _GROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
+# What Keras imports where it is installed, for wrappers and pictures of its own that nothing here uses. That takes a
+# third as long as all of TensorFlow.
+_UNUSED_BY_KERAS = ("matplotlib", "pandas", "sklearn")
+
 
 @functools.cache
 def start_tensorflow() -> str:
@@ -40,7 +45,8 @@ def start_tensorflow() -> str:
         One line that says what the computation runs on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only, unless the user asks for more
-    with quiet_stderr() as stderr, ending_at_once(stderr), _default_keras():
+    quiet, unseen = quiet_stderr(), _hidden(*_UNUSED_BY_KERAS)
+    with quiet as stderr, ending_at_once(stderr), _default_keras(), unseen, _no_garbage_collection():
         import tensorflow as tf  # which imports Keras
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -72,6 +78,31 @@ def _default_keras() -> Iterator[None]:
         os.environ.pop("KERAS_HOME")
         if before is not None:
             os.environ["KERAS_HOME"] = before
+
+
+@contextlib.contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Lets what is imported in the block find no such packages, but those that were imported before."""
+    hidden = [package for package in packages if package not in sys.modules]
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment]  # as Python marks what there is not
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keeps Python from looking for garbage again and again among all that an import brings, which is none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -147,6 +147,18 @@ def test_the_project_imports_heavy_packages_only_where_they_are_used():
     assert result.stdout.strip() == "set()"
 
 
+def test_a_question_does_not_wait_for_packages_that_keras_would_import():
+    """Nor does a training; whoever needs them gets them afterwards."""
+    code = (
+        "import sys; from model.common import devices; devices.start_tensorflow(); "
+        "import model.runner, model.new_images.embed; "
+        "print({'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)); "
+        "import sklearn.base, matplotlib.figure"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_no_assert_in_product_code(path):
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text())))

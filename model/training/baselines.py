@@ -8,7 +8,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.decomposition import PCA
 
 from model.common.images import Images
 from model.data.input_fn import EvalInput
@@ -41,6 +40,8 @@ def score_baselines(
     Returns:
         For "raw_pixels", "pca" and, if it is there, "untrained", what `protocol.score` returns.
     """
+    from sklearn.decomposition import PCA  # takes a second, which nobody should wait for who scores no baselines
+
     number = max(len(images) for images in (data.images, data.gallery_images, learned_from))
     flat = as_pixels(data.images.shape[1:], number)
     pixels, learned_pixels = flat(data.images), flat(learned_from)
