@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model.common import devices
+from model.common import devices, kept
 from model.common.commands import command, tensorboard_command
 from model.common.errors import UserError, explain, is_read_only, one_line_errors
 from model.common.files import Place
 from model.common.images import Images, Kind
 from model.common.peers import Peers
 from model.common.text import printable
-from model.common.versions import Provenance, code_version, library_versions
+from model.common.versions import Provenance, code_version, library_versions, source_sha256
 from model.data.dataset import Split
 from model.experiment import Experiment, open_experiment
 from model.params import Params
@@ -195,6 +196,41 @@ class Trained:
             (N, D) float32.
         """
         return self._estimator.predict(lambda: images, checkpoint or self.checkpoint)["embeddings"]
+
+    def embed_gallery(self) -> np.ndarray:
+        """Returns the embeddings of all training images, from `model_dir/eval/gallery.npz` if they are there.
+
+        Returns:
+            (G, D) float32, in the order of `Dataset.train`.
+
+        Raises:
+            UserError: The images are not those that the experiment was opened with. If the file cannot be read or
+                written, it only takes longer.
+        """
+        experiment, summary = self.experiment, self.experiment.summary
+        path, key = kept.path_in(experiment.model_dir, "gallery"), self.key_of(summary.train_sha256)
+        known = kept.read_embeddings(path, key, self.params.embedding_size, len(summary.train_labels))
+        if known is not None:
+            return known["embeddings"]
+        if experiment.data.train_sha256 != summary.train_sha256:
+            raise UserError(
+                f"{kept.path_in(experiment.model_dir, 'training_images')}: tells of other training images than there "
+                "are now; delete it, and run the same command again"
+            )
+        images = experiment.data.train.images
+        _log.info("Embedding the %d training images; %s keeps the result.", len(images), path)
+        embeddings = self.embed(images)
+        kept.write(path, {"key": np.array(key), "embeddings": embeddings})
+        return embeddings
+
+    def key_of(self, *images: str) -> str:
+        """Returns a digest of all that embeddings are made from, so that no others are taken for them.
+
+        Args:
+            images: What tells the images apart from others.
+        """
+        made_with = (self.checkpoint.digest, self.precision, source_sha256(), *images)
+        return hashlib.sha256(" ".join(made_with).encode()).hexdigest()
 
     @property
     def learned(self) -> Split:

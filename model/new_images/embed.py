@@ -5,7 +5,6 @@ That are the training images or another gallery, and the images that tell how ne
 
 import dataclasses
 import hashlib
-import io
 import json
 import logging
 import math
@@ -14,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from model.common import draws
+from model.common import draws, kept
 from model.common.errors import UserError
-from model.common.files import read_bytes
 from model.common.images import Images, subset
 from model.new_images import convert
 from model.new_images.answers import Comparison, Gallery, NewImages, Predictions, classify, compare
 from model.new_images.questions import Question
 from model.new_images.refusal import LookedUp, Refusal, Strangers, refuse, why_so_few_cannot
-from model.new_images.training_images import TrainingImages, keep, look_at, path_in
+from model.new_images.training_images import TrainingImages, look_at
 from model.runner import Trained
 
 _log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ def answer(question: Question, trained: Trained, choice: str | None) -> Comparis
         return compare(images, question.calibration)
     enrolled = question.enrolled
     if enrolled is None:
-        everything = Gallery(embed_gallery(trained), seen.summary.train_labels, seen.summary.class_names)
+        everything = Gallery(trained.embed_gallery(), seen.summary.train_labels, seen.summary.class_names)
         gallery = everything.without(seen.summary.unseen)  # which are the strangers
     else:
         embeddings = embed_enrolled(trained, enrolled.path, enrolled.files, seen)
@@ -114,37 +112,6 @@ def _convert(trained: Trained, files: Sequence[Path], training_images: TrainingI
     return converted
 
 
-def embed_gallery(trained: Trained) -> np.ndarray:
-    """Returns the embeddings of all training images, from `model_dir/eval/gallery.npz` if they are there.
-
-    Args:
-        trained: What embeds them.
-
-    Returns:
-        (G, D) float32, in the order of `Dataset.train`.
-
-    Raises:
-        UserError: The checkpoint cannot be used, or the images are not those that the experiment was opened with. If
-            the file cannot be read or written, it only takes longer.
-    """
-    summary, path = trained.experiment.summary, _path_in(trained, "gallery")
-    key = _key(trained, summary.train_sha256)
-    kept = _read_embeddings(path, key, trained.params.embedding_size)
-    if kept is not None and len(kept["embeddings"]) == len(summary.train_labels):
-        return kept["embeddings"]
-    data = trained.experiment.data
-    if data.train_sha256 != summary.train_sha256:
-        raise UserError(
-            f"{path_in(trained.experiment.model_dir)}: tells of other training images than there are now; delete it, "
-            "and run the same command again"
-        )
-    images = data.train.images
-    _log.info("Embedding the %d training images; %s keeps the result.", len(images), path)
-    embeddings = trained.embed(images)
-    keep(path, {"key": np.array(key), "embeddings": embeddings})
-    return embeddings
-
-
 def embed_enrolled(
     trained: Trained, gallery: Path, files: Sequence[Path], training_images: TrainingImages
 ) -> np.ndarray:
@@ -164,18 +131,19 @@ def embed_enrolled(
     Raises:
         UserError: Files cannot be decoded, or the checkpoint cannot be used.
     """
-    path = _path_in(trained, f"gallery-{hashlib.sha256(str(gallery.resolve()).encode()).hexdigest()[:8]}")
+    name = f"gallery-{hashlib.sha256(str(gallery.resolve()).encode()).hexdigest()[:8]}"
+    path = kept.path_in(trained.experiment.model_dir, name)
     statuses = [(str(file), file.stat()) for file in files]
     of_files = [(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in statuses]
-    # The stamp is of the training images, which decide how others are converted, and of the program that does it.
-    key = _key(trained, trained.experiment.summary.stamp, json.dumps(of_files))
-    kept = _read_embeddings(path, key, trained.params.embedding_size)
-    if kept is not None and len(kept["embeddings"]) == len(files):
-        return kept["embeddings"]
+    # The stamp is of the training images, which decide how others are converted.
+    key = trained.key_of(trained.experiment.summary.stamp, json.dumps(of_files))
+    known = kept.read_embeddings(path, key, trained.params.embedding_size, len(files))
+    if known is not None:
+        return known["embeddings"]
     convert.check_readable(files)
     _log.info("Embedding the %d images of %s; %s keeps the result.", len(files), gallery, path)
     embeddings = embed_files(trained, files, training_images).embeddings
-    keep(path, {"key": np.array(key), "embeddings": embeddings})
+    kept.write(path, {"key": np.array(key), "embeddings": embeddings})
     return embeddings
 
 
@@ -190,16 +158,17 @@ def embed_strangers(trained: Trained) -> Strangers:
     Raises:
         UserError: The checkpoint cannot be used.
     """
-    path, key = _path_in(trained, "strangers"), _key(trained, trained.experiment.summary.stamp)
-    kept = _read_embeddings(path, key, trained.params.embedding_size)
-    if kept is not None:
-        return Strangers(kept["embeddings"], kept["labels"], bool(kept["are_unseen"]))
+    path = kept.path_in(trained.experiment.model_dir, "strangers")
+    key = trained.key_of(trained.experiment.summary.stamp)
+    known = kept.read_embeddings(path, key, trained.params.embedding_size)
+    if known is not None:
+        return Strangers(known["embeddings"], known["labels"], bool(known["are_unseen"]))
     partition = trained.experiment.partition
     _log.info("Embedding images that tell how near strangers come; %s keeps the result.", path)
     splits = partition.never_learned_from
     labels = np.concatenate([split.labels for split in splits])
     found = Strangers(*_embed_some(trained, [split.images for split in splits], labels), partition.has_unseen)
-    keep(
+    kept.write(
         path,
         {
             "key": np.array(key),
@@ -223,10 +192,11 @@ def look_up_strangers(trained: Trained, gallery: Gallery) -> LookedUp:
     Raises:
         UserError: The checkpoint cannot be used.
     """
-    path, key = _path_in(trained, "looked_up"), _key(trained, trained.experiment.summary.stamp)
-    kept = _read(path, key)
-    if kept is not None:
-        return LookedUp(kept["labels"], kept["own"], kept["other"])
+    path = kept.path_in(trained.experiment.model_dir, "looked_up")
+    key = trained.key_of(trained.experiment.summary.stamp)
+    known = kept.read(path, key)
+    if known is not None:
+        return LookedUp(known["labels"], known["own"], known["other"])
     strangers, test = embed_strangers(trained), trained.experiment.data.test
     is_enrolled = np.isin(test.labels, gallery.labels)
     _log.info("Embedding test images that tell how often others are unknown; %s keeps the result.", path)
@@ -237,7 +207,7 @@ def look_up_strangers(trained: Trained, gallery: Gallery) -> LookedUp:
         np.concatenate([strangers.embeddings, embeddings]),
         np.concatenate([strangers.labels, labels]),
     )
-    keep(path, {"key": np.array(key), "labels": found.labels, "own": found.own, "other": found.other})
+    kept.write(path, {"key": np.array(key), "labels": found.labels, "own": found.own, "other": found.other})
     return found
 
 
@@ -254,30 +224,3 @@ def _embed_some(trained: Trained, parts: Sequence[Images], labels: np.ndarray) -
         if len(place)
     ]
     return np.concatenate([np.zeros((0, size), np.float32), *embedded]), labels[chosen]
-
-
-def _path_in(trained: Trained, name: str) -> Path:
-    return trained.experiment.model_dir / "eval" / f"{name}.npz"
-
-
-def _key(trained: Trained, *images: str) -> str:
-    """Returns a digest of all that embeddings of images are made from, so that no others are taken for them."""
-    parts = (trained.checkpoint.digest, trained.precision, *images)
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
-def _read(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """Returns what was kept; None if nothing was, if it is damaged, or of another key."""
-    try:
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files} if file["key"] == key else None
-    except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
-        return None
-
-
-def _read_embeddings(path: Path, key: str, size: int) -> dict[str, np.ndarray] | None:
-    """Returns what was kept; None as well if it has no embeddings (N, size)."""
-    kept = _read(path, key) or {}
-    embeddings = kept.get("embeddings")
-    fits = embeddings is not None and embeddings.shape[1:] == (size,) and embeddings.dtype == np.float32
-    return kept if fits else None

@@ -3,7 +3,6 @@
 It is kept in `model_dir/eval/training_images.npz` from one command to the next.
 """
 
-import io
 import logging
 import math
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.common.files import read_bytes, write_whole
+from model.common import kept
 from model.experiment import DataSummary, Experiment
 from model.new_images.convert import Framing, learn_framing
 
@@ -34,15 +33,15 @@ class TrainingImages:
 
 def path_in(model_dir: Path) -> Path:
     """Returns the file in the folder of an experiment."""
-    return model_dir / "eval" / "training_images.npz"
+    return kept.path_in(model_dir, "training_images")
 
 
 def read(model_dir: Path) -> TrainingImages | None:
     """Reads what is kept; None if there is nothing, or nothing that `look_at` can have written."""
+    arrays = kept.read(path_in(model_dir))
     try:
-        with np.load(io.BytesIO(read_bytes(path_in(model_dir))), allow_pickle=False) as kept:
-            return _unpack({name: kept[name] for name in kept.files})
-    except Exception:  # on damaged bytes NumPy and its ZIP reader raise nearly anything
+        return None if arrays is None else _unpack(arrays)
+    except Exception:  # arrays of other kinds, shapes and names make it raise nearly anything
         return None
 
 
@@ -58,19 +57,8 @@ def look_at(experiment: Experiment, known: TrainingImages | None) -> TrainingIma
     images, path = experiment.data.train.images, path_in(experiment.model_dir)
     _log.info("Looking at the %d training images; %s keeps the result.", len(images), path)
     seen = TrainingImages(experiment.summary, learn_framing(images))
-    keep(path, _pack(seen))
+    kept.write(path, _pack(seen))
     return seen
-
-
-def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays into a file in the folder `eval`; if that cannot be, it is told."""
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content.getvalue())
-    except OSError as error:
-        _log.warning("%s: cannot be written (%s); the next time takes as long.", path, error.strerror)
 
 
 def _pack(images: TrainingImages) -> dict[str, np.ndarray]:

@@ -16,12 +16,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image, PngImagePlugin
 
+from model.common import kept
 from model.common.commands import ROOT
 from model.common.errors import UserError
 from model.data import datasets, reading
 from model.data.decoding import Decoding
 from model.data.room import Room
-from model.new_images import embed
 from model.params import Params
 from model.pictures import projector
 from model.scoring.evaluations import Evaluations
@@ -141,8 +141,8 @@ FILES = {
     "trigger/search.db": (trigger, read_database),
     f"{STEP}/tensors.index": (pickled, read_checkpoint),
     "named/" + STEP + "/tensors.index": (tensors, read_checkpoint),
-    "eval/gallery.npz": (pickled, lambda path: embed._read(path, "key")),
-    "eval/objects/gallery.npz": (objects, lambda path: embed._read(path, "key")),
+    "eval/gallery.npz": (pickled, lambda path: kept.read(path, "key")),
+    "eval/objects/gallery.npz": (objects, lambda path: kept.read(path, "key")),
     "eval/checkpoint": (pickled, bundle),
     "eval/projector_config.pbtxt": (pickled, bundle),
     "events.out.tfevents.1": (pickled, rewrite),

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model import runner
+from model.common import kept
 from model.common.errors import UserError
 from model.data.dataset import Split
 from model.experiment import open_experiment
-from model.new_images import embed, training_images
-from model.new_images.embed import embed_files, embed_gallery
+from model.new_images import embed
+from model.new_images.embed import embed_files
 from model.new_images.training_images import look_at
 from model.runner import Runner, Trained
 from model.tests.experiments import digits, estimator, write_params
@@ -113,8 +115,8 @@ def test_a_file_that_is_no_image_is_named_before_anything_is_embedded(model_dir,
 
 def test_training_images_are_embedded_once(model_dir, embedded):
     assert not kept_in(model_dir).parent.exists()
-    first = embed_gallery(trained(model_dir))
-    again = embed_gallery(trained(model_dir))
+    first = trained(model_dir).embed_gallery()
+    again = trained(model_dir).embed_gallery()
     assert embedded == [1438]
     np.testing.assert_array_equal(first, again)
     assert again.dtype == np.float32
@@ -123,37 +125,44 @@ def test_training_images_are_embedded_once(model_dir, embedded):
 
 def test_what_is_kept_is_never_of_other_weights(model_dir, embedded):
     one, other = checkpoints.list_checkpoints(model_dir)
-    of_one = embed_gallery(trained(model_dir, str(one)))
-    of_other = embed_gallery(trained(model_dir, str(other)))
+    of_one = trained(model_dir, str(one)).embed_gallery()
+    of_other = trained(model_dir, str(other)).embed_gallery()
     assert embedded == [1438, 1438] and not np.array_equal(of_one, of_other)
 
 
 def test_what_is_kept_belongs_to_the_weights_and_not_to_the_name_of_the_folder(model_dir, embedded):
     one, _ = checkpoints.list_checkpoints(model_dir)
     moved = shutil.copytree(one, model_dir / "step-00000001")
-    expected = embed_gallery(trained(model_dir, str(one)))
+    expected = trained(model_dir, str(one)).embed_gallery()
     before = kept_in(model_dir).read_bytes()
-    np.testing.assert_array_equal(embed_gallery(trained(model_dir, str(moved))), expected)
+    np.testing.assert_array_equal(trained(model_dir, str(moved)).embed_gallery(), expected)
     assert embedded == [1438] and kept_in(model_dir).read_bytes() == before
 
 
 def test_what_is_kept_is_never_of_other_images(model_dir, embedded):
     one = trained(model_dir)
-    before = embed_gallery(one)
+    before = one.embed_gallery()
     partition, train = one.experiment.partition, one.experiment.data.train
     turned = dataclasses.replace(partition.data, train=Split(train.images[::-1], train.labels[::-1]))
     summary = dataclasses.replace(one.experiment.summary, train_sha256=turned.train_sha256)
     loaded = dataclasses.replace(partition, data=turned), one.experiment.train_input
     others = dataclasses.replace(one.experiment, summary=summary, load=lambda: loaded)
-    now = embed_gallery(Trained(others, one.checkpoint))
+    now = Trained(others, one.checkpoint).embed_gallery()
     assert embedded == [1438, 1438]
     np.testing.assert_allclose(now, before[::-1], atol=1e-5)
 
 
 def test_what_is_kept_is_never_of_another_precision(model_dir, embedded, monkeypatch):
-    embed_gallery(trained(model_dir))
+    trained(model_dir).embed_gallery()
     monkeypatch.setattr(Trained, "precision", "mixed_bfloat16")
-    embed_gallery(trained(model_dir))
+    trained(model_dir).embed_gallery()
+    assert embedded == [1438, 1438]
+
+
+def test_what_is_kept_is_never_of_another_program(model_dir, embedded, monkeypatch):
+    trained(model_dir).embed_gallery()
+    monkeypatch.setattr(runner, "source_sha256", lambda: "of a network that somebody has changed")
+    trained(model_dir).embed_gallery()
     assert embedded == [1438, 1438]
 
 
@@ -162,7 +171,7 @@ def test_images_that_are_not_those_it_was_opened_with_are_not_embedded(model_dir
     summary = dataclasses.replace(one.experiment.summary, train_sha256="of others")
     others = Trained(dataclasses.replace(one.experiment, summary=summary), one.checkpoint)
     with pytest.raises(UserError, match=r"eval/training_images\.npz: tells of other training images .*; delete it"):
-        embed_gallery(others)
+        others.embed_gallery()
     assert embedded == []
 
 
@@ -185,17 +194,17 @@ def of_fewer_images(content):
 )
 def test_a_damaged_file_is_made_anew(model_dir, embedded, damage):
     one = trained(model_dir)
-    expected = embed_gallery(one)
+    expected = one.embed_gallery()
     content = kept_in(model_dir).read_bytes()
     kept_in(model_dir).write_bytes(damage(content))
-    np.testing.assert_array_equal(embed_gallery(one), expected)
+    np.testing.assert_array_equal(one.embed_gallery(), expected)
     assert embedded == [1438, 1438] and kept_in(model_dir).read_bytes() == content
 
 
 def test_a_folder_that_cannot_be_written_is_only_slower(model_dir, caplog):
     (model_dir / "eval").write_text("in the way")
     one = trained(model_dir)
-    np.testing.assert_array_equal(embed_gallery(one), one.embed(digits().train.images))
+    np.testing.assert_array_equal(one.embed_gallery(), one.embed(digits().train.images))
     assert "gallery.npz: cannot be written" in caplog.text
     assert (model_dir / "eval").read_text() == "in the way"
 
@@ -204,7 +213,7 @@ def test_what_is_kept_is_written_whole(model_dir, caplog, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(training_images, "write_whole", full)
-    assert embed_gallery(trained(model_dir)).shape == (1438, 8)
+    monkeypatch.setattr(kept, "write_whole", full)
+    assert trained(model_dir).embed_gallery().shape == (1438, 8)
     assert "gallery.npz: cannot be written (No space left on device); the next time takes as long." in caplog.text
     assert list((model_dir / "eval").iterdir()) == []
