@@ -36,6 +36,7 @@ class About:
         tables: The headline scores, as `Record.tables` has them.
         meanings: What these mean, by name.
         scores: All scores of the test images, by name.
+        calibrated_group: Which of them decide about two new images, as `Record.calibrated_group` says.
         note: What there is to say of the scores.
         training: By metric, the values at some steps.
         validation: The same of the validation images.
@@ -47,6 +48,7 @@ class About:
     tables: Sequence[tuple[str, Sequence[Sequence[str]]]] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
+    calibrated_group: str | None = None
     note: str = ""
     training: Curves = field(default_factory=dict)
     validation: Curves = field(default_factory=dict)
@@ -68,7 +70,7 @@ def make_report(view: View, about: About) -> str:
         class_count=len(np.unique(view.shown.labels)),
         map=page_map.describe(view),
         curves=report_charts.training(about.training, about.validation, view.step, about.best_step),
-        verification=report_charts.verification(view, about.scores),
+        verification=report_charts.verification(view, about.scores, about.calibrated_group),
         distances=report_charts.distances(view),
         mistakes=report_examples.mistakes(view),
         retrieval=report_examples.retrieval(view),

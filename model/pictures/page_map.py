@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from model.common.draws import stratified_sample
 from model.common.images import subset
@@ -94,8 +93,7 @@ def _neighbors(view: View) -> tuple[np.ndarray, np.ndarray]:
     number = min(_NEIGHBORS, count - 1, max(1, place // 6))
     if number == 0:
         return np.zeros((1, 0), int), np.zeros((1, 0))
-    lengths, neighbors = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(view.shown.embeddings).kneighbors()
-    return neighbors, lengths
+    return view.shown.nearest_others(number)
 
 
 def _pack(values: np.ndarray, kind: str | None = None) -> dict[str, str]:

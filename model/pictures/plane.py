@@ -8,7 +8,6 @@ References:
 import os
 
 import numpy as np
-import openTSNE
 import tqdm
 
 _PERPLEXITY = 25
@@ -43,6 +42,8 @@ def tsne(embeddings: np.ndarray, seed: int, start: np.ndarray | None = None) -> 
     count = len(embeddings)
     if count <= 4 or not np.ptp(embeddings, axis=0).any():
         return pca(embeddings)
+    import openTSNE  # takes a second, which nobody should wait for who wants no t-SNE
+
     affinities = openTSNE.affinity.PerplexityBasedNN(
         np.ascontiguousarray(embeddings, np.float64),
         perplexity=min(_PERPLEXITY, (count - 1) / 3),

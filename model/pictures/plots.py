@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from model.common.text import class_name
 from model.pictures.thumbnails import MAX_THUMBNAIL, make_thumbnails
@@ -283,6 +282,8 @@ def _auc_matrix(view: View) -> Figure:
 
 def order_of_alike(roc_auc: np.ndarray) -> np.ndarray:
     """Returns the places of classes by the AUC of every two, (C, C), so that those that are confused stand together."""
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, and only needed for unseen classes
+
     alike = np.nan_to_num(roc_auc, nan=1.0)  # as a distance: of what is told apart it is large
     return leaves_list(linkage(alike[np.triu_indices(len(alike), 1)], "average", optimal_ordering=True))
 

@@ -29,6 +29,8 @@ OF_VALIDATION = ("loss", *_VALIDATION)
 # Points of a curve, and bins of a histogram.
 _POINTS, _BINS = 300, 60
 
+_RATES = ("verification_threshold", "false_accept_rate", "false_reject_rate")
+
 # Rates that a DET curve is drawn between.
 _LOWEST_RATE, _HIGHEST_RATE = 1e-4, 0.95
 
@@ -66,15 +68,14 @@ def _curves(
     return charts.draw(title, lines, x, y, [mark for mark in marks if mark.x < last]) if lines else Markup("")
 
 
-def verification(view: View, scores: Mapping[str, float]) -> dict[str, Any] | None:
+def verification(view: View, scores: Mapping[str, float], group: str | None) -> dict[str, Any] | None:
     """Draws ROC and DET curve of the pairs of images shown, with the threshold that was calibrated; None without pairs.
-
-    Where classes were kept out of training, that is the threshold of these, as in `predict.py --pair`.
 
     Args:
         view: What is shown.
-        scores: Of the test images, by name, with "verification_threshold" and the rates at it, and these with "unseen/"
-            before their names; they may be missing.
+        scores: Of the test images, by name.
+        group: What stands before the names of the threshold and of the rates at it, as `Record.calibrated_group` says,
+            "unseen/" for those of unseen classes; None if there are none.
     """
     labels, unseen = np.unique(view.shown.labels), view.unseen_shown
     everything = view.roc_curve()
@@ -84,12 +85,16 @@ def verification(view: View, scores: Mapping[str, float]) -> dict[str, Any] | No
     curves = {f"{name}, equal error rate {curve.eer:.4f}": curve for name, curve in found.items() if curve is not None}
     if everything is None:
         return None
-    group, (threshold, far, frr) = _calibrated(scores)
-    judged = everything if not group else found.get("unseen classes")
-    marks = []
-    if np.isfinite(threshold) and judged is not None:
-        x, y = (float(np.interp(threshold, judged.thresholds, rate)) for rate in (judged.far, judged.tar))
-        marks.append((f"threshold {threshold:.3f}{', unseen' if len(curves) > 1 and group else ''}", x, y))
+    marks, said = [], None
+    if group is not None:
+        threshold, far, frr = (scores[group + name] for name in _RATES)
+        of = "the test images of unseen classes" if group else "the test images"
+        said = {"threshold": f"{threshold:.4f}", "of": of, "far": f"{far:.2%}", "frr": f"{frr:.2%}"}
+        judged = found.get("unseen classes") if group else everything
+        of_which = ", unseen" if len(curves) > 1 and group else ""
+        if judged is not None:
+            x, y = (float(np.interp(threshold, judged.thresholds, rate)) for rate in (judged.far, judged.tar))
+            marks.append((f"threshold {threshold:.3f}{of_which}", x, y))
     roc = charts.draw(
         "ROC curve",
         [
@@ -112,18 +117,7 @@ def verification(view: View, scores: Mapping[str, float]) -> dict[str, Any] | No
         Axis("same pairs that are refused (FRR)", low, high, is_probit=True),
         [Mark(name, min(max(x, low), high), min(max(1 - y, low), high)) for name, x, y in marks],
     )
-    of = "the test images of unseen classes" if group else "the test images"
-    said = {"threshold": f"{threshold:.4f}", "of": of, "far": f"{far:.2%}", "frr": f"{frr:.2%}"}
-    return {"charts": [roc, det], "judged": said if np.isfinite(threshold) else None}
-
-
-def _calibrated(scores: Mapping[str, float]) -> tuple[str, list[float]]:
-    """Returns the group of classes whose threshold decides, "unseen/" or "", and this threshold with its two rates."""
-    names = ("verification_threshold", "false_accept_rate", "false_reject_rate")
-    of_unseen = [scores.get(f"unseen/{name}", np.nan) for name in names]
-    if np.isfinite(of_unseen).all():
-        return "unseen/", of_unseen
-    return "", [scores.get(name, np.nan) for name in names]
+    return {"charts": [roc, det], "judged": said}
 
 
 def distances(view: View) -> list[Markup]:

@@ -9,7 +9,7 @@ from model.common.images import Images, subset
 from model.common.text import printable
 from model.scoring import class_pairs, verification
 from model.scoring.labelled import LabelledEmbeddings
-from model.scoring.neighbors import ClassNeighbors, Groups, class_neighbors
+from model.scoring.neighbors import ClassNeighbors, Groups, class_neighbors, k_nearest
 
 # More unseen classes than this are not compared with each other, but so many of them: every two have a number.
 _COMPARED_CLASSES = 2000
@@ -43,6 +43,13 @@ class Embedded:
     def neighbors_in(self, gallery: "Embedded", ignore: np.ndarray | None, groups: Groups | None) -> ClassNeighbors:
         """Returns the nearest of a gallery, as `neighbors.class_neighbors` finds them."""
         return class_neighbors(self.embeddings, self.labels, gallery.embeddings, gallery.labels, ignore, groups)
+
+    def nearest_others(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the nearest others of each image, and how far they are, (N, count) each; count is less than N."""
+        embeddings = self.embeddings
+        nearest = k_nearest(embeddings, embeddings, count, ignore=np.arange(len(embeddings)))
+        lengths = [np.linalg.norm(embeddings - embeddings[others], axis=1) for others in nearest.T]
+        return nearest, np.stack(lengths, axis=1)
 
 
 @dataclass(frozen=True)

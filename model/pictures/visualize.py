@@ -134,7 +134,7 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
     else:
         one_of_gallery, in_gallery = "training image", None
         of_gallery = data.train.names if data.has_files else None
-        gallery = _embed(trained, data.train.images, data.train.labels, of_gallery)
+        gallery = Embedded(data.train.images, data.train.labels, trained.embed_gallery(), of_gallery)
         of_shown = None if files is None else files[chosen]
         shown = _embed(trained, subset(images.images, chosen), images.labels[chosen], of_shown)
     if len(chosen) < len(asked):
@@ -220,7 +220,13 @@ def _about(trained: Trained, view: View) -> About:
         said = ", ".join(f"{name} {value:.4f}" for name, value in found.items()) or "none is defined"
         note = f"metrics.json has no scores of this checkpoint, evaluate.py makes them. Of the images shown: {said}."
         return replace(about, note=note)
-    return replace(about, tables=record.tables, meanings=record.meanings, scores=record.metrics)
+    return replace(
+        about,
+        tables=record.tables,
+        meanings=record.meanings,
+        scores=record.metrics,
+        calibrated_group=record.calibrated_group,
+    )
 
 
 def _describe_network(params: Params) -> str:

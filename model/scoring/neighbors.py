@@ -210,24 +210,41 @@ def class_neighbors(
         ([0], [1], [2.0], [1.0])
     """
     _check_k(1, len(gallery))
+    by_class = np.argsort(gallery_labels, kind="stable")
+    classes, begins = np.unique(gallery_labels[by_class], return_index=True)
+    # The gallery rows of each class, ascending.
+    rows_of = dict(zip(classes.tolist(), np.split(by_class, begins[1:]), strict=True))
+    order = np.argsort(query_labels, kind="stable")  # so that queries of one class stand side by side
+    sorted_labels = query_labels[order]
     nearest = np.empty(len(queries), np.int64)
     found = np.empty((2, len(queries)), np.int64)  # of the query's class, of another one
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
-        rows = np.arange(len(distances))
-        first = distances.argmin(axis=1)
-        exists = np.isfinite(distances[rows, first])  # not where no gallery row is left
-        is_same = query_labels[chunk, np.newaxis] == gallery_labels  # (rows, G)
-        first_is_same = is_same[rows, first]
-        # The overall nearest is also the nearest of its kind, same or other class. With that kind masked, argmin finds
-        # the nearest of the other kind; where there is none, all distances are inf.
-        np.copyto(distances, np.inf, where=is_same == first_is_same[:, np.newaxis])
-        second = distances.argmin(axis=1)
-        second = np.where(np.isfinite(distances[rows, second]), second, -1)
-        first = nearest[chunk] = np.where(exists, first, -1)
-        found[:, chunk] = np.where(first_is_same, [first, second], [second, first])
+        queries_of_chunk, labels = order[chunk], sorted_labels[chunk]
+        same, length = np.full(len(labels), -1), np.full(len(labels), np.inf)
+        ends = np.append(np.flatnonzero(np.diff(labels)) + 1, len(labels))
+        for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
+            columns = rows_of.get(int(labels[start]))
+            if columns is not None:
+                of_class = distances[start:end].take(columns, axis=1)
+                first = of_class.argmin(axis=1)
+                same[start:end], length[start:end] = columns[first], of_class[np.arange(end - start), first]
+                distances[start:end, columns] = np.inf  # only other classes are left
+        other = distances.argmin(axis=1)
+        length_of_other = distances[np.arange(len(other)), other]
+        # An infinite distance is that of no neighbour.
+        same[np.isinf(length)] = other[np.isinf(length_of_other)] = -1
+        is_same = (length < length_of_other) | ((length == length_of_other) & (same < other))
+        nearest[queries_of_chunk] = np.where(is_same, same, other)
+        found[:, queries_of_chunk] = same, other
 
-    visit_distances(visit, queries, gallery, ignore, groups)
+    visit_distances(
+        visit,
+        queries[order],
+        gallery,
+        None if ignore is None else ignore[order],
+        None if groups is None else (groups[0][order], groups[1]),
+    )
     # The search compares rounded distances; the differences of the rows that it found give exact ones.
     length = np.linalg.norm(np.subtract(queries, gallery[found], dtype=np.float64), axis=2)  # (2, Q)
     same_distance, other_distance = np.where(found >= 0, length, np.inf).astype(np.float32)

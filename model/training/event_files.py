@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.image import metadata as image_metadata
 
 from model.common.files import folder_beside
 
@@ -115,7 +117,11 @@ def write_pictures(folder: Path, pictures: Mapping[str, bytes], step: int) -> No
         step: The global step that they show.
     """
     with _replace(folder, _PICTURES) as writer, writer.as_default(step=step):
-        write_images({name: tf.io.decode_png(png, channels=3)[tf.newaxis] for name, png in pictures.items()})
+        for name, png in pictures.items():
+            # What `tf.summary.image` writes, which would draw the picture anew: width and height as text, and the file.
+            size = [str(side) for side in struct.unpack(">II", png[16:24])]
+            about = image_metadata.create_summary_metadata(display_name=None, description=None)
+            tf.summary.write(f"images/{name}", tf.constant([*size, png]), metadata=about)
 
 
 def write_hparams(folder: Path, summaries: Sequence[Summary], text: str) -> None:

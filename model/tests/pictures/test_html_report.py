@@ -116,7 +116,8 @@ def test_the_threshold_is_marked_where_the_curve_has_it():
     shown = Embedded(np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 0, 1, 1]), np.float32([[0], [1], [4], [5]]))
     some = dataclasses.replace(view(num_images=4, num_classes=2), shown=shown, unseen=())
     scores = {"verification_threshold": 3.5, "false_accept_rate": 0.25, "false_reject_rate": 0.125}
-    part = section(make_report(some, dataclasses.replace(ABOUT, scores=scores)), "same-or-different")
+    about = dataclasses.replace(ABOUT, scores=scores, calibrated_group="")
+    part = section(make_report(some, about), "same-or-different")
     said = text(part)
     assert "The threshold 3.5000, by which predict.py --pair decides, was calibrated on" in said
     assert "one half of the test images; pairs" in said
@@ -134,12 +135,12 @@ def test_the_threshold_of_unseen_classes_is_the_one_that_decides_and_is_marked_o
     of_unseen = {f"unseen/{name}": value for name, value in of_unseen.items()}
     marks = []
     monkeypatch.setattr(report_charts.charts, "draw", lambda title, lines, x, y, drawn: marks.extend(drawn))
-    told = report_charts.verification(some, of_all | of_unseen)["judged"]
+    told = report_charts.verification(some, of_all | of_unseen, "unseen/")["judged"]
     assert told == {"threshold": "4.0000", "of": "the test images of unseen classes", "far": "25.00%", "frr": "0.00%"}
     roc, _ = marks
     assert (roc.name, roc.x, roc.y) == ("threshold 4.000, unseen", pytest.approx(0.25, abs=1e-5), pytest.approx(1.0))
-    too_few = of_unseen | {"unseen/false_accept_rate": float("nan")}  # then predict.py takes the other one, too
-    assert report_charts.verification(some, of_all | too_few)["judged"]["threshold"] == "1.5000"
+    assert report_charts.verification(some, of_all, "")["judged"]["threshold"] == "1.5000"
+    assert report_charts.verification(some, {}, None)["judged"] is None
 
 
 def test_which_mistakes_are_shown():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from model.data.dataset import Dataset, Split
 from model.data.listing import Roles
@@ -185,3 +186,11 @@ def test_of_too_many_unseen_classes_some_are_told_apart(monkeypatch):
 
 def test_without_unseen_classes_there_is_nothing_to_tell_apart():
     assert dataclasses.replace(view(), unseen=()).told_apart.worst(3) == []
+
+
+def test_the_nearest_others_are_those_that_scikit_learn_finds():
+    shown = view(num_images=50).shown
+    nearest, lengths = shown.nearest_others(8)
+    expected_lengths, expected = NearestNeighbors(n_neighbors=8, algorithm="brute").fit(shown.embeddings).kneighbors()
+    np.testing.assert_array_equal(nearest, expected)
+    np.testing.assert_allclose(lengths, expected_lengths, rtol=1e-5)
