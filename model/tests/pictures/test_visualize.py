@@ -96,7 +96,8 @@ def test_what_is_written(pictured):
     ]  # fmt: skip
     (pictures,) = (name for name in names if name.endswith(".pictures"))
     (curves,) = (name for name in names if name.endswith(".v2"))
-    assert names - set(bundle) == {"checkpoint", "projector_config.pbtxt", "plots", "report.html", pictures, curves}
+    others = {"checkpoint", "projector_config.pbtxt", "plots", "report.html", "gallery.npz", pictures, curves}
+    assert names - set(bundle) == others
     plots = {path.name for path in (pictured / "eval" / "plots").iterdir()}
     expected = ("scatter", "scatter-images", "mistakes", "distances", "confusion", "retrieval")
     assert plots == {f"{name}.png" for name in expected}
