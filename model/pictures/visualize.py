@@ -129,7 +129,8 @@ def _look(trained: Trained, split: str, num_images: int, use_tsne: bool) -> View
             groups = roles.group[chosen], roles.group[found]
     elif split == "train" or are_unseen:
         one_of_gallery, in_gallery = f"other {'training' if split == 'train' else 'test'} image", chosen
-        gallery = _embed(trained, images.images, images.labels, files)
+        embeddings = trained.embed_gallery() if split == "train" else trained.embed(images.images)
+        gallery = Embedded(images.images, images.labels, embeddings, files)
         shown = gallery.at(chosen)
     else:
         one_of_gallery, in_gallery = "training image", None
