@@ -100,7 +100,13 @@ def test_queries_are_shown_with_images_of_their_gallery(exclude, nearest):
     data = Dataset("line", Split(images, test.labels), test, ("a", "b"))
     params = Params(dataset="line", embedding_size=2, exclude_same_group=exclude)
     experiment = SimpleNamespace(data=data, partition=divide(data, params))
-    trained = SimpleNamespace(experiment=experiment, params=params, checkpoint=SimpleNamespace(step=7), embed=pixels)
+    trained = SimpleNamespace(
+        experiment=experiment,
+        params=params,
+        checkpoint=SimpleNamespace(step=7),
+        embed=pixels,
+        embed_gallery=lambda: pixels(data.train.images),
+    )
     seen = visualize._look(trained, "test", 100, use_tsne=False)
     assert seen.subject == "line, 3 queries" and seen.one_of_gallery == "gallery image"
     assert seen.indices.tolist() == [0, 3, 4]
