@@ -404,7 +404,10 @@ class Trained:
         """Scores the "test" or the "validation" images, and adds the scores to the curves."""
         name = "eval" if images == "test" else "validation"
         scores = self._estimator.evaluate(
-            lambda: self.experiment.images_to_score(images, self.params), self.checkpoint, name
+            lambda: self.experiment.images_to_score(images, self.params),
+            self.checkpoint,
+            name,
+            self.embed_gallery if images == "test" else None,  # validation images may have another gallery
         )
         return self._record(scores)
 

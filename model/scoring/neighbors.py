@@ -2,10 +2,13 @@
 
 Squared distances come from one matrix product in float32 for some queries at a time, so that memory does not grow with
 the number of pairs. Several threads work at the same time, because NumPy releases the interpreter lock while it
-multiplies, sorts and searches. Rounding errors are some 1e-7 of the largest squared distance. Of gallery rows equally
+multiplies, sorts and searches; each multiplies by itself, for threads of the matrix product would only be in the way of
+these. Rounding errors are some 1e-7 of the largest squared distance. Of gallery rows equally
 near the first one counts as nearer.
 """
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 # Distances are computed for this many pairs at a time (64 MiB of float32), all threads together. Not for fewer: with
 # few rows at a time, a matrix product spends most of its time on rearranging the gallery in memory.
 _PAIRS_AT_A_TIME = 2**24
 _THREADS = min(os.cpu_count() or 1, 16)
+_BLOCK = 256  # of a row, whose lowest number is remembered where several are looked for
 
 # Of queries, (Q,), and of gallery rows, (G,), integers: what is of the same group, a number from 0, is no neighbour.
 Groups = tuple[np.ndarray, np.ndarray]
@@ -90,10 +95,18 @@ def visit_distances(
         visit(chunk, distances)
         spare.append(memory)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(visit_chunk, range(0, len(queries) if len(gallery) else 0, rows)):
+    starts = range(0, len(queries) if len(gallery) else 0, rows)
+    alone = _matrix_products().limit(limits=1, user_api="blas") if len(starts) > 1 else contextlib.nullcontext()
+    with alone, ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(visit_chunk, starts):
             pass
     return unit
+
+
+@functools.cache
+def _matrix_products() -> ThreadpoolController:
+    """Returns what says how many threads NumPy's matrix products take."""
+    return ThreadpoolController()
 
 
 def _standardize(queries: np.ndarray, gallery: np.ndarray, unit: float | None) -> tuple[np.ndarray, np.ndarray, float]:
@@ -126,7 +139,7 @@ def _square_norms(rows: np.ndarray) -> np.ndarray:
 
 
 def k_nearest(queries: np.ndarray, gallery: np.ndarray, k: int, ignore: np.ndarray | None = None) -> np.ndarray:
-    """Finds the k nearest gallery rows of each query by k searches for the nearest: meant for small k.
+    """Finds the k nearest gallery rows of each query, one after the other: meant for small k.
 
     Args:
         queries: Array of shape (Q, D).
@@ -149,13 +162,33 @@ def k_nearest(queries: np.ndarray, gallery: np.ndarray, k: int, ignore: np.ndarr
     nearest = np.empty((len(queries), k), np.int64)
 
     def visit(chunk: slice, distances: np.ndarray) -> None:
-        rows = np.arange(len(distances))
-        for place in range(k):
-            found = nearest[chunk, place] = distances.argmin(axis=1)
-            distances[rows, found] = np.inf
+        nearest[chunk] = _k_lowest(distances, k)
 
     visit_distances(visit, queries, gallery, ignore)
     return nearest
+
+
+def _k_lowest(distances: np.ndarray, k: int) -> np.ndarray:
+    """Returns where the k lowest numbers of each row are, (rows, k), the lowest first; of equal ones the first first.
+
+    Args:
+        distances: Array of shape (rows, G), which is overwritten.
+        k: From 1 to G.
+    """
+    if k == 1:
+        return distances.argmin(axis=1)[:, np.newaxis]
+    rows, size = np.arange(len(distances)), distances.shape[1]
+    found = np.empty((len(distances), k), np.int64)
+    lowest = np.minimum.reduceat(distances, np.arange(0, size, _BLOCK), axis=1)  # (rows, blocks)
+    for place in range(k):
+        block = lowest.argmin(axis=1)
+        columns = block[:, np.newaxis] * _BLOCK + np.arange(_BLOCK)  # (rows, block)
+        np.minimum(columns, size - 1, out=columns)  # the last block may be shorter
+        of_block = distances[rows[:, np.newaxis], columns]
+        found[:, place] = columns[rows, of_block.argmin(axis=1)]
+        distances[rows, found[:, place]] = np.inf
+        lowest[rows, block] = distances[rows[:, np.newaxis], columns].min(axis=1)
+    return found
 
 
 def _check_k(k: int, rows: int) -> None:

@@ -235,6 +235,8 @@ def _pair_histograms(
         row, column = max(row_border - chunk.start, 0), max(column_border - start, 0)
         blocks = (0, bins[:row, :column]), (1, bins[row:, column:]), (2, bins[:row, column:]), (2, bins[row:, :column])
         for part, block in blocks:
+            if not block.size:
+                continue
             found = np.bincount(block.ravel() + 1, minlength=counts.shape[1] + 1)[1:]
             with lock:
                 counts[part] += found

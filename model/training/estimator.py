@@ -125,7 +125,11 @@ class Estimator:
         return self
 
     def evaluate(
-        self, input_fn: Callable[[], EvalInput], checkpoint: Checkpoint | None = None, name: str = "eval"
+        self,
+        input_fn: Callable[[], EvalInput],
+        checkpoint: Checkpoint | None = None,
+        name: str = "eval",
+        embed_gallery: Callable[[], np.ndarray] | None = None,
     ) -> dict[str, float]:
         """Scores a checkpoint and writes the scores to the event files of `model_dir/name`.
 
@@ -133,6 +137,8 @@ class Estimator:
             input_fn: Returns the images to score, and the gallery.
             checkpoint: Which checkpoint; None takes the newest.
             name: Folder of the event files.
+            embed_gallery: Returns the embeddings of the gallery by that checkpoint, where somebody else knows them;
+                None embeds it.
 
         Returns:
             "global_step", every metric of `model_fn`, and those of `protocol.score`.
@@ -144,7 +150,7 @@ class Estimator:
         with one_line_errors(self.model_dir):
             learner = self._learner_to_use(data.images.shape[1:], checkpoint)
             place = Place(self.model_dir, self.model_dir)
-            scores = Evaluator(self.model_fn, learner, data).evaluate()
+            scores = Evaluator(self.model_fn, learner, data, embed_gallery).evaluate()
             place.check()
         self._add_to_curves(scores, name)
         return scores

@@ -3,6 +3,7 @@
 `Validation` does so while a run trains; `EvalSpec.gives_up` says when it stops early.
 """
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -69,13 +70,22 @@ class Evaluator:
         model_fn: The `model_fn` contract.
         learner: What to score, as it is at the time of each evaluation.
         data: The images to score, and the gallery.
+        embed_gallery: Returns the embeddings of the gallery, where somebody else knows them; None embeds it.
     """
 
-    def __init__(self, model_fn: ModelFn, learner: Learner, data: EvalInput) -> None:
+    def __init__(
+        self,
+        model_fn: ModelFn,
+        learner: Learner,
+        data: EvalInput,
+        embed_gallery: Callable[[], np.ndarray] | None = None,
+    ) -> None:
         self._learner = learner
         self._data = data
         self._eval_step = steps.compile_eval_step(model_fn, learner)
-        self._predict_step = steps.compile_predict_step(model_fn, learner)
+        self._embed_gallery = embed_gallery or functools.partial(
+            _embed, steps.compile_predict_step(model_fn, learner), data.gallery_images
+        )
 
     @property
     def num_queries(self) -> int:
@@ -102,11 +112,7 @@ class Evaluator:
             parts.append(predictions["embeddings"].numpy())
         embeddings = np.concatenate(parts)[np.argsort(np.concatenate(data.batches))]  # in the order of the images
         _check_finite(embeddings)
-        gallery = (
-            predict(self._predict_step, data.gallery_images, "embedding the gallery")["embeddings"]
-            if data.needs_gallery
-            else None
-        )
+        gallery = self._embed_gallery() if data.needs_gallery else None
         scores = {name: float(total / max(count, 1.0)) for name, (total, count) in totals.items()}
         measured = score_embeddings(data, embeddings, gallery, thorough)
         return {"global_step": self._learner.state.global_step, **scores, **measured}
@@ -231,6 +237,10 @@ def predict(
     predictions = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     _check_finite(predictions["embeddings"])
     return predictions
+
+
+def _embed(predict_step: Callable[[np.ndarray], Mapping[str, tf.Tensor]], gallery: Images) -> np.ndarray:
+    return predict(predict_step, gallery, "embedding the gallery")["embeddings"]
 
 
 def _check_finite(embeddings: np.ndarray) -> None:

@@ -113,6 +113,15 @@ def test_a_file_that_is_no_image_is_named_before_anything_is_embedded(model_dir,
 # ------------------------------------------------------------------------------------------- the gallery is kept
 
 
+def test_scoring_takes_and_keeps_the_same_embeddings(model_dir, embedded):
+    """The test images are embedded by the scores' own loop; of the training images, only the first time."""
+    one, other = trained(model_dir), trained(model_dir)
+    first, again = one.score("test").metrics, other.score("test").metrics
+    assert embedded == [1438]
+    without = estimator(model_dir).evaluate(lambda: one.experiment.images_to_score("test", one.params))
+    assert first == again == without
+
+
 def test_training_images_are_embedded_once(model_dir, embedded):
     assert not kept_in(model_dir).parent.exists()
     first = trained(model_dir).embed_gallery()

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from model.scoring import neighbors
 from model.tests import oracles
@@ -81,6 +82,34 @@ def test_k_nearest_of_many_ties(pairs_at_a_time, k):
         others = [i for i in range(41) if i != index]
         nearest = sorted(others, key=lambda i: (oracles.distance(point, points[i], "squared_euclidean"), i))
         assert found[index].tolist() == nearest[:k]
+
+
+@pytest.mark.parametrize("size", [3, 256, 257, 1500])
+def test_k_nearest_of_rows_longer_than_a_block(size):
+    """Sorted by hand, whole rows: few different numbers, so that most blocks have the same lowest one."""
+    gallery = np.random.default_rng(size).integers(-9, 10, size=(size, 1)).astype(np.float32)
+    queries = np.arange(-12.0, 13.0)[:, np.newaxis]
+    expected = [sorted(range(size), key=lambda i, q=query: (abs(gallery[i, 0] - q), i))[:9] for query in queries[:, 0]]
+    np.testing.assert_array_equal(neighbors.k_nearest(queries, gallery, min(9, size)), expected)
+
+
+def test_matrix_products_have_their_threads_again(monkeypatch):
+    """Of several chunks each is multiplied by one thread; afterwards, also of a visitor that fails, it is as before."""
+    monkeypatch.setattr(neighbors, "_PAIRS_AT_A_TIME", 300)
+    libraries, seen = ThreadpoolController().select(user_api="blas"), []
+
+    def fail(chunk, distances):
+        seen.append(threads())
+        raise RuntimeError
+
+    def threads():
+        return {library["num_threads"] for library in libraries.info()}
+
+    with ThreadpoolController().limit(limits=2, user_api="blas"):
+        with pytest.raises(RuntimeError):
+            neighbors.visit_distances(fail, np.zeros((60, 2)), np.zeros((60, 2)))
+        assert threads() == {2}
+    assert seen[0] == {1}
 
 
 def test_ties_go_to_the_first():
