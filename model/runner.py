@@ -197,8 +197,11 @@ class Trained:
         """
         return self._estimator.predict(lambda: images, checkpoint or self.checkpoint)["embeddings"]
 
-    def embed_gallery(self) -> np.ndarray:
+    def embed_gallery(self, quietly: bool = False) -> np.ndarray:
         """Returns the embeddings of all training images, from `model_dir/eval/gallery.npz` if they are there.
+
+        Args:
+            quietly: Whether nothing is logged where it takes its time.
 
         Returns:
             (G, D) float32, in the order of `Dataset.train`.
@@ -218,7 +221,8 @@ class Trained:
                 "are now; delete it, and run the same command again"
             )
         images = experiment.data.train.images
-        _log.info("Embedding the %d training images; %s keeps the result.", len(images), path)
+        if not quietly:
+            _log.info("Embedding the %d training images; %s keeps the result.", len(images), path)
         embeddings = self.embed(images)
         kept.write(path, {"key": np.array(key), "embeddings": embeddings})
         return embeddings
@@ -407,7 +411,8 @@ class Trained:
             lambda: self.experiment.images_to_score(images, self.params),
             self.checkpoint,
             name,
-            self.embed_gallery if images == "test" else None,  # validation images may have another gallery
+            # Of validation images another part of the training images is the gallery.
+            functools.partial(self.embed_gallery, quietly=True) if images == "test" else None,
         )
         return self._record(scores)
 

@@ -10,9 +10,9 @@ operations of the convolutions and the dense layer in a step, beside what the co
 plain convolution, in the same precision, TensorFlow's or PyTorch's. `benchmarks/rivals/pytorch.py` says what the rivals
 are.
 
-`quality` trains `mnist_fast` to its end, by train.py and by the strongest rival, one after the other, and tells after how many
-seconds of training the accuracy of the nearest neighbour, looked at after each epoch outside of that time, was first
-at least 0.9900, 0.9930 and 0.9950.
+`quality` trains `mnist_fast` to its end, by train.py and by the strongest rival, one after the other, and tells after
+how many seconds of training the accuracy of the nearest neighbour, looked at after each epoch outside of that time, was
+first at least 0.9900, 0.9930 and 0.9950.
 """
 
 import argparse

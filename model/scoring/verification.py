@@ -215,34 +215,41 @@ def _pair_histograms(
     row_border, column_border = (int(np.count_nonzero(~is_second[some])) for some in (queries, gallery))
     is_square = len(queries) == len(gallery) == len(images)
     is_both = np.isin(np.arange(len(images)), queries) & np.isin(np.arange(len(images)), gallery)
-    counts = np.zeros((3, 2 * (_NUM_STEPS + 1)), np.int64)  # inside the first half, inside the second, across
+    no_pair = 2 * (_NUM_STEPS + 1)  # a bin of its own
+    counts = np.zeros((3, no_pair + 1), np.int64)  # inside the first half, inside the second, across
     lock = threading.Lock()
 
-    def visit(chunk: slice, distances: np.ndarray) -> None:
-        start = chunk.start if is_square else 0  # the pairs with columns before that were counted with earlier rows
-        distances = distances[:, start:]
-        rows, columns = queries[chunk], gallery[start:]
+    def bins_of(rows: np.ndarray, columns: np.ndarray, distances: np.ndarray, above: int) -> np.ndarray:
+        """Returns the bins of pairs, (rows, columns); `above` are the rows of the chunk before these."""
         if images.has_roles:
             counts_not = distances == np.inf
             is_twice = rank[columns] <= rank[rows, np.newaxis]  # from both sides, if both are queries and gallery
             counts_not |= is_twice & is_both[columns] & is_both[rows, np.newaxis]
             distances[counts_not] = 0
         else:
-            counts_not = np.tri(len(rows), len(columns), dtype=bool)  # pairs i < j only
+            counts_not = np.tri(len(rows), above + len(rows), above, dtype=bool)  # pairs i < j only
         bins = _round(distances)
         bins += (classes[rows, np.newaxis] != classes[columns]) * np.int32(_NUM_STEPS + 1)  # different: second row
-        bins[counts_not] = -1
+        bins[:, : counts_not.shape[1]][counts_not] = no_pair
+        return bins
+
+    def visit(chunk: slice, distances: np.ndarray) -> None:
+        start = chunk.start if is_square else 0  # the pairs with columns before that were counted with earlier rows
+        rows, columns = queries[chunk], gallery[start:]
+        bins = np.empty((len(rows), len(columns)), np.int64)
+        for above in range(0, len(rows), _ROWS_AT_A_TIME):
+            part = slice(above, above + _ROWS_AT_A_TIME)
+            bins[part] = bins_of(rows[part], columns, distances[part, start:], above)
         row, column = max(row_border - chunk.start, 0), max(column_border - start, 0)
         blocks = (0, bins[:row, :column]), (1, bins[row:, column:]), (2, bins[:row, column:]), (2, bins[row:, :column])
-        for part, block in blocks:
-            if not block.size:
-                continue
-            found = np.bincount(block.ravel() + 1, minlength=counts.shape[1] + 1)[1:]
-            with lock:
-                counts[part] += found
+        for part_of_images, block in blocks:
+            if block.size:
+                found = np.bincount(block.ravel(), minlength=counts.shape[1])
+                with lock:
+                    counts[part_of_images] += found
 
     unit = _visit_pairs(visit, images, queries, gallery)
-    histograms = counts.reshape(3, 2, _NUM_STEPS + 1)
+    histograms = counts[:, :no_pair].reshape(3, 2, _NUM_STEPS + 1)
     return histograms[:2], histograms.sum(axis=0), unit
 
 
