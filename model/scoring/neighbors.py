@@ -2,9 +2,9 @@
 
 Squared distances come from one matrix product in float32 for some queries at a time, so that memory does not grow with
 the number of pairs. Several threads work at the same time, because NumPy releases the interpreter lock while it
-multiplies, sorts and searches; each multiplies by itself, for threads of the matrix product would only be in the way of
-these. Rounding errors are some 1e-7 of the largest squared distance. Of gallery rows equally
-near the first one counts as nearer.
+multiplies, sorts and searches. Each of them multiplies alone: a matrix product with threads of its own would only be in
+the way of the others. Rounding errors are some 1e-7 of the largest squared distance. Of gallery rows equally near the
+first one counts as nearer.
 """
 
 import contextlib
