@@ -233,7 +233,8 @@ class Trained:
         Args:
             images: What tells the images apart from others.
         """
-        made_with = (self.checkpoint.digest, self.precision, source_sha256(), *images)
+        made_by = source_sha256(), *library_versions().values()
+        made_with = self.checkpoint.digest, self.precision, *made_by, *images
         return hashlib.sha256(" ".join(made_with).encode()).hexdigest()
 
     @property

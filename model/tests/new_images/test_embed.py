@@ -122,6 +122,13 @@ def test_scoring_takes_and_keeps_the_same_embeddings(model_dir, embedded):
     assert first == again == without
 
 
+def test_another_version_of_a_library_embeds_anew(model_dir, embedded, monkeypatch):
+    trained(model_dir).embed_gallery()
+    monkeypatch.setattr(runner, "library_versions", lambda: {"tensorflow": "2.21.1"})
+    trained(model_dir).embed_gallery()
+    assert embedded == [1438, 1438]
+
+
 def test_training_images_are_embedded_once(model_dir, embedded):
     assert not kept_in(model_dir).parent.exists()
     first = trained(model_dir).embed_gallery()
